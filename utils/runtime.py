@@ -1,0 +1,175 @@
+"""What a process knows of its surroundings: users' mistakes, ranks, seeds, device, precision, the log.
+
+Everything here works the same on one process and under `torchrun`; on one process the
+collective operations are the identity.
+"""
+
+import contextlib
+import logging
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+LOGGER = logging.getLogger("heteromedseg")
+EXIT_USER_ERROR = 2
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: shown as one message without a traceback, exit code 2.
+
+    The message names the file or field, what was found, what was expected and the remedy.
+    """
+
+
+def run_main(main: Callable[[list[str]], None]) -> None:
+    """Call `main(sys.argv[1:])`; a UserError becomes one message on stderr and exit code 2."""
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+# --- ranks ---------------------------------------------------------------------------------
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def init_distributed(device: torch.device) -> None:
+    """Join the process group that `torchrun` announces in the environment; nothing without it."""
+    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def all_reduce_sum(values: Tensor) -> Tensor:
+    """Sum of `values` over all ranks, differentiable; the tensor itself on one process.
+
+    Its backward sums the gradients of all ranks, so a loss built from such sums and averaged
+    over ranks by DistributedDataParallel has exactly the gradient of one process.
+    """
+    if world_size() == 1:
+        return values
+    if not values.requires_grad:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(values)
+
+
+# --- device, precision, seeds ----------------------------------------------------------------
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is this rank's GPU, else Apple's, else the CPU; any other name is PyTorch's own."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: not a device; expected auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"--device {name}: PyTorch sees no CUDA GPU here; use --device cpu or auto")
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s), numbered from 0")
+        torch.cuda.set_device(device)
+    return device
+
+
+def cpu_has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Resolve `auto` to bf16, fp16 or fp32, whichever is fastest and safe on `device`."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and cpu_has_fast_bf16() else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Mixed-precision context of a resolved precision; nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries may still read the global state
+    torch.manual_seed(seed)
+
+
+def seed_worker(_: int) -> None:
+    """Seed a loader worker's python and NumPy from the seed that torch gave it."""
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+
+
+# --- log ---------------------------------------------------------------------------------------
+
+
+def log(message: str) -> None:
+    """One line to the terminal and, during a run, to its log.txt; rank 0 only."""
+    if is_main():
+        LOGGER.info(message)
+
+
+@cache
+def log_once(message: str) -> None:
+    """`log`, but a message is said only once a process: which path was taken, which kernel ran."""
+    log(message)
+
+
+@contextlib.contextmanager
+def logging_to(path: Path | None) -> Iterator[None]:
+    """Send `log` to stdout and, on rank 0, append it to the file `path` while the context lasts."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if path is not None and is_main():
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            LOGGER.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,167 @@
+"""argv -> Config: flags from the fields' metadata, recipes by name, every mistake named.
+
+A flag is `--field` or one of its spellings, with `_` or `-`. A boolean is on as `--flag`, off as
+`--no-flag`, and takes True/False after it. What is given replaces the recipe's value.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from utils.config import FIELDS, Config
+from utils.runtime import UserError, log_once
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+HINTS = typing.get_type_hints(Config)
+
+
+def parse_flags(argv: Sequence[str], verb: str, description: str) -> dict[str, Any]:
+    """The fields given on the command line, and only those, with checked values.
+
+    raises: UserError for an unknown flag (with the nearest one) or a wrong value
+    """
+    given = vars(build_parser(verb, description).parse_args(argv))
+    return {name: check_value(name, value) for name, value in given.items()}
+
+
+def resolve_dataset(name: str, recipe: str | None, recipes: Mapping[str, Config]) -> tuple[str, str | None]:
+    """(recipe, data folder or None) meant by `--dataset name` and `--recipe recipe`.
+
+    A folder wins over a name; a near miss of a name is taken as meant, with a warning.
+    raises: UserError with all names
+    """
+    if recipe is not None and match_name(recipe, recipes) is None:
+        raise UserError(f"--recipe {recipe}: no such recipe; expected one of {', '.join(recipes)}")
+    meant = match_name(name, recipes)
+    if Path(name).is_dir() and (meant is None or _looks_like_data(Path(name))):
+        if recipe is None:
+            recipe = "synapse" if _is_synapse(Path(name)) else "isic2018"
+            log_once(f"--dataset {name} is a folder: recipe {recipe} (another with --recipe)")
+        return match_name(recipe, recipes), name
+    if meant is None:
+        raise UserError(
+            f"--dataset {name}: neither a folder nor the name of a recipe; expected a folder with images/ and masks/, "
+            f"or one of {', '.join(recipes)}"
+        )
+    if meant != name.lower():
+        log_once(f"warning: --dataset {name} is taken as {meant}")
+    return match_name(recipe, recipes) if recipe else meant, None
+
+
+def match_name(name: str, recipes: Mapping[str, Config]) -> str | None:
+    """The recipe called `name` in any case or spelt nearly so, else None."""
+    wanted = name.lower().replace("-", "_")
+    if wanted in recipes:
+        return wanted
+    near = difflib.get_close_matches(wanted, recipes, n=1, cutoff=0.8)
+    return near[0] if near else None
+
+
+def build_parser(verb: str, description: str) -> argparse.ArgumentParser:
+    """The parser of the flags that `verb` offers; absent flags leave no trace in its result."""
+    parser = _Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name, field in FIELDS.items():
+        meta = field.metadata
+        if verb not in meta["verbs"]:
+            continue
+        flags = [spelling for flag in (f"--{name}", *meta["spellings"]) for spelling in _both_dashes(flag)]
+        text = meta["text"] + (f" ({', '.join(meta['choices'])})" if meta["choices"] else "")
+        if HINTS[name] is bool:
+            parser.add_argument(*flags, dest=name, nargs="?", const=True, metavar="True|False", help=text)
+            off = [f"--no{dash}{flag[2:]}" for flag in flags for dash in "-_"]
+            parser.add_argument(
+                *dict.fromkeys(off), dest=name, action="store_const", const=False, help=argparse.SUPPRESS
+            )
+        else:
+            parser.add_argument(*flags, dest=name, metavar=name.upper(), help=text)
+    return parser
+
+
+def check_value(name: str, value: Any) -> Any:
+    """`value` (text from argv, or True/False) as the field's type, within its choices and bounds."""
+    meta, kind = FIELDS[name].metadata, _plain_type(HINTS[name])
+    if isinstance(value, bool):
+        return value
+    try:
+        value = _convert(name, value, kind)
+    except ValueError as error:
+        raise UserError(f"--{name} {value}: expected {error}") from None
+    if meta["choices"] and value not in meta["choices"]:
+        raise UserError(f"--{name} {value}: expected one of {', '.join(meta['choices'])}")
+    least, below = meta["least"], meta["below"]
+    if (least is not None and not value >= least) or (below is not None and not value < below):
+        bounds = f"at least {least}" + (f" and below {below}" if below is not None else "")
+        raise UserError(f"--{name} {value}: expected {bounds}")
+    return value
+
+
+def apply(cfg: Config, given: Mapping[str, Any]) -> Config:
+    """`cfg` with the fields in `given` replaced."""
+    return dataclasses.replace(cfg, **given)
+
+
+def _convert(name: str, text: str, kind: type) -> Any:
+    """`text` as `kind`; ValueError's message says what was expected."""
+    if kind is bool:
+        if text.lower() not in (*TRUE, *FALSE):
+            raise ValueError("True or False")
+        return text.lower() in TRUE
+    if kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            raise ValueError("a whole number" if kind is int else "a number") from None
+        if number != number:
+            raise ValueError("a number")
+        return number
+    if name == "img_size":
+        parts = text.lower().split("x")
+        if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+            raise ValueError("a size in pixels such as 224, or height x width such as 160x224")
+        return int(parts[0]), int(parts[-1])
+    if kind is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text
+
+
+def _plain_type(hint: Any) -> type:
+    """bool, int, float, str or tuple behind an annotation such as `str | None` or `tuple[int, int]`."""
+    if isinstance(hint, types.UnionType):
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    return typing.get_origin(hint) or hint
+
+
+def _both_dashes(flag: str) -> tuple[str, ...]:
+    dashed = "--" + flag[2:].replace("_", "-")
+    return (flag,) if dashed == flag else (flag, dashed)
+
+
+def _is_synapse(folder: Path) -> bool:
+    inner = ("train_npz", "test_vol_h5")
+    return folder.name in inner or any((folder / name).is_dir() for name in inner)
+
+
+def _looks_like_data(folder: Path) -> bool:
+    return _is_synapse(folder) or folder.name == "images" or (folder / "images").is_dir()
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are UserErrors and name the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+    def parse_args(self, argv: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        given, unknown = self.parse_known_args(argv)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            near = difflib.get_close_matches(word, self._option_string_actions, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            kind = "unknown flag" if word.startswith("-") else "unexpected word"
+            raise UserError(f"{kind} {word}{hint} (see {self.prog} --help for all flags)")
+        return given

@@ -1,0 +1,159 @@
+"""Config: everything that decides a run, as one frozen value.
+
+Recipes are instances of it (`synapse_train_test/task.py`, `isic_polyp_rectal/task.py`); the
+command line replaces fields (`utils/command_line.py`); every run prints it, saves it as
+config.json and inside each of its checkpoints. A field's metadata is its flag: the help text,
+other spellings, the scripts that offer it, the values it takes.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from utils.runtime import UserError
+
+TRAIN, TEST, PREDICT = "train", "test", "predict"
+ALL = (TRAIN, TEST, PREDICT)
+RUNS = (TRAIN, TEST)
+SCHEDULES = ("warm_restarts", "cosine_epochs", "cosine")
+SELECTIONS = ("auto", "last", "cycle_end", "validation", "test")
+LOSSES = ("ce_dice", "ce", "dice", "dice_bce", "bce")
+
+
+def option(
+    default: Any,
+    text: str,
+    *spellings: str,
+    verbs: tuple[str, ...] = (TRAIN,),
+    choices: tuple[str, ...] | None = None,
+    least: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A Config field with its flag: help `text`, more `spellings`, scripts, and bounds `least <= value < below`."""
+    metadata = {
+        "text": text,
+        "spellings": spellings,
+        "verbs": verbs,
+        "choices": choices,
+        "least": least,
+        "below": below,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. Sizes in pixels (height, width); epochs and folds count from 0; rates are per update."""
+
+    # What is segmented
+    dataset: str = option("phantom", "name of a recipe, or a data folder", verbs=RUNS)
+    recipe: str = option("phantom", "recipe to use for a data folder", verbs=RUNS)
+    root_path: str | None = option(
+        None, "data folder, or its train_npz, test_vol_h5 or images folder", "--volume_path", verbs=RUNS
+    )
+    list_dir: str | None = option(None, "folder of train.txt, test_vol.txt and, if any, val_vol.txt", verbs=RUNS)
+    csvfile: str | None = option(None, "split: a CSV with image_id,category[,fold][,group]", verbs=RUNS)
+    num_classes: int = option(
+        9, "outputs: classes with background, or 1 for a binary mask", verbs=RUNS, least=1, below=256
+    )
+    class_names: tuple[str, ...] | None = option(None, "names of the foreground classes, with commas", verbs=RUNS)
+    folds: int = option(0, "cut the training part of a CSV split in this many folds", verbs=RUNS, least=0)
+    fold: str = option("0", "fold kept for validation: its number from 0, or 'all' to train each in turn", verbs=RUNS)
+    val_cases: int = option(0, "training cases of a Synapse-like set kept for validation", least=0)
+
+    # The network
+    img_size: tuple[int, int] = option((224, 224), "input size: 224 or 160x224 (height x width)", verbs=RUNS)
+    ssd: str = option("causal", "state-space form", choices=("causal", "noncausal", "bidirectional"))
+    drop_path: float = option(0.2, "stochastic depth of the deepest block", least=0, below=1)
+    pretrained: str = option("auto", "BiFormer-Base weights: auto (if the file is found), none, or a file")
+    pretrained_vssd: str = option("none", "VSSD-Base weights for the encoder: auto, none, or a file")
+    pretrained_form: str = option(
+        "extended", "what to take from BiFormer-Base: all that fits, or as published", choices=("extended", "published")
+    )
+
+    # Training
+    epochs: int = option(
+        300, "passes over the training set", "--max_epochs", "--max_epoch", "--epoch", verbs=RUNS, least=1
+    )
+    batch_size: int = option(24, "images per update, over all GPUs together", "--batch", verbs=ALL, least=1)
+    loss: str = option("ce_dice", "training loss", choices=LOSSES)
+    optimizer: str = option("adamw", "optimizer", choices=("adamw", "adam"))
+    lr: float = option(1e-3, "learning rate", "--base_lr", verbs=RUNS, least=0)
+    min_lr: float = option(1e-6, "learning rate at the end of a cosine", least=0)
+    weight_decay: float = option(
+        1e-2, "weight decay of matrices and kernels; norms, biases, A_log, D, dt_bias get none", least=0
+    )
+    schedule: str = option("warm_restarts", "learning-rate schedule", choices=SCHEDULES)
+    schedule_epochs: int = option(0, "length of the cosine in epochs; 0: as many as are trained", least=0)
+    warmup_epochs: float = option(0.0, "linear warm-up of the cosine schedule, in epochs", least=0)
+    restart_iterations: int = option(50, "first cycle of warm_restarts in updates; each next is twice as long", least=1)
+    accumulate: int = option(1, "batches whose gradients are added for one update", least=1)
+    clip_grad: float = option(0.0, "largest norm of the gradient; 0: unlimited", least=0)
+    ema: float = option(
+        0.0, "decay of an exponential moving average of the weights, e.g. 0.999; 0: none", least=0, below=1
+    )
+    augment: bool = option(True, "augment the training images")
+    select: str = option("auto", "which checkpoint becomes best_model.pth", choices=SELECTIONS)
+    eval_every: int = option(1, "epochs between two validations", least=1)
+    seed: int = option(1234, "seed of python, NumPy and PyTorch", least=0)
+
+    # The machine
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", verbs=ALL)
+    precision: str = option("auto", "arithmetic of the network", verbs=ALL, choices=("auto", "fp32", "bf16", "fp16"))
+    compile: bool = option(False, "run the network through torch.compile", verbs=ALL)
+    cache: str = option(
+        "auto", "keep the decoded training set in memory: auto (if it fits), yes, no", choices=("auto", "yes", "no")
+    )
+    workers: int = option(4, "loader processes where the set is not kept in memory", least=0)
+    log_every: int = option(20, "updates between two looks at the loss", least=1)
+
+    # Where things are
+    output_dir: str = option("save_models", "folder of the run: checkpoints, log, curves, results", verbs=RUNS)
+    resume: bool = option(False, "go on from output_dir/epoch_last.pth")
+    force: bool = option(False, "start anew in a folder that already holds a run")
+
+    # Testing
+    checkpoint: tuple[str, ...] = option(
+        (), "checkpoint to evaluate; several, with commas, are averaged", "--model", verbs=(TEST, PREDICT)
+    )
+    split: str = option("test", "part to evaluate", verbs=(TEST,), choices=("test", "val", "train"))
+    protocol: str = option("standard", "evaluation rules", verbs=(TEST,), choices=("standard", "legacy"))
+    tolerance: float = option(
+        2.0, "tolerance of the normalised surface Dice, in mm (pixels without a spacing)", verbs=(TEST,), least=0
+    )
+    tta: bool = option(False, "average over the four flips of an image", verbs=(TEST, PREDICT))
+    is_savenii: bool = option(False, "write image, label and prediction of each volume as NIfTI", verbs=(TEST,))
+    debug: bool = option(False, "write overlays of prediction and ground truth", verbs=(TEST,))
+
+    @property
+    def binary(self) -> bool:
+        """Whether the network has one output and a sigmoid."""
+        return self.num_classes == 1
+
+
+FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Config)}
+
+
+def to_dict(cfg: Config) -> dict[str, Any]:
+    """Plain values for JSON and for checkpoints (tuples as lists)."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(cfg).items()}
+
+
+def from_dict(values: dict[str, Any], source: str) -> Config:
+    """The Config that `to_dict` wrote; fields added since then take their defaults.
+
+    raises: UserError for a field that this version does not know
+    """
+    unknown = sorted(set(values) - set(FIELDS))
+    if unknown:
+        raise UserError(
+            f"{source}: its config has unknown fields {', '.join(unknown)}; was it written by a newer version?"
+        )
+    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def describe(cfg: Config, verb: str) -> str:
+    """The fields that matter to `verb`, one `name value` a line, for the first lines of a run."""
+    names = [name for name, f in FIELDS.items() if verb in f.metadata["verbs"]]
+    shown = {n: getattr(cfg, n) for n in names}
+    return "\n".join(f"  {n:<18} {'x'.join(map(str, v)) if n == 'img_size' else v}" for n, v in shown.items())

@@ -1,0 +1,45 @@
+"""The learning rate of every update, as a pure function, so that resuming needs no saved state."""
+
+import math
+
+from utils.config import Config
+
+
+def learning_rate(cfg: Config, iteration: int, iterations_per_epoch: int) -> float:
+    """Rate of update number `iteration`, counted from 0.
+
+    warm_restarts: cosine from lr to min_lr over cycles of restart_iterations, then twice, four times as many
+        (SGDR, Loshchilov & Hutter 2017); the published Synapse recipe counts the cycles in updates
+    cosine_epochs: cosine over schedule_epochs, constant within an epoch; the published binary recipes
+    cosine: linear warm-up, then cosine to min_lr, update by update
+    """
+    if cfg.schedule == "warm_restarts":
+        start, length = cycle_at(cfg, iteration)
+        return _cosine(cfg, (iteration - start) / length)
+    total_epochs = cfg.schedule_epochs or cfg.epochs
+    epoch = iteration / iterations_per_epoch
+    if cfg.schedule == "cosine_epochs":
+        return _cosine(cfg, min(math.floor(epoch) / total_epochs, 1.0))
+    if epoch < cfg.warmup_epochs:
+        return cfg.lr * (iteration + 1) / (cfg.warmup_epochs * iterations_per_epoch + 1)
+    return _cosine(cfg, min((epoch - cfg.warmup_epochs) / max(total_epochs - cfg.warmup_epochs, 1e-9), 1.0))
+
+
+def cycle_at(cfg: Config, iteration: int) -> tuple[int, int]:
+    """(first update, length) of the warm-restart cycle that update `iteration` lies in."""
+    start, length = 0, cfg.restart_iterations
+    while iteration >= start + length:
+        start, length = start + length, length * 2
+    return start, length
+
+
+def ends_cycle(cfg: Config, iteration: int) -> bool:
+    """Whether update `iteration` is the last of a warm-restart cycle, where the rate is lowest."""
+    if cfg.schedule != "warm_restarts":
+        return False
+    start, length = cycle_at(cfg, iteration)
+    return iteration == start + length - 1
+
+
+def _cosine(cfg: Config, progress: float) -> float:
+    return cfg.min_lr + (cfg.lr - cfg.min_lr) * (1 + math.cos(math.pi * progress)) / 2

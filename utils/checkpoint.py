@@ -1,0 +1,166 @@
+"""Checkpoint files: written whole or not at all, read without executing anything, found by name.
+
+`torch.load(weights_only=True)` builds tensors and plain containers and refuses the rest. BiFormer's
+file also holds the arguments that it was trained with, so exactly two further kinds of object are
+allowed here: `argparse.Namespace`, and the paths of `pathlib`, which come back as pure paths so that a
+Windows path can be read on Linux and the other way round.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import pathlib
+import pickle
+import re
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.serialization import safe_globals
+
+from utils.runtime import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PLACES = (
+    ".",
+    REPOSITORY,
+    REPOSITORY / "pretrained_ckpt",
+    REPOSITORY / "synapse_train_test",
+    REPOSITORY / "synapse_train_test/pretrained_ckpt",
+    REPOSITORY / "save_models",
+    REPOSITORY / "synapse_train_test/save_models",
+)
+ALIASES = {"synapse": "synapse_84.00.pth", "biformer": "biformer_base_best.pth", "vssd": "vssd_base.pth"}
+SUFFIXES = (".pth", ".pt")
+
+# What a pickle may name besides tensors -> what is built instead. Python 3.13 moved pathlib's classes.
+PATHS = {
+    "PosixPath": pathlib.PurePosixPath,
+    "PurePosixPath": pathlib.PurePosixPath,
+    "WindowsPath": pathlib.PureWindowsPath,
+    "PureWindowsPath": pathlib.PureWindowsPath,
+}
+ALLOWED = [
+    (argparse.Namespace, "argparse.Namespace"),
+    *((kind, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name, kind in PATHS.items()),
+]
+# All that an unpickler is known to raise on bytes that are damaged or were never a checkpoint.
+UNREADABLE = (
+    *(pickle.UnpicklingError, EOFError, RuntimeError, OSError, struct.error, MemoryError, OverflowError),
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError),
+)
+
+
+def save(path: str | Path, state: dict[str, Any]) -> None:
+    """Write `state` to `path`, replacing it only once the new file is complete on the disk.
+
+    Raises UserError when the disk is full or the folder cannot be written; what was at `path` stays.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise UserError(
+            f"{path}: could not be written ({first_line(error)}); is the disk full or read-only?"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The dict that the checkpoint `path` holds, on the CPU; the zip and the older format of PyTorch.
+
+    Raises UserError for a file that is missing, empty, damaged, of another kind, holds no dict, or
+    asks for anything to be built that is neither a tensor nor in `ALLOWED`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; expected a checkpoint file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(24)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened ({error.strerror}); check its permissions") from error
+    if not start:
+        raise UserError(f"{path}: the file is empty; copy or download it again")
+    try:
+        with path.open("rb") as file, safe_globals(ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchScript and odd pickles, which end as an error below anyway
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise UserError(f"{path}: {describe_failure(error, start)}") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds a {type(state).__name__}; expected a dict of weights")
+    return state
+
+
+def describe_failure(error: BaseException, start: bytes) -> str:
+    """What to tell the user of a file that begins with the bytes `start` and failed with `error`."""
+    unsafe = re.search(r"GLOBAL (\S+) (?:was not|whose module)", str(error))
+    if unsafe:
+        return (
+            f"asks to run or build {unsafe[1]!r} while loading, which is not done: only tensors, plain containers, "
+            "argparse.Namespace and pathlib paths are read. If you trust where it comes from, "
+            "re-save its weights alone where it was made: torch.save(model.state_dict(), …)"
+        )
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return (
+            f"cannot be read as a PyTorch checkpoint; it is truncated, damaged or of another kind "
+            f"({first_line(error)}). Copy or download it again and compare its size and sha256 with the source's"
+        )
+    return (
+        f"not a PyTorch checkpoint: it begins with {start!r} (a web page or a Git LFS pointer saved in the "
+        "file's place?). Download the file itself"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """An error's kind and the first line of its message, shortened."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:160]}"
+
+
+def locate(name: str | Path) -> Path | None:
+    """The checkpoint called `name`, or None.
+
+    `name` is a path, or is looked for under each of `PLACES`; a key of `ALIASES` stands for its
+    published file's name. A path is never replaced by a file that only shares its last part.
+    """
+    for place in PLACES:
+        for spelling in (name, ALIASES.get(str(name), name)):
+            if (Path(place) / spelling).is_file():
+                return Path(place) / spelling
+    return None
+
+
+def find(name: str | Path) -> Path:
+    """`locate`, but a file that is nowhere is a UserError with the places and the checkpoints there."""
+    found = locate(name)
+    if found is not None:
+        return found
+    places = [Path(name).parent] if Path(name).is_absolute() else [Path(place).resolve() for place in PLACES]
+    spelling = f"{name} ({ALIASES[str(name)]})" if str(name) in ALIASES else str(name)
+    lines = [f"checkpoint {spelling}: no such file. Looked in:"]
+    for place in dict.fromkeys(places):
+        there = sorted(p.name for p in place.iterdir() if p.suffix in SUFFIXES) if place.is_dir() else None
+        lines.append(f"  {place}: {'no such folder' if there is None else ', '.join(there) or 'no checkpoints'}")
+    lines.append("Give the path of an existing file; pretrained_ckpt/README.md says where published files come from")
+    raise UserError("\n".join(lines))
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal, as `sha256sum` prints it."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,42 @@
+# make demo   a fresh machine: install, then train, test and report on the embedded phantom
+# make test   install, lint, the whole test suite
+# make clean  remove what the two made (never your data or runs)
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_DIR ?= demo
+DEMO_FLAGS ?=
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.runtime
+READY_DEV := $(VENV)/.development
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	$(BIN)/python train.py --dataset phantom --root_path $(DEMO_DIR)/data --output_dir $(DEMO_DIR)/run --force $(DEMO_FLAGS)
+	$(BIN)/python test.py --dataset phantom --root_path $(DEMO_DIR)/data --output_dir $(DEMO_DIR)/run --debug --is_savenii
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY_DEV)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with make PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): requirements.txt constraints.txt | $(VENV)/bin/python
+	@echo "Installing PyTorch and the rest into $(VENV): a few minutes, a few GB"
+	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.txt -c constraints.txt
+	@touch $@
+
+$(READY_DEV): requirements-dev.txt $(READY)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO_DIR) .pytest_cache .ruff_cache

@@ -1,0 +1,117 @@
+"""Bi-level routing attention and the decoder's block (BiFormer, Zhu et al. 2023, arXiv 2303.08810).
+
+The map is cut into equal regions. Each region picks the `topk` regions whose mean key suits its mean
+query best, and its pixels attend to all pixels of those.
+
+Shapes: B batch, H/W map, C channels in heads of 32, G = rows * columns regions, n pixels in a region, k routes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import DepthwiseConv, Mlp, add_branch
+
+HEAD_DIM = 32
+
+
+def to_regions(x: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, H, W, C) -> (B, G, n, C), regions and the pixels in them row by row."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, rows, h // rows, columns, w // columns, c).transpose(2, 3)
+    return x.reshape(b, rows * columns, -1, c)
+
+
+def from_regions(x: Tensor, rows: int, columns: int, size: tuple[int, int]) -> Tensor:
+    """(B, G, n, C) -> (B, H, W, C) with (H, W) = `size`; undoes `to_regions`."""
+    h, w = size
+    x = x.reshape(x.shape[0], rows, columns, h // rows, w // columns, -1).transpose(2, 3)
+    return x.reshape(x.shape[0], h, w, -1)
+
+
+@torch.no_grad()
+def choose_routes(q: Tensor, k: Tensor, topk: int) -> Tensor:
+    """The regions that each region attends to, best first; min(topk, G) of them. No gradient, in float32.
+
+    in:  q, k (B, G, n, C)
+    out: (B, G, k) indices of regions
+    """
+    high = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        q, k = q.mean(2, dtype=high), k.mean(2, dtype=high)
+        affinity = (q * q.shape[-1] ** -0.5) @ k.transpose(1, 2)  # (B, G, G)
+    return affinity.topk(min(topk, q.shape[1]), sorted=False).indices
+
+
+def gather_regions(x: Tensor, routes: Tensor) -> Tensor:
+    """The routed regions' pixels of every region, one after another.
+
+    One flat `index_select`: its backward adds into a tensor of the size of `x`, where a gather from an
+    expanded (B, G, G, n, C) view would fill one G times as large.
+
+    in:  x (B, G, n, C), routes (B, G, k)
+    out: (B * G, k * n, C)
+    """
+    b, g, n, c = x.shape
+    first = torch.arange(0, b * g, g, device=x.device).view(b, 1, 1)
+    return x.reshape(b * g, n * c).index_select(0, (routes + first).flatten()).view(b * g, -1, c)
+
+
+class BRA(nn.Module):
+    """Attention of every pixel to the pixels of its region's routes, plus a depthwise convolution of the values.
+
+    in:  x (B, H, W, C), regions (rows, columns) that divide (H, W)
+    out: (B, H, W, C)
+    """
+
+    def __init__(self, dim: int, topk: int) -> None:
+        super().__init__()
+        self.num_heads = dim // HEAD_DIM
+        self.topk = topk
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.lepe = DepthwiseConv(dim, 5)
+        self.wo = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, regions: tuple[int, int]) -> Tensor:
+        size, dim = x.shape[1:3], x.shape[-1]
+        x = to_regions(x, *regions)
+        # two products instead of one: queries and keys/values come out as tensors of their own
+        q = F.linear(x, self.qkv.weight[:dim], self.qkv.bias[:dim])  # (B, G, n, C)
+        kv = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])  # (B, G, n, 2C)
+        routes = choose_routes(q, kv[..., :dim], self.topk)
+        seen = gather_regions(kv, routes)  # (B * G, k * n, 2C)
+        # the scale is that of the full width, as in BiFormer's code, not of one head
+        y = F.scaled_dot_product_attention(
+            self._heads(q.flatten(0, 1)), self._heads(seen[..., :dim]), self._heads(seen[..., dim:]), scale=dim**-0.5
+        )
+        y = y.transpose(1, 2).reshape(q.shape)
+        v = from_regions(kv[..., dim:], *regions, size)
+        return self.wo(from_regions(y, *regions, size) + self.lepe(v))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B * G, n, C) -> (B * G, heads, n, 32), the same memory."""
+        return x.unflatten(-1, (self.num_heads, HEAD_DIM)).transpose(1, 2)
+
+
+class BRABlock(nn.Module):
+    """Position, attention and MLP; the input is normalised first and has no residual around the block.
+
+    `norm1` is applied twice with the same weights: that is how the released network was trained.
+
+    in/out: (B, H, W, C); regions (rows, columns); keep (2, B) factors of the two branches, or None
+    """
+
+    def __init__(self, dim: int, topk: int) -> None:
+        super().__init__()
+        self.pos_embed = DepthwiseConv(dim, 3)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = BRA(dim, topk)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim)
+
+    def forward(self, x: Tensor, regions: tuple[int, int], keep: Tensor | None = None) -> Tensor:
+        keep_attention, keep_mlp = (None, None) if keep is None else keep.unbind()
+        x = self.norm1(x)
+        x = x + self.pos_embed(x)
+        x = add_branch(x, self.attn(self.norm1(x), regions), keep_attention)
+        return add_branch(x, self.mlp(self.norm2(x)), keep_mlp)

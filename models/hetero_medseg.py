@@ -1,0 +1,169 @@
+"""HeteroMedSeg, the whole network from top to bottom.
+
+Shapes: B batch, H/W height and width of the image or of the map at hand, C channels, K classes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.bra import BRABlock
+from models.layers import PatchExpand, down_conv, pixel_shuffle, to_nchw, to_nhwc
+from models.scsa import SCSA
+from models.ssd import SSD_FORMS, backend_name
+from models.vssd import VSSDBlock
+from utils.runtime import UserError, log_once, rank, world_size
+
+DIMS = (96, 192, 384, 768)
+HEADS = (3, 6, 12)  # of the encoder's mixers
+ENCODER_DEPTHS = (2, 2, 2)
+DECODER_DEPTHS = (8, 2, 2)
+TOPK = (8, 4, 2)  # routes of a region in the decoder, coarse to fine
+SKIP_HEADS = (16, 12, 8)  # of the skips' channel attention, coarse to fine
+REGION = 32  # side of an attention region in input pixels; inputs are padded to multiples of it
+
+
+class HeteroMedSeg(nn.Module):
+    """Segment 2-D medical images: a state-space encoder, attention-gated skips, a routing-attention decoder.
+
+    The stem halves the image twice. Three encoder stages of VSSD blocks work at strides 4, 8 and 16,
+    each followed by a strided convolution; their outputs are the skips. From stride 32 the decoder climbs
+    back: each stage doubles the resolution, joins the skip, weighs the two with SCSA, halves the channels
+    and runs BRA blocks. The head expands the stride-4 map by four and classifies every pixel.
+
+    Any height and width do: an image that is no multiple of 32 is extended to the right and below by
+    repeating its last pixels, and the logits are cropped back. One channel is repeated to three.
+
+    in:  image (B, 1 or 3, H, W), float
+    out: logits (B, K, H, W); K counts the background, or is 1 for a binary task
+    """
+
+    def __init__(self, num_classes: int, ssd: str, drop_path: float) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.ssd = ssd
+        self.drop_rates = _drop_rates(drop_path)
+        half = DIMS[0] // 2
+        self.stem = nn.Sequential(*down_conv(3, half), nn.GELU(), *down_conv(half, DIMS[0]))
+        self.encoder = nn.ModuleList(
+            nn.ModuleList(VSSDBlock(dim, heads, ssd) for _ in range(depth))
+            for dim, heads, depth in zip(DIMS, HEADS, ENCODER_DEPTHS)
+        )
+        self.downsample = nn.ModuleList(nn.Sequential(*down_conv(dim, 2 * dim)) for dim in DIMS[:3])
+        self.decoder = nn.ModuleList(
+            DecoderStage(dim, heads, topk, depth)
+            for dim, heads, topk, depth in zip(DIMS[2::-1], SKIP_HEADS, TOPK, DECODER_DEPTHS)
+        )
+        self.head = Head(DIMS[0], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            log_once(f"SSD {backend_name(self.ssd, image.device)}")
+        height, width = image.shape[2:]
+        x = self._pad(image).expand(-1, 3, -1, -1)
+        keep = iter(self._draw_paths(x))
+
+        x = to_nhwc(self.stem(x.contiguous(memory_format=torch.channels_last)))
+        skips = []
+        for blocks, downsample in zip(self.encoder, self.downsample):
+            for block in blocks:
+                x = block(x, next(keep))
+            skips.append(x)
+            x = to_nhwc(downsample(to_nchw(x)))
+        for stage in self.decoder:
+            x = stage(x, skips.pop(), [next(keep) for _ in stage.blocks])
+        return self.head(x)[:, :, :height, :width]
+
+    def _pad(self, image: Tensor) -> Tensor:
+        """Extend to multiples of 32. Repeating the border adds no edge, as zeros would, and needs no minimal size,
+        as mirroring would."""
+        height, width = image.shape[2:]
+        if height % REGION == 0 and width % REGION == 0:
+            return image
+        return F.pad(image, (0, -width % REGION, 0, -height % REGION), mode="replicate")
+
+    def _draw_paths(self, image: Tensor) -> list[Tensor | None]:
+        """Stochastic depth: for each block the factors (2, B) of its two branches, or None where nothing is dropped.
+
+        One draw serves the global batch, and each process takes its own columns, so that several
+        processes drop what one would.
+        """
+        rates = self.drop_rates
+        if not self.training or not any(rates):
+            return [None] * len(rates)
+        batch = image.shape[0]
+        draws = torch.rand(2 * len(rates), world_size() * batch, device=image.device)
+        draws = draws[:, rank() * batch :][:, :batch].view(len(rates), 2, batch)
+        return [(draw >= rate) / (1 - rate) if rate else None for draw, rate in zip(draws, rates)]
+
+
+class DecoderStage(nn.Module):
+    """Double the resolution, join the skip, weigh both with SCSA, then bi-level routing attention.
+
+    in:  x (B, H, W, 2C), skip (B, 2H, 2W, C), keep: one entry a block, see BRABlock
+    out: (B, 2H, 2W, C)
+    """
+
+    def __init__(self, dim: int, num_heads: int, topk: int, depth: int) -> None:
+        super().__init__()
+        self.stride = REGION * dim // DIMS[-1]
+        self.expand = PatchExpand(2 * dim, dim)
+        self.attention = SCSA(2 * dim, num_heads)
+        self.reduce = nn.Linear(2 * dim, dim)
+        self.blocks = nn.ModuleList(BRABlock(dim, topk) for _ in range(depth))
+
+    def forward(self, x: Tensor, skip: Tensor, keep: list[Tensor | None]) -> Tensor:
+        x = torch.cat([self.expand(x), skip], dim=-1)
+        x = self.reduce(self.attention(x))
+        regions = (x.shape[1] * self.stride // REGION, x.shape[2] * self.stride // REGION)
+        for block, keep_block in zip(self.blocks, keep):
+            x = block(x, regions, keep_block)
+        return x
+
+
+class Head(nn.Module):
+    """Normalise, expand four times and classify each pixel.
+
+    The classifier sees one pixel at a time, so it runs before the pixel shuffle: the map that
+    is rearranged has K channels instead of C.
+
+    in:  (B, H, W, C)
+    out: logits (B, K, 4H, 4W)
+    """
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.expand = PatchExpand(dim, dim, scale=4)
+        self.classify = nn.Conv2d(dim, num_classes, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.expand.blocks(self.norm(x))  # (B, H, W, 16, C)
+        x = F.linear(x, self.classify.weight.flatten(1))
+        return to_nchw(pixel_shuffle(x, 4)).contiguous()
+
+
+def _drop_rates(drop_path: float) -> list[float]:
+    """Rate of every block in the order of the forward pass: one ramp over the encoder, one over each decoder stage.
+
+    The encoder's ramp is the published one, over 8 blocks of which the last 2 were never run.
+    """
+    ramps = [torch.linspace(0, drop_path, 8)[: sum(ENCODER_DEPTHS)]]
+    ramps += [torch.linspace(0, drop_path, depth) for depth in DECODER_DEPTHS]
+    return torch.cat(ramps).tolist()
+
+
+def build_model(num_classes: int, ssd: str = "causal", drop_path: float = 0.2) -> HeteroMedSeg:
+    """A freshly initialised network; `ssd` is a form of `models.ssd.SSD_FORMS`, `drop_path` the largest drop rate."""
+    if num_classes < 1:
+        raise UserError(f"num_classes: found {num_classes}, expected 1 (binary) or more; count the background too")
+    if ssd not in SSD_FORMS:
+        raise UserError(f"ssd: found {ssd!r}, expected one of {', '.join(SSD_FORMS)}")
+    if not 0 <= drop_path < 1:
+        raise UserError(f"drop_path: found {drop_path}, expected a rate from 0 up to, not including, 1")
+    return HeteroMedSeg(num_classes, ssd, drop_path)

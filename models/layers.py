@@ -1,0 +1,127 @@
+"""Small layers shared by the encoder and the decoder: convolutions, BatchNorm, PatchExpand, MLP, residual branches.
+
+Shapes: B batch, H/W height and width of a feature map, C channels, K classes. Maps inside the network
+are channels-last, (B, H, W, C). Convolutions see the same memory as a (B, C, H, W) view in
+PyTorch's `channels_last` format, so that going in and out of them copies nothing.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.runtime import all_reduce_sum, world_size
+
+
+def to_nchw(x: Tensor) -> Tensor:
+    """(B, H, W, C) seen as (B, C, H, W), the same memory."""
+    return x.permute(0, 3, 1, 2)
+
+
+def to_nhwc(x: Tensor) -> Tensor:
+    """(B, C, H, W) seen as (B, H, W, C), the same memory."""
+    return x.permute(0, 2, 3, 1)
+
+
+class DepthwiseConv(nn.Conv2d):
+    """One k x k filter a channel, zero padding that keeps the size.
+
+    in/out: (B, H, W, C)
+    """
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__(dim, dim, kernel, padding=kernel // 2, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return to_nhwc(super().forward(to_nchw(x)))
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation with the statistics of the global batch when several processes train.
+
+    in/out: (B, C, H, W), kept in `channels_last` format: PyTorch's CPU backward is wrong for one
+    NCHW image whose gradient arrives from a channels-last tensor (SPEC section 8).
+    A channel with a single value has no variance; it is normalised as in evaluation.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        if self.training and world_size() > 1:
+            return self._forward_global(x)
+        batch_statistics = self.training and x.numel() > x.shape[1]
+        if batch_statistics:
+            self.num_batches_tracked.add_(1)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, batch_statistics, self.momentum, self.eps
+        )
+
+    def _forward_global(self, x: Tensor) -> Tensor:
+        values = x.float()
+        count = values.new_full((1,), values.numel() // values.shape[1])
+        local = torch.cat([count, values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+        count, mean, square = all_reduce_sum(local).split([1, self.num_features, self.num_features])
+        mean = mean / count
+        var = (square / count - mean.square()).clamp_min(0)
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(var.detach() * count / (count - 1).clamp_min(1), self.momentum)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        shift = self.bias - mean * scale
+        return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+
+
+def down_conv(dim_in: int, dim_out: int) -> list[nn.Module]:
+    """Halve the resolution: Conv 3x3 stride 2, BatchNorm; (B, C, H, W) -> (B, C_out, H/2, W/2)."""
+    return [nn.Conv2d(dim_in, dim_out, 3, stride=2, padding=1), BatchNorm(dim_out)]
+
+
+def pixel_shuffle(x: Tensor, scale: int) -> Tensor:
+    """(B, H, W, scale * scale, C) -> (B, H * scale, W * scale, C), block p1 * scale + p2 to pixel (p1, p2)."""
+    b, h, w, _, c = x.shape
+    x = x.view(b, h, w, scale, scale, c).transpose(2, 3)
+    return x.reshape(b, h * scale, w * scale, c)
+
+
+class PatchExpand(nn.Module):
+    """Upsample by `scale` with a linear layer and a pixel shuffle.
+
+    The norm acts on each output pixel alone, so it may come before the shuffle.
+
+    in:  (B, H, W, C)
+    out: (B, H * scale, W * scale, C_out)
+    """
+
+    def __init__(self, dim: int, dim_out: int, scale: int = 2) -> None:
+        super().__init__()
+        self.scale = scale
+        self.expand = nn.Linear(dim, dim_out * scale**2, bias=False)
+        self.norm = nn.LayerNorm(dim_out)
+
+    def blocks(self, x: Tensor) -> Tensor:
+        """The normalised pixels before the shuffle, (B, H, W, scale * scale, C_out)."""
+        return self.norm(self.expand(x).unflatten(-1, (self.scale**2, -1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pixel_shuffle(self.blocks(x), self.scale)
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, Linear on the last axis; the hidden width is three times the input's."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 3 * dim)
+        self.fc2 = nn.Linear(3 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def add_branch(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
+    """x + keep * branch, with one factor a sample (stochastic depth); `keep` None adds the branch whole.
+
+    in: x and branch (B, H, W, C), keep (B,)
+    """
+    if keep is None:
+        return x + branch
+    return torch.addcmul(x, branch, keep.to(branch.dtype)[:, None, None, None])

@@ -1,0 +1,48 @@
+"""The summary of a test run as text for the terminal."""
+
+from typing import Any
+
+SHOWN = ("dice", "iou", "hd95", "nsd", "precision", "recall", "f1", "boundary_f1")
+IN_PERCENT = ("dice", "iou", "nsd", "precision", "recall", "f1", "boundary_f1", "accuracy", "specificity")
+
+
+def format_table(summary: dict[str, Any]) -> str:
+    """One line a class and the mean over classes: mean [95 % interval], scores in percent, distances with unit.
+
+    `n` is the number of cases that have the class or a prediction of it.
+    """
+    names = [name for name in summary["overall"]["metrics"] if _kind(name, SHOWN)]
+    header = ["class", "n", "missed", "false pos.", *(f"{n} %" if _kind(n, IN_PERCENT) else n for n in names)]
+    lines = [_line(name, entry, names) for name, entry in summary["classes"].items()]
+    if len(lines) > 1:
+        lines.append(_line("mean", summary["overall"], names))
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    texts = [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
+        for line in [header, *lines]
+    ]
+    texts.insert(1, "-" * len(texts[0]))
+    if len(lines) > 1:
+        texts.insert(-1, texts[1])
+    rules = f"protocol {summary['protocol']}, {summary['num_cases']} cases, split: {summary['split']}"
+    return "\n".join([rules, f"checkpoint: {summary['selection']}; mean [95 % interval over cases]", "", *texts])
+
+
+def _kind(name: str, kinds: tuple[str, ...]) -> bool:
+    """Whether a column such as `nsd_2mm` is one of `kinds`."""
+    return any(name == kind or (name.startswith(kind + "_") and name != "boundary_f1") for kind in kinds)
+
+
+def _line(name: str, entry: dict[str, Any], names: list[str]) -> list[str]:
+    involved = entry["found"] + entry["missed"] + entry["false_positive"]
+    cells = [name, str(involved), str(entry["missed"]), str(entry["false_positive"])]
+    for metric in names:
+        scale = 100 if _kind(metric, IN_PERCENT) else 1
+        figures = entry["metrics"][metric]
+        if figures["mean"] is None:
+            cells.append("-")
+            continue
+        low, high = figures["ci95"]
+        text = f"{figures['mean'] * scale:.2f}"
+        cells.append(text if low is None else f"{text} [{low * scale:.2f}, {high * scale:.2f}]")
+    return cells

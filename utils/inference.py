@@ -6,7 +6,7 @@ any function from a batch (B, C, S, T), already normalised and on the device, to
 Slices of volumes are resized as the training slices are: a cubic spline on a grid that keeps the
 corners (`scipy.ndimage.zoom`). `legacy` calls SciPy and resizes labels back; `standard` applies the
 same spline as two matrix products on the device and resizes logits back on the same grid.
-Images are resized as `cv2.resize` does, linearly.
+Images are resized as the training images are, averaging areas where they shrink (`resize_image`).
 """
 
 from collections.abc import Callable, Sequence
@@ -201,10 +201,17 @@ def predict_image(
     return predict_images(forward, [image], img_size, normalise, device, protocol)[0]
 
 
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Area average if both sides shrink, else bilinear: what `datasets` does to training images."""
+    if image.shape[:2] == tuple(size):
+        return image
+    shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
 def _network_input(image: np.ndarray, img_size: tuple[int, int]) -> Tensor:
     """float32 (C, S, T) in [0, 1], resized in the image's own type as in training."""
-    if image.shape[:2] != tuple(img_size):
-        image = cv2.resize(image, (img_size[1], img_size[0]), interpolation=cv2.INTER_LINEAR)
+    image = resize_image(image, img_size)
     scale = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
     channels = image[None] if image.ndim == 2 else np.moveaxis(image, 2, 0)
     return torch.from_numpy(np.ascontiguousarray(channels, np.float32) / np.float32(scale))

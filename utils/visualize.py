@@ -1,0 +1,167 @@
+"""Pictures of a prediction on its image: coloured prediction, white ground truth, legend, contact sheet.
+
+Everything is uint8 RGB (H, W, 3). Small images are enlarged by a whole factor first, so that a
+contour is a thin line on a visible picture and not a staircase of fat pixels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+# Okabe and Ito's colours (two of them brighter, for dark tissue), then a magenta: told apart with any colour vision.
+# Blue comes first: the one class of an endoscopic or skin image must stand out from red and brown.
+PALETTE = (
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 158, 115),
+    (240, 228, 66),
+    (70, 120, 255),
+    (213, 94, 0),
+    (255, 150, 210),
+    (190, 30, 130),
+)
+WHITE, BLACK, PANEL = (255, 255, 255), (0, 0, 0), (24, 24, 24)
+LEAST_SIDE = 512
+FILL = 0.22  # opacity of the prediction's area
+FONT, FONT_SCALE, LINE_HEIGHT = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 22
+
+
+def class_color(label: int) -> tuple[int, int, int]:
+    """RGB of label 1, 2, …; after the palette's end its colours come again, darker."""
+    rounds, index = divmod(label - 1, len(PALETTE))
+    return tuple(int(c * 0.6**rounds) for c in PALETTE[index])
+
+
+def overlay(
+    image: np.ndarray,
+    prediction: np.ndarray,
+    target: np.ndarray | None,
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+) -> np.ndarray:
+    """Prediction as coloured contour and tint, ground truth as a white contour with a dark edge.
+
+    in: image (H, W) or (H, W, 3), uint8 or floats in [0, 1]; label maps (H, W), boolean for one class;
+        num_classes as the network counts them. With `class_names` (without the background) a legend of
+        the classes in the picture is added below, with `title` a line above.
+    out: uint8 (H', W', 3), H' and W' multiples of H and W but for legend and title
+    """
+    factor = max(1, -(-LEAST_SIDE // min(image.shape[:2])))
+    canvas = _enlarge(to_rgb(image), factor, cv2.INTER_CUBIC)
+    prediction = _enlarge(prediction.astype(np.uint8), factor, cv2.INTER_NEAREST)
+    truth = None if target is None else _enlarge(target.astype(np.uint8), factor, cv2.INTER_NEAREST)
+    width = max(2, round(min(canvas.shape[:2]) / 400))
+    labels = range(1, max(num_classes, 2))
+    for label in labels:
+        area = prediction == label
+        canvas[area] = np.rint((1 - FILL) * canvas[area] + FILL * np.array(class_color(label))).astype(np.uint8)
+    if truth is not None:
+        for label in labels:
+            _contour(canvas, truth == label, BLACK, width + 2)
+        for label in labels:
+            _contour(canvas, truth == label, WHITE, width)
+    for label in labels:
+        _contour(canvas, prediction == label, class_color(label), width)
+    if class_names is not None:
+        present = [k for k in labels if (prediction == k).any() or (truth is not None and (truth == k).any())]
+        canvas = np.vstack([canvas, _legend(canvas.shape[1], present, class_names, truth is not None)])
+    return canvas if title is None else np.vstack([_title(canvas.shape[1], title), canvas])
+
+
+def contact_sheet(
+    image: np.ndarray,
+    prediction: np.ndarray,
+    target: np.ndarray | None,
+    num_classes: int,
+    class_names: Sequence[str],
+    num_slices: int = 6,
+    columns: int = 3,
+) -> np.ndarray:
+    """Overlays of several slices of one volume: spread over those with anything in them, the worst among them.
+
+    in: image (D, H, W), label maps (D, H, W)
+    """
+    chosen = choose_slices(prediction, target, num_slices)
+    pictures = []
+    for i in chosen:
+        truth = None if target is None else target[i]
+        pictures.append(overlay(image[i], prediction[i], truth, num_classes, title=f"slice {i}"))
+    gap, blank = 4, np.full_like(pictures[0], PANEL[0])
+    rows = []
+    for start in range(0, len(pictures), columns):
+        row = pictures[start : start + columns]
+        row += [blank] * (min(columns, len(pictures)) - len(row))
+        rows.append(np.hstack([np.pad(p, ((0, gap), (0, gap), (0, 0))) for p in row]))
+    sheet = np.vstack(rows)
+    shown = [prediction[chosen]] + ([] if target is None else [target[chosen]])
+    present = [k for k in range(1, max(num_classes, 2)) if any((part == k).any() for part in shown)]
+    return np.vstack([sheet, _legend(sheet.shape[1], present, class_names, target is not None)])
+
+
+def choose_slices(prediction: np.ndarray, target: np.ndarray | None, num_slices: int) -> list[int]:
+    """Indices of slices to show, in order: the one with most wrong pixels, the others evenly over what is labelled."""
+    used = (prediction != 0) if target is None else (prediction != 0) | (target != 0)
+    filled = np.flatnonzero(used.any(axis=(1, 2)))
+    if not len(filled):
+        filled = np.arange(len(prediction))
+    chosen = filled[np.unique(np.linspace(0, len(filled) - 1, min(num_slices, len(filled))).round().astype(int))]
+    if target is not None:
+        worst = int((prediction != target).sum(axis=(1, 2)).argmax())
+        if worst not in chosen:
+            chosen[np.abs(chosen - worst).argmin()] = worst
+    return sorted(int(i) for i in chosen)
+
+
+def save_overlay(path: str | Path, picture: np.ndarray) -> None:
+    """Write an RGB picture as PNG, making its folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) of a grey or RGB image; floats in [0, 1] are clipped and scaled."""
+    if image.dtype != np.uint8:
+        image = np.rint(np.clip(image.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image.copy()
+
+
+def _enlarge(picture: np.ndarray, factor: int, interpolation: int) -> np.ndarray:
+    height, width = picture.shape[:2]
+    return cv2.resize(picture, (width * factor, height * factor), interpolation=interpolation)
+
+
+def _contour(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], width: int) -> None:
+    lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, lines, -1, color, width, cv2.LINE_AA)
+
+
+def _title(width: int, text: str) -> np.ndarray:
+    bar = np.full((LINE_HEIGHT, width, 3), PANEL, np.uint8)
+    cv2.putText(bar, text, (6, LINE_HEIGHT - 7), FONT, FONT_SCALE, WHITE, 1, cv2.LINE_AA)
+    return bar
+
+
+def _legend(width: int, labels: Sequence[int], class_names: Sequence[str], with_truth: bool) -> np.ndarray:
+    """A strip that names the white line and the colour of every class, wrapped to the width."""
+    entries = [("ground truth", None)] if with_truth else []
+    entries += [(class_names[label - 1], class_color(label)) for label in labels]
+    places, x, y = [], 8, 0
+    for text, color in entries:
+        length = 28 + cv2.getTextSize(text, FONT, FONT_SCALE, 1)[0][0] + 14
+        if x + length > width and x > 8:
+            x, y = 8, y + LINE_HEIGHT
+        places.append((x, y, text, color))
+        x += length
+    strip = np.full((y + LINE_HEIGHT + 6, width, 3), PANEL, np.uint8)
+    for x, y, text, color in places:
+        middle = y + LINE_HEIGHT // 2 + 2
+        if color is None:
+            cv2.line(strip, (x, middle), (x + 18, middle), WHITE, 2)
+        else:
+            cv2.rectangle(strip, (x, middle - 6), (x + 18, middle + 6), color, -1)
+        cv2.putText(strip, text, (x + 25, middle + 5), FONT, FONT_SCALE, WHITE, 1, cv2.LINE_AA)
+    return strip

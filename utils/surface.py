@@ -78,14 +78,14 @@ def _distances(source: np.ndarray, target: np.ndarray, spacing: Spacing) -> np.n
     The nearest pixel comes from a k-d tree over the surface where that is small in its box, else
     from a feature transform of the box; both are exact.
     """
-    points = np.array(np.nonzero(source))  # (dimensions, points)
+    points = _points(source)
     if not target.any():
         return np.full(points.shape[1], np.inf)
     far = ~target[tuple(points)]  # the others lie on both surfaces: distance 0
     scale = np.ones(source.ndim) if spacing is None else np.asarray(spacing, np.float64)
     points, distances = points[:, far], np.zeros(points.shape[1])
     if points.shape[1] * PIXELS_PER_TREE_QUERY < source.size:
-        candidates = np.array(np.nonzero(target))
+        candidates = _points(target)
         tree = cKDTree(candidates.T * scale, compact_nodes=False, balanced_tree=False)
         nearest = candidates[:, tree.query(points.T * scale)[1]]
     else:
@@ -94,6 +94,11 @@ def _distances(source: np.ndarray, target: np.ndarray, spacing: Spacing) -> np.n
     offsets = (nearest - points) * scale[:, None]
     distances[far] = np.sqrt(np.add.reduce(offsets * offsets, axis=0))
     return distances
+
+
+def _points(mask: np.ndarray) -> np.ndarray:
+    """Indices of every True: (dimensions, points). Far faster than np.nonzero where few are True."""
+    return np.array(np.unravel_index(np.flatnonzero(mask), mask.shape))
 
 
 def hd95(d: SurfaceDistances) -> float:

@@ -3,8 +3,10 @@
 Letters: N items, B items of one batch, C channels, S the network's input size.
 """
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -92,3 +94,20 @@ def _storage_dtype(dataset: Dataset, image: Tensor, dtype: str | None) -> torch.
         own = getattr(dataset, "storage_dtype", None)
         dtype = own() if own else "uint8" if image.dtype == torch.uint8 else "float16"
     return getattr(torch, dtype)
+
+
+def keep_in_memory(dataset: Dataset, mode: str) -> Dataset:
+    """`InMemory(dataset)` for mode "yes", the data set itself for "no"; "auto" decides by half of the free memory."""
+    if mode == "no" or (mode == "auto" and estimate_bytes(dataset) > free_memory() / 2):
+        return dataset
+    return InMemory(dataset)
+
+
+def free_memory() -> float:
+    """Bytes of memory that can be had without swapping; unlimited where the system does not say (macOS, Windows)."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    available = next(line for line in lines if line.startswith("MemAvailable"))
+    return int(available.split()[1]) * 1024

@@ -32,17 +32,15 @@ def parse_flags(argv: Sequence[str], verb: str, description: str) -> dict[str, A
 def resolve_dataset(name: str, recipe: str | None, recipes: Mapping[str, Config]) -> tuple[str, str | None]:
     """(recipe, data folder or None) meant by `--dataset name` and `--recipe recipe`.
 
-    A folder wins over a name; a near miss of a name is taken as meant, with a warning.
+    A folder of data wins over a name, and has the recipe of its layout unless one is given; a near miss of a name
+    is taken as meant, with a warning.
     raises: UserError with all names
     """
     if recipe is not None and match_name(recipe, recipes) is None:
         raise UserError(f"--recipe {recipe}: no such recipe; expected one of {', '.join(recipes)}")
     meant = match_name(name, recipes)
     if Path(name).is_dir() and (meant is None or _looks_like_data(Path(name))):
-        if recipe is None:
-            recipe = "synapse" if _is_synapse(Path(name)) else "isic2018"
-            log_once(f"--dataset {name} is a folder: recipe {recipe} (another with --recipe)")
-        return match_name(recipe, recipes), name
+        return match_name(recipe or ("synapse" if _is_synapse(Path(name)) else "isic2018"), recipes), name
     if meant is None:
         raise UserError(
             f"--dataset {name}: neither a folder nor the name of a recipe; expected a folder with images/ and masks/, "

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
 
 LOGGER = logging.getLogger("heteromedseg")
 EXIT_USER_ERROR = 2
@@ -102,6 +103,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def describe_device(device: torch.device) -> str:
+    """Its name and what it has: `cuda:0 (NVIDIA H200, 139.7 GiB)`, `cpu (2 threads)`."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        text = f"{device} ({properties.name}, {properties.total_memory / 2**30:.1f} GiB)"
+    else:
+        text = f"{device} ({torch.get_num_threads()} threads)"
+    return text + (f" x {world_size()} processes" if world_size() > 1 else "")
+
+
 def cpu_has_fast_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX)."""
     try:
@@ -159,7 +170,7 @@ def log_once(message: str) -> None:
 @contextlib.contextmanager
 def logging_to(path: Path | None) -> Iterator[None]:
     """Send `log` to stdout and, on rank 0, append it to the file `path` while the context lasts."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    handlers: list[logging.Handler] = [_Terminal()]
     if path is not None and is_main():
         handlers.append(logging.FileHandler(path, encoding="utf-8"))
     LOGGER.setLevel(logging.INFO)
@@ -173,3 +184,11 @@ def logging_to(path: Path | None) -> Iterator[None]:
         for handler in handlers:
             LOGGER.removeHandler(handler)
             handler.close()
+
+
+class _Terminal(logging.Handler):
+    """Lines on stdout, above a progress bar where one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()

@@ -1,0 +1,76 @@
+"""Evaluation of images: predict in batches, score each at its own size, and write what was asked for."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from datasets.augment import normalise_imagenet
+from datasets.pair_check import check_pairs
+from datasets.pairs import ImageMaskSet, Pair
+from datasets.pictures import resize_image, resize_mask
+from isic_polyp_rectal.task import fold_number, open_split
+from utils.config import Config
+from utils.inference import predict_images
+from utils.runtime import UserError, is_main, log
+from utils.scores import Row, score_image
+from utils.task import Forward
+from utils.visualize import overlay, save_overlay
+
+
+def evaluate(
+    cfg: Config, forward: Forward, device: torch.device, classes: tuple[str, ...], out: Path
+) -> tuple[list[Row], str]:
+    """Rows of every image of cfg.split, and the split in words; overlays where asked for."""
+    if cfg.is_savenii:
+        raise UserError(f"--is_savenii: recipe {cfg.recipe} has images, not volumes; --debug writes overlays")
+    pairs, split = chosen_pairs(cfg)
+    log(f"evaluating on {split}: {check_pairs(pairs)}")
+    images = ImageMaskSet(pairs, cfg.img_size)
+    predict = partial(
+        predict_images,
+        forward,
+        img_size=cfg.img_size,
+        normalise=normalise_imagenet,
+        device=device,
+        protocol=cfg.protocol,
+    )
+    rows: list[Row] = []
+    batches = torch.arange(len(pairs)).split(cfg.batch_size)
+    with ThreadPoolExecutor() as pool:
+        for batch in tqdm(batches, desc="images", disable=not is_main(), leave=False):
+            native, masks = zip(*pool.map(images.native, batch.tolist()))
+            found = [p >= 0.5 for p in predict(images=native)]
+            cases = zip((pairs[i] for i in batch), native, masks, found)
+            rows += pool.map(lambda case: finish(*case, cfg, classes, out), cases)
+    return rows, split
+
+
+def finish(
+    pair: Pair, image: np.ndarray, mask: np.ndarray, found: np.ndarray, cfg: Config, classes: tuple[str, ...], out: Path
+) -> Row:
+    """Score one image: at its own size, or under legacy at the network's; write its overlay if asked for."""
+    if found.shape != mask.shape:
+        mask = resize_mask(mask.astype(np.uint8), found.shape) > 0
+    row = score_image(pair.image_id, found, mask, classes[0], cfg.protocol, cfg.tolerance)
+    if cfg.debug:
+        if image.shape[:2] != mask.shape:
+            image = resize_image(image, mask.shape)
+        save_overlay(out / "overlays" / f"{pair.image.stem}.png", overlay(image, found, mask, 2))
+    return row
+
+
+def chosen_pairs(cfg: Config) -> tuple[list[Pair], str]:
+    """The pairs of cfg.split, and which they are in words."""
+    _, split = open_split(cfg)
+    if cfg.split == "test":
+        return split.test, f"test part ({split.description})"
+    if cfg.split == "val":
+        if split.folds is None:
+            raise UserError("--split val: the training part is not cut into folds; give --folds, or a fold column")
+        return split.fold(fold_number(cfg))[1], f"fold {cfg.fold} of the training part ({split.description})"
+    train = split.train if split.folds is None else split.fold(fold_number(cfg))[0]
+    return train, f"training part ({split.description})"

@@ -1,0 +1,147 @@
+"""ISIC-2018, CVC-ClinicDB, rectal CT and any images/ + masks/ folder with a CSV split: recipes and training task."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datasets.augment import Draws, augment_binary, normalise_imagenet
+from datasets.csv_split import DEFAULT_NAME, Split, load_split
+from datasets.memory import InMemory, keep_in_memory
+from datasets.pair_check import check_pairs
+from datasets.pairs import ImageMaskSet, Pair, data_root, pair_files
+from utils.config import Config
+from utils.losses import loss_for
+from utils.runtime import UserError
+from utils.task import Task
+from utils.validation_set import ValidationSet
+
+# As published; the cosine runs over 200 epochs even where the training stops at 180.
+ISIC2018 = Config(
+    dataset="isic2018",
+    recipe="isic2018",
+    num_classes=1,
+    img_size=(256, 256),
+    epochs=200,
+    batch_size=42,
+    loss="dice",
+    optimizer="adam",
+    lr=5e-4,
+    weight_decay=0.0,
+    schedule="cosine_epochs",
+    schedule_epochs=200,
+    min_lr=0.0,
+    folds=5,
+    seed=1234,
+)
+CVC_CLINICDB = replace(
+    ISIC2018,
+    dataset="cvc_clinicdb",
+    recipe="cvc_clinicdb",
+    optimizer="adamw",
+    lr=6e-4,
+    weight_decay=1e-2,
+    batch_size=44,
+    folds=9,
+)
+RECTAL = replace(CVC_CLINICDB, dataset="rectal", recipe="rectal", img_size=(224, 224), epochs=180)
+RECIPES = {"isic2018": ISIC2018, "cvc_clinicdb": CVC_CLINICDB, "rectal": RECTAL}
+FOREGROUND = {"isic2018": "lesion", "cvc_clinicdb": "polyp", "rectal": "tumour"}
+
+
+def build_task(cfg: Config) -> Task:
+    """The training task of `cfg`; every file is read and checked first.
+
+    raises: UserError with all problems of the data
+    """
+    root, split = open_split(cfg)
+    train, held_out = split.train, []
+    if split.folds is not None:
+        train, held_out = split.fold(fold_number(cfg))
+    summary = check_pairs([*split.train, *split.test])
+    classes = class_names(cfg)
+    judged = split.test if cfg.select == "test" else held_out
+    part = "test" if cfg.select == "test" else "validation"
+    return Task(
+        name=cfg.recipe,
+        class_names=classes,
+        train_set=keep_in_memory(ImageMaskSet(train, cfg.img_size), cfg.cache),
+        augment=augment,
+        normalise=normalise_imagenet,
+        loss=loss_for(cfg.loss, cfg.num_classes),
+        validate=validation_set(judged, cfg, classes) if judged else None,
+        validated_on=part,
+        found=(f"data: {root}: {summary}", f"  {len(train)} images to train on, {len(judged)} for {part}"),
+        split=f"{split.description}; {fold_in_words(cfg, split)}",
+    )
+
+
+def open_split(cfg: Config) -> tuple[Path, Split]:
+    """(data folder, its split with the folds of the training part).
+
+    raises: UserError for flags that do not fit, a missing folder or CSV
+    """
+    if cfg.num_classes != 1:
+        raise UserError(f"--num_classes {cfg.num_classes}: recipe {cfg.recipe} is binary; expected 1")
+    for field in ("list_dir", "val_cases"):
+        if getattr(cfg, field):
+            raise UserError(f"--{field}: recipe {cfg.recipe} splits by a CSV and folds; expected --csvfile and --fold")
+    if cfg.root_path is None:
+        raise UserError(
+            f"--root_path: recipe {cfg.recipe} needs the folder with images/ and masks/ (or --dataset FOLDER)"
+        )
+    root = data_root(cfg.root_path)
+    csvfile = Path(cfg.csvfile) if cfg.csvfile else root / DEFAULT_NAME
+    if not csvfile.is_file():
+        field = "--csvfile" if cfg.csvfile else "--csvfile (its default)"
+        raise UserError(
+            f"{field} {csvfile}: no such file; make one with: python data_split_csv.py --dataset {root} --size 0.9"
+        )
+    return root, load_split(csvfile, pair_files(root), cfg.folds or None, cfg.seed)
+
+
+def num_folds(cfg: Config) -> int:
+    """How many folds the training part of cfg's split has.
+
+    raises: UserError where it has none
+    """
+    if cfg.recipe not in RECIPES:
+        raise UserError(f"--fold all: recipe {cfg.recipe} has no folds; use --val_cases")
+    _, split = open_split(cfg)
+    if split.folds is None:
+        raise UserError("--fold all: the training part is not cut into folds; give --folds 5, or a fold column")
+    return max(split.folds) + 1
+
+
+def fold_number(cfg: Config) -> int:
+    if not cfg.fold.isdigit():
+        raise UserError(f"--fold {cfg.fold}: expected a number from 0, or all (train.py)")
+    return int(cfg.fold)
+
+
+def fold_in_words(cfg: Config, split: Split) -> str:
+    if split.folds is None:
+        return "no folds, nothing held out for validation"
+    return f"fold {cfg.fold} of {max(split.folds) + 1} of the training part for validation (seed {cfg.seed})"
+
+
+def class_names(cfg: Config) -> tuple[str, ...]:
+    """Name of the one foreground class: --class_names, else the recipe's word for it."""
+    names = cfg.class_names or (FOREGROUND[cfg.recipe],)
+    if len(names) != 1:
+        raise UserError(f"--class_names {','.join(names)}: recipe {cfg.recipe} is binary; expected one name")
+    return names
+
+
+def augment(
+    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int
+) -> tuple[Tensor, Tensor]:
+    return augment_binary(images, targets, Draws(generator, len(images), total, offset))
+
+
+def validation_set(pairs: Sequence[Pair], cfg: Config, classes: tuple[str, ...]) -> ValidationSet:
+    """All images of `pairs` at the network's size, in memory, each a case of its own."""
+    stored = InMemory(ImageMaskSet(pairs, cfg.img_size))
+    return ValidationSet(stored.images, stored.targets, torch.arange(len(stored)), classes, 1, cfg.batch_size)

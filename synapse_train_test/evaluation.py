@@ -1,0 +1,89 @@
+"""Evaluation of whole volumes: predict, score, and write what was asked for."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from datasets.augment import normalise_synapse
+from datasets.summary import DataSummary
+from datasets.synapse import (
+    SliceVolumes,
+    SynapseVolumes,
+    Volume,
+    check_slices,
+    check_volumes,
+    find_root,
+    hold_out_cases,
+    read_list,
+)
+from synapse_train_test.task import TEST_LIST, TRAIN_LIST, VAL_LIST, locate
+from utils.config import Config
+from utils.inference import predict_volume
+from utils.runtime import is_main, log
+from utils.scores import Row, score_volume
+from utils.task import Forward
+from utils.visualize import contact_sheet, save_overlay
+
+
+def evaluate(
+    cfg: Config, forward: Forward, device: torch.device, classes: tuple[str, ...], out: Path
+) -> tuple[list[Row], str]:
+    """Rows of every volume of cfg.split, and the split in words; NIfTI files and overlays where asked for.
+
+    One volume is scored while the next is in the network.
+    """
+    volumes, split, summary = open_split(cfg)
+    log(f"evaluating on {split}: {summary}")
+    predict = partial(predict_volume, forward, img_size=cfg.img_size, normalise=normalise_synapse, device=device)
+    rows: list[Row] = []
+    with ThreadPoolExecutor(1) as pool:
+        waiting: Future | None = None
+        for volume in tqdm(volumes, desc="volumes", total=len(volumes), disable=not is_main(), leave=False):
+            labels = predict(volume.image, batch_size=cfg.batch_size, protocol=cfg.protocol)
+            rows += waiting.result() if waiting else []
+            waiting = pool.submit(finish, volume, labels, cfg, classes, out)
+        rows += waiting.result() if waiting else []
+    return rows, split
+
+
+def finish(volume: Volume, labels: np.ndarray, cfg: Config, classes: tuple[str, ...], out: Path) -> list[Row]:
+    """Score one predicted volume and write the files asked for."""
+    if cfg.is_savenii:
+        save_volume(out / "nifti", volume, labels)
+    if cfg.debug:
+        sheet = contact_sheet(volume.image, labels, volume.label, cfg.num_classes, classes)
+        save_overlay(out / "overlays" / f"{volume.name}.png", sheet)
+    return score_volume(volume.name, labels, volume.label, classes, cfg.protocol, volume.spacing, cfg.tolerance)
+
+
+def open_split(cfg: Config) -> tuple[Sequence[Volume], str, DataSummary]:
+    """(volumes, split in words, summary of the check) of cfg.split."""
+    root, lists = locate(cfg)
+    if cfg.split == "train":
+        folder, names = find_root(root, "train_npz"), read_list(lists / TRAIN_LIST)
+        return SliceVolumes(folder, names), f"{lists.name}/{TRAIN_LIST}", check_slices(folder, names, cfg.num_classes)
+    if cfg.split == "val" and cfg.val_cases:
+        folder = find_root(root, "train_npz")
+        _, names = hold_out_cases(read_list(lists / TRAIN_LIST), cfg.val_cases, cfg.seed)
+        split = f"{cfg.val_cases} held-out cases of {lists.name}/{TRAIN_LIST} (seed {cfg.seed})"
+        return SliceVolumes(folder, names), split, check_slices(folder, names, cfg.num_classes)
+    name = VAL_LIST if cfg.split == "val" else TEST_LIST
+    folder, names = find_root(root, "test_vol_h5"), read_list(lists / name)
+    return SynapseVolumes(folder, names), f"{lists.name}/{name}", check_volumes(folder, names, cfg.num_classes)
+
+
+def save_volume(folder: Path, volume: Volume, labels: np.ndarray) -> None:
+    """Write NAME_img, NAME_gt and NAME_pred.nii.gz; spacing in mm where the file has one, else 1."""
+    import SimpleITK
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, array in (("img", volume.image), ("gt", volume.label), ("pred", labels)):
+        if array is not None:
+            image = SimpleITK.GetImageFromArray(array)
+            image.SetSpacing((volume.spacing or (1.0, 1.0, 1.0))[::-1])
+            SimpleITK.WriteImage(image, str(folder / f"{volume.name}_{suffix}.nii.gz"), useCompression=True)

@@ -1,0 +1,190 @@
+"""Synapse multi-organ CT, the phantom, and any set in the Synapse layout: recipes and training task.
+
+Slices are resized to the network's size once, as the released script does it (cubic spline, labels
+nearest), kept in memory where they fit, and augmented in batches on the training device.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets import phantom
+from datasets.augment import Draws, augment_synapse, normalise_synapse
+from datasets.memory import keep_in_memory
+from datasets.synapse import (
+    SliceVolumes,
+    SynapseSlices,
+    SynapseVolumes,
+    Volume,
+    check_slices,
+    find_root,
+    hold_out_cases,
+    read_list,
+    resize,
+)
+from utils.config import Config
+from utils.losses import loss_for
+from utils.runtime import UserError, is_main
+from utils.task import Task
+from utils.validation_set import ValidationSet
+
+LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
+ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
+TRAIN_LIST, VAL_LIST, TEST_LIST = "train.txt", "val_vol.txt", "test_vol.txt"
+
+# As published: 93 updates an epoch close the last complete cycle at update 25,550, in epoch 275 of 300.
+SYNAPSE = Config(
+    dataset="synapse",
+    recipe="synapse",
+    num_classes=9,
+    img_size=(224, 224),
+    epochs=300,
+    batch_size=24,
+    loss="ce_dice",
+    optimizer="adamw",
+    lr=1e-3,
+    weight_decay=1e-2,
+    schedule="warm_restarts",
+    restart_iterations=50,
+    min_lr=1e-6,
+    seed=1234,
+)
+# Small enough for a few minutes on two CPU cores.
+PHANTOM = Config(
+    dataset="phantom",
+    recipe="phantom",
+    num_classes=9,
+    img_size=(96, 96),
+    epochs=20,
+    batch_size=12,
+    loss="ce_dice",
+    lr=1e-3,
+    weight_decay=1e-2,
+    schedule="cosine",
+    warmup_epochs=1.0,
+    clip_grad=1.0,
+    drop_path=0.1,
+    val_cases=1,
+    eval_every=5,
+)
+RECIPES = {"synapse": SYNAPSE, "phantom": PHANTOM}
+DEFAULT_ROOTS = {"synapse": "data/Synapse", "phantom": "data/phantom"}
+
+
+def build_task(cfg: Config) -> Task:
+    """The training task of `cfg`; every file is read and checked first.
+
+    raises: UserError with all problems of the data
+    """
+    if cfg.csvfile:
+        raise UserError(f"--csvfile {cfg.csvfile}: recipe {cfg.recipe} splits by lists; expected --list_dir")
+    if cfg.num_classes < 2:
+        raise UserError(
+            f"--num_classes {cfg.num_classes}: recipe {cfg.recipe} needs at least 2 (background and one class)"
+        )
+    root, lists = locate(cfg)
+    folder = find_root(root, "train_npz")
+    names = read_list(lists / TRAIN_LIST)
+    split = f"lists of {lists.name}: {TRAIN_LIST}"
+    held_out: list[str] = []
+    if cfg.val_cases:
+        names, held_out = hold_out_cases(names, cfg.val_cases, cfg.seed)
+        split += f", {cfg.val_cases} of its cases for validation (seed {cfg.seed})"
+    summary = check_slices(folder, [*names, *held_out], cfg.num_classes)
+    cases, part = validation_cases(cfg, root, lists, folder, held_out)
+    classes = class_names(cfg)
+    return Task(
+        name=cfg.recipe,
+        class_names=classes,
+        train_set=keep_in_memory(SynapseSlices(folder, names, cfg.img_size), cfg.cache),
+        augment=augment,
+        normalise=normalise_synapse,
+        loss=loss_for(cfg.loss, cfg.num_classes),
+        validate=validation_set(cases, cfg, classes) if cases else None,
+        validated_on=part,
+        found=(
+            f"training data: {folder}: {summary}",
+            f"  {len(names)} slices to train on; {part}: {len(cases) if cases else 0} cases",
+            *unseen_classes(summary.classes, cfg.num_classes),
+        ),
+        split=split,
+    )
+
+
+def locate(cfg: Config) -> tuple[Path, Path]:
+    """(data folder, folder of lists); the phantom is generated where it is not there yet."""
+    root = Path(cfg.root_path or DEFAULT_ROOTS.get(cfg.dataset, cfg.dataset))
+    if cfg.recipe == "phantom":
+        if is_main():
+            phantom.write_phantom(root)
+        return root, Path(cfg.list_dir) if cfg.list_dir else root / "lists"
+    if not root.exists():
+        field = "--root_path" if cfg.root_path else "--root_path (its default)"
+        raise UserError(f"{field} {root}: no such folder; expected the data folder with train_npz/ and test_vol_h5/")
+    return root, Path(cfg.list_dir) if cfg.list_dir else LISTS
+
+
+def class_names(cfg: Config) -> tuple[str, ...]:
+    """Names of the foreground classes: --class_names, the organs of Synapse where there are 8, else class 1, 2 ..."""
+    wanted = cfg.num_classes - 1
+    if cfg.class_names is not None:
+        if len(cfg.class_names) != wanted:
+            raise UserError(
+                f"--class_names {','.join(cfg.class_names)}: {len(cfg.class_names)} names; expected {wanted}, "
+                f"one for each of the {cfg.num_classes} classes but the background"
+            )
+        return cfg.class_names
+    return ORGANS if wanted == len(ORGANS) else tuple(f"class {k}" for k in range(1, cfg.num_classes))
+
+
+def unseen_classes(seen: dict[int, int], num_classes: int) -> list[str]:
+    missing = [k for k in range(1, num_classes) if not seen.get(k)]
+    return (
+        [f"warning: no training label shows class {', '.join(map(str, missing))} of {num_classes}"] if missing else []
+    )
+
+
+def augment(
+    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int
+) -> tuple[Tensor, Tensor]:
+    return augment_synapse(images, targets, Draws(generator, len(images), total, offset))
+
+
+# --- validation while training -----------------------------------------------------------------
+
+
+def validation_cases(
+    cfg: Config, root: Path, lists: Path, folder: Path, held_out: Sequence[str]
+) -> tuple[Sequence[Volume], str]:
+    """The volumes that choose the checkpoint, and which part they are.
+
+    Held-out training cases, else val_vol.txt where the lists have one; the test volumes only under --select test.
+    """
+    if cfg.select == "test":
+        return SynapseVolumes(find_root(root, "test_vol_h5"), read_list(lists / TEST_LIST)), "test"
+    if held_out:
+        return SliceVolumes(folder, held_out), "validation"
+    if (lists / VAL_LIST).is_file():
+        return SynapseVolumes(find_root(root, "test_vol_h5"), read_list(lists / VAL_LIST)), "validation"
+    return (), "validation"
+
+
+def validation_set(volumes: Sequence[Volume], cfg: Config, classes: tuple[str, ...]) -> ValidationSet:
+    """All slices of `volumes` at the network's size, in memory."""
+
+    def shrink(index: int) -> tuple[np.ndarray, np.ndarray]:
+        volume = volumes[index]
+        if volume.label is None:
+            raise UserError(f"{volume.name}: holds no label; a validation case needs one")
+        images = [resize(s, cfg.img_size, order=3).astype(np.float16) for s in volume.image]
+        return np.stack(images)[:, None], np.stack([resize(s, cfg.img_size, order=0) for s in volume.label])
+
+    with ThreadPoolExecutor() as pool:
+        images, targets = zip(*pool.map(shrink, range(len(volumes))))
+    cases = np.repeat(np.arange(len(volumes)), [len(t) for t in targets])
+    arrays = (np.concatenate(images), np.concatenate(targets), cases)
+    return ValidationSet(*map(torch.from_numpy, arrays), classes, cfg.num_classes, cfg.batch_size)

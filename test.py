@@ -1,0 +1,63 @@
+"""Evaluate checkpoints: argv -> Config -> evaluate -> cases.csv, summary.json and a table.
+
+`python test.py --help` lists every flag.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from isic_polyp_rectal import evaluation as picture_evaluation
+from isic_polyp_rectal import task as pictures
+from models.build import load_network
+from synapse_train_test import evaluation as volume_evaluation
+from synapse_train_test import task as volumes
+from utils import runtime
+from utils.command_line import parse_flags, resolve_dataset
+from utils.config import TEST, describe
+from utils.inference import forward_fn
+from utils.report import write_results
+from utils.table import format_table
+from utils.testing import check_alike, describe_result, find_checkpoints, settle
+
+RECIPES = volumes.RECIPES | pictures.RECIPES
+
+
+def flags(argv: list[str]) -> tuple[dict[str, Any], str | None]:
+    """The fields given, the data set resolved; and the recipe, if one was named (a folder has the checkpoint's)."""
+    given = parse_flags(argv, TEST, "Evaluate a checkpoint on a data set.")
+    if "dataset" not in given and "recipe" not in given:
+        return given, None
+    recipe, folder = resolve_dataset(given.get("dataset", given.get("recipe")), given.get("recipe"), RECIPES)
+    named = folder is None or "recipe" in given
+    given |= {"dataset": recipe if folder is None else folder} | ({"recipe": recipe} if named else {})
+    if folder is not None:
+        given.setdefault("root_path", folder)
+    return given, recipe if named else None
+
+
+def main(argv: list[str]) -> None:
+    with runtime.logging_to(None):
+        given, recipe = flags(argv)
+        paths = find_checkpoints(given, recipe)
+        device = runtime.choose_device(given.get("device", "auto"))
+        loaded = [load_network(path, RECIPES.get(recipe)) for path in paths]
+        check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
+        cfg = settle(loaded[0].cfg, given)
+        precision = runtime.choose_precision(cfg.precision, device)
+        task, evaluation = (
+            (volumes, volume_evaluation) if cfg.recipe in volumes.RECIPES else (pictures, picture_evaluation)
+        )
+        classes = cfg.class_names or loaded[0].class_names or task.class_names(cfg)
+        out = Path(given.get("output_dir", paths[0].parent)) / f"{cfg.split}_{cfg.protocol}"
+        runtime.log(f"HeteroMedSeg, testing {', '.join(map(str, paths))}\n{describe(cfg, TEST)}")
+        runtime.log(f"device {runtime.describe_device(device)}, precision {precision}; results in {out.resolve()}")
+        for note in (note for one in loaded for note in one.notes):
+            runtime.log(note)
+        forward = forward_fn([one.model for one in loaded], device, precision, cfg.tta)
+        rows, split = evaluation.evaluate(cfg, forward, device, classes, out)
+        summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))
+        runtime.log(format_table(summary))
+
+
+if __name__ == "__main__":
+    runtime.run_main(main)

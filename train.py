@@ -1,0 +1,58 @@
+"""Train HeteroMedSeg: argv -> Config -> fit. `python train.py --help` lists every flag."""
+
+import dataclasses
+from pathlib import Path
+
+import isic_polyp_rectal.task as pictures
+import synapse_train_test.task as volumes
+from models.build import build_network
+from utils import runtime
+from utils.command_line import apply, parse_flags, resolve_dataset
+from utils.config import TRAIN, Config, describe
+from utils.engine import fit
+from utils.run import claim_folder, open_folder
+
+RECIPES = volumes.RECIPES | pictures.RECIPES
+
+
+def configure(argv: list[str]) -> Config:
+    """The recipe that argv names, with the flags it gives."""
+    given = parse_flags(argv, TRAIN, "Train HeteroMedSeg on a data set.")
+    recipe, folder = resolve_dataset(given.get("dataset", "phantom"), given.get("recipe"), RECIPES)
+    given |= {"dataset": recipe if folder is None else folder, "recipe": recipe}
+    if folder is not None:
+        given.setdefault("root_path", folder)
+    return apply(RECIPES[recipe], given)
+
+
+def train(cfg: Config) -> None:
+    """One run: check, say what will happen, fit. Nothing is written before the data has been checked."""
+    device = runtime.choose_device(cfg.device)
+    runtime.init_distributed(device)
+    out = claim_folder(cfg)
+    task = (volumes if cfg.recipe in volumes.RECIPES else pictures).build_task(cfg)
+    precision = runtime.choose_precision(cfg.precision, device)
+    runtime.seed_everything(cfg.seed)
+    model, notes = build_network(cfg, device)
+    open_folder(cfg, out)
+    with runtime.logging_to(out / "log.txt"):
+        runtime.log(f"HeteroMedSeg, training on {task.name}\n{describe(cfg, TRAIN)}")
+        runtime.log(f"device {runtime.describe_device(device)}, precision {precision}")
+        for line in (*notes, *task.found, f"split: {task.split}", f"results in {out.resolve()}"):
+            runtime.log(line)
+        best = fit(model, task, cfg, device, precision)
+        runtime.log(f"done; test it with: python test.py --checkpoint {best}")
+
+
+def main(argv: list[str]) -> None:
+    cfg = configure(argv)
+    if cfg.fold != "all":
+        return train(cfg)
+    for fold in range(pictures.num_folds(cfg)):
+        folder = Path(cfg.output_dir) / f"fold_{fold}"
+        train(dataclasses.replace(cfg, fold=str(fold), output_dir=str(folder)))
+    return None
+
+
+if __name__ == "__main__":
+    runtime.run_main(main)

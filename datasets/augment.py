@@ -172,12 +172,17 @@ def augment_binary(images: Tensor, targets: Tensor, draws: Draws) -> tuple[Tenso
 
     in and out: images (B, C, H, W), targets (B, H, W)
     """
-    flip_x, flip_y, turn = draws.coin(0.25), draws.coin(0.25), draws.coin(0.25)
-    angle, scale = torch.deg2rad(draws.uniform(-45, 45)), draws.uniform(0.9, 1.1)
+    plan, covered = binary_warp(draws), holes(draws, *images.shape[-2:])
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        plan = Warp(flip_x, flip_y, turn, compose(rotation(angle), scaling(scale, scale)))
         images, targets = warp(images, targets, plan)
-        return images * ~holes(draws, *images.shape[-2:])[:, None], targets
+        return images * ~covered[:, None], targets
+
+
+def binary_warp(draws: Draws) -> Warp:
+    """Flips first, then rotation and scale about the centre together."""
+    angle, scale = torch.deg2rad(draws.uniform(-45, 45)), draws.uniform(0.9, 1.1)
+    before = compose(rotation(angle), scaling(scale, scale))
+    return Warp(draws.coin(0.25), draws.coin(0.25), moved=draws.coin(0.25), before=before)
 
 
 def holes(draws: Draws, height: int, width: int) -> Tensor:

@@ -35,7 +35,8 @@ def ellipsoids(seed: int | None = None) -> np.ndarray:
     """Label map of the organs, uint8; with a seed each is moved by up to 3 voxels and scaled by up to 8 %."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(SHAPE, np.uint8)
-    for label, (centre, radii) in enumerate(ORGANS, 1):
+    by_size = sorted(enumerate(ORGANS, 1), key=lambda organ: -np.prod(organ[1][1]))
+    for label, (centre, radii) in by_size:  # a small organ is not painted over
         if seed is not None:
             centre = np.array(centre) + rng.uniform(-1, 1, 3) * (1, 3, 3)
             radii = np.array(radii) * rng.uniform(0.92, 1.08, 3)

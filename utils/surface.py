@@ -114,9 +114,9 @@ def hd95_pooled(d: SurfaceDistances) -> float:
 
 
 def assd(d: SurfaceDistances) -> float:
-    """Average symmetric surface distance: the mean of both directions together (Metrics Reloaded, MONAI).
+    """Average symmetric surface distance: the mean of both directions together (MedPy, MONAI, Metrics Reloaded).
 
-    MedPy's `assd` is the mean of the two directed means instead. NaN when a mask is empty.
+    NaN when a mask is empty.
     """
     return float(d.pooled.mean()) if d.defined else math.nan
 

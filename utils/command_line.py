@@ -39,7 +39,7 @@ def resolve_dataset(name: str, recipe: str | None, recipes: Mapping[str, Config]
     if recipe is not None and match_name(recipe, recipes) is None:
         raise UserError(f"--recipe {recipe}: no such recipe; expected one of {', '.join(recipes)}")
     meant = match_name(name, recipes)
-    if Path(name).is_dir() and (meant is None or _looks_like_data(Path(name))):
+    if name and Path(name).is_dir() and (meant is None or _looks_like_data(Path(name))):
         return match_name(recipe or ("synapse" if _is_synapse(Path(name)) else "isic2018"), recipes), name
     if meant is None:
         raise UserError(

@@ -60,9 +60,15 @@ def read_image(path: str | Path) -> Image:
         return Image(read_picture(path), None, "picture", path)
     if suffix in ARRAY_SUFFIXES:
         return _image(path, *_read_array(path, suffix), {})
-    if suffix or not path.suffix:  # DICOM files often have no ending
+    if suffix or _is_dicom(path):
         return _image(path, *read_itk(path, [str(path)]))
-    raise UserError(f"{path}: found a {path.suffix} file, expected one of {', '.join(SUFFIXES)}; convert it")
+    raise UserError(f"{path}: of no known kind, expected DICOM or one of {', '.join(SUFFIXES)}; convert it")
+
+
+def _is_dicom(path: Path) -> bool:
+    """DICOM files often have no ending, or the last part of a number in its place."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _read_array(path: Path, suffix: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ def write_results(folder: str | Path, rows: Sequence[Row], meta: dict[str, Any])
         `checkpoints` (a list of file and sha256) and `img_size`, copied into the summary with whatever else it holds
     """
     summary = summarise(rows, meta)
+    texts = {"cases.csv": _csv_text(rows), "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n"}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "cases.csv", _csv_text(rows))
-    write_atomically(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
     return summary
 
 
@@ -62,14 +64,12 @@ def metric_names(rows: Sequence[Row]) -> list[str]:
 
 
 def _csv_text(rows: Sequence[Row]) -> str:
-    from io import StringIO
-
     out = StringIO()
     names = metric_names(rows)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*KEYS, *names])
     for row in rows:
-        figures = (row.get(name, math.nan) for name in names)
+        figures = (float(row.get(name, math.nan)) for name in names)
         writer.writerow([*(row[key] for key in KEYS), *("" if math.isnan(f) else repr(f) for f in figures)])
     return out.getvalue()
 

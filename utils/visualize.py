@@ -109,8 +109,9 @@ def choose_slices(prediction: np.ndarray, target: np.ndarray | None, num_slices:
         filled = np.arange(len(prediction))
     chosen = filled[np.unique(np.linspace(0, len(filled) - 1, min(num_slices, len(filled))).round().astype(int))]
     if target is not None:
-        worst = int((prediction != target).sum(axis=(1, 2)).argmax())
-        if worst not in chosen:
+        wrong = (prediction != target).sum(axis=(1, 2))
+        worst = int(wrong.argmax())
+        if wrong[worst] and worst not in chosen:
             chosen[np.abs(chosen - worst).argmin()] = worst
     return sorted(int(i) for i in chosen)
 

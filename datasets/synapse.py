@@ -74,11 +74,11 @@ class SynapseSlices(Dataset):
         image, label = resize(image, self.img_size, order=3), resize(label, self.img_size, order=0)
         return torch.from_numpy(image)[None], torch.from_numpy(label)
 
-    def storage_dtype(self) -> str:
+    def storage_dtype(self) -> torch.dtype:
         """What keeps these images in memory: uint8 where the first file has bytes of the right size, else float16."""
         with np.load(self.paths[0], allow_pickle=False) as arrays:
             image = arrays["image"]
-        return "uint8" if image.dtype == np.uint8 and image.shape == self.img_size else "float16"
+        return torch.uint8 if image.dtype == np.uint8 and image.shape == self.img_size else torch.float16
 
 
 class SynapseVolumes(Sequence[Volume]):

@@ -35,9 +35,10 @@ def find_root(path: str | Path, inner: str) -> Path:
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise UserError(f"{path}: found {found}; expected the data folder (with {inner}/) or {inner}/ itself")
-    if path.name == inner:
+    name = path.absolute().name  # "." has none
+    if name == inner:
         return path
-    siblings = [path.absolute().parent / inner] if path.name in INNER_FOLDERS else []
+    siblings = [path.absolute().parent / inner] if name in INNER_FOLDERS else []
     for candidate in [path / inner, *siblings]:
         if candidate.is_dir():
             return candidate

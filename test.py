@@ -36,27 +36,24 @@ def flags(argv: list[str]) -> tuple[dict[str, Any], str | None]:
 
 
 def main(argv: list[str]) -> None:
-    with runtime.logging_to(None):
-        given, recipe = flags(argv)
-        paths = find_checkpoints(given, recipe)
-        device = runtime.choose_device(given.get("device", "auto"))
-        loaded = [load_network(path, RECIPES.get(recipe)) for path in paths]
-        check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
-        cfg = settle(loaded[0].cfg, given)
-        precision = runtime.choose_precision(cfg.precision, device)
-        task, evaluation = (
-            (volumes, volume_evaluation) if cfg.recipe in volumes.RECIPES else (pictures, picture_evaluation)
-        )
-        classes = cfg.class_names or loaded[0].class_names or task.class_names(cfg)
-        out = Path(given.get("output_dir", paths[0].parent)) / f"{cfg.split}_{cfg.protocol}"
-        runtime.log(f"HeteroMedSeg, testing {', '.join(map(str, paths))}\n{describe(cfg, TEST)}")
-        runtime.log(f"device {runtime.describe_device(device)}, precision {precision}; results in {out.resolve()}")
-        for note in (note for one in loaded for note in one.notes):
-            runtime.log(note)
-        forward = forward_fn([one.model for one in loaded], device, precision, cfg.tta)
-        rows, split = evaluation.evaluate(cfg, forward, device, classes, out)
-        summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))
-        runtime.log(format_table(summary))
+    given, recipe = flags(argv)
+    paths = find_checkpoints(given, recipe)
+    device = runtime.choose_device(given.get("device", "auto"))
+    loaded = [load_network(path, RECIPES.get(recipe)) for path in paths]
+    check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
+    cfg = settle(loaded[0].cfg, given)
+    precision = runtime.choose_precision(cfg.precision, device)
+    task, evaluation = (volumes, volume_evaluation) if cfg.recipe in volumes.RECIPES else (pictures, picture_evaluation)
+    classes = cfg.class_names or loaded[0].class_names or task.class_names(cfg)
+    out = Path(given.get("output_dir", paths[0].parent)) / f"{cfg.split}_{cfg.protocol}"
+    runtime.log(f"HeteroMedSeg, testing {', '.join(map(str, paths))}\n{describe(cfg, TEST)}")
+    runtime.log(f"device {runtime.describe_device(device)}, precision {precision}; results in {out.resolve()}")
+    for note in (note for one in loaded for note in one.notes):
+        runtime.log(note)
+    forward = forward_fn([one.model for one in loaded], device, precision, cfg.tta)
+    rows, split = evaluation.evaluate(cfg, forward, device, classes, out)
+    summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))
+    runtime.log(format_table(summary))
 
 
 if __name__ == "__main__":

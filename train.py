@@ -10,7 +10,7 @@ from utils import runtime
 from utils.command_line import apply, parse_flags, resolve_dataset
 from utils.config import TRAIN, Config, describe
 from utils.engine import fit
-from utils.run import claim_folder, open_folder
+from utils.run import LAST, claim_folder, open_folder
 
 RECIPES = volumes.RECIPES | pictures.RECIPES
 
@@ -50,7 +50,8 @@ def main(argv: list[str]) -> None:
         return train(cfg)
     for fold in range(pictures.num_folds(cfg)):
         folder = Path(cfg.output_dir) / f"fold_{fold}"
-        train(dataclasses.replace(cfg, fold=str(fold), output_dir=str(folder)))
+        resume = cfg.resume and (folder / LAST).is_file()
+        train(dataclasses.replace(cfg, fold=str(fold), output_dir=str(folder), resume=resume))
     return None
 
 

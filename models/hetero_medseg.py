@@ -12,7 +12,7 @@ from models.layers import PatchExpand, down_conv, pixel_shuffle, to_nchw, to_nhw
 from models.scsa import SCSA
 from models.ssd import SSD_FORMS, backend_name
 from models.vssd import VSSDBlock
-from utils.runtime import UserError, log_once, rank, world_size
+from utils.runtime import UserError, batch_share, log_once
 
 DIMS = (96, 192, 384, 768)
 HEADS = (3, 6, 12)  # of the encoder's mixers
@@ -97,8 +97,9 @@ class HeteroMedSeg(nn.Module):
         if not self.training or not any(rates):
             return [None] * len(rates)
         batch = image.shape[0]
-        draws = torch.rand(2 * len(rates), world_size() * batch, device=image.device)
-        draws = draws[:, rank() * batch :][:, :batch].view(len(rates), 2, batch)
+        total, offset = batch_share(batch)
+        draws = torch.rand(2 * len(rates), total, device=image.device)
+        draws = draws[:, offset : offset + batch].view(len(rates), 2, batch)
         return [(draw >= rate) / (1 - rate) if rate else None for draw, rate in zip(draws, rates)]
 
 
@@ -127,10 +128,15 @@ class DecoderStage(nn.Module):
 
 
 class Head(nn.Module):
-    """Normalise, expand four times and classify each pixel.
+    """Normalise, expand four times, normalise each pixel and classify it.
 
-    The classifier sees one pixel at a time, so it runs before the pixel shuffle: the map that
-    is rearranged has K channels instead of C.
+    The last three steps work on one pixel at a time, in the largest map of the network. With W the
+    classifier, g and b the second norm's weight and bias, and E the expansion with the mean of its C output
+    channels taken out, a pixel's logits are
+
+        W (g * E x / sqrt(mean((E x)^2) + eps) + b)  =  (W g E) x / sqrt(mean((E x)^2) + eps) + W b
+
+    so that the map E x is only measured, neither normalised nor rearranged; the pixel shuffle moves K channels.
 
     in:  (B, H, W, C)
     out: logits (B, K, 4H, 4W)
@@ -143,9 +149,17 @@ class Head(nn.Module):
         self.classify = nn.Conv2d(dim, num_classes, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.expand.blocks(self.norm(x))  # (B, H, W, 16, C)
-        x = F.linear(x, self.classify.weight.flatten(1))
-        return to_nchw(pixel_shuffle(x, 4)).contiguous()
+        x = self.norm(x)
+        norm, classes = self.expand.norm, self.classify.weight.flatten(1)  # (K, C)
+        with torch.autocast(x.device.type, enabled=False):
+            expand = self.expand.expand.weight.unflatten(0, (-1, norm.normalized_shape[0]))  # (16, C, C)
+            expand = expand - expand.mean(1, keepdim=True)
+            to_logits = (classes * norm.weight) @ expand  # (16, K, C)
+            offset = classes @ norm.bias
+        size = torch.linalg.vector_norm(F.linear(x, expand.flatten(0, 1)).unflatten(-1, expand.shape[:2]), dim=-1)
+        scale = torch.rsqrt(size.square() / expand.shape[1] + norm.eps)  # (B, H, W, 16)
+        logits = F.linear(x, to_logits.flatten(0, 1)).unflatten(-1, to_logits.shape[:2]) * scale.unsqueeze(-1) + offset
+        return to_nchw(pixel_shuffle(logits, 4)).contiguous()
 
 
 def _drop_rates(drop_path: float) -> list[float]:

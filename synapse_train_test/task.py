@@ -28,7 +28,7 @@ from datasets.synapse import (
 )
 from utils.config import Config
 from utils.losses import loss_for
-from utils.runtime import UserError, is_main
+from utils.runtime import UserError, barrier, is_main
 from utils.task import Task
 from utils.validation_set import ValidationSet
 
@@ -121,6 +121,7 @@ def locate(cfg: Config) -> tuple[Path, Path]:
     if cfg.recipe == "phantom":
         if is_main():
             phantom.write_phantom(root)
+        barrier()
         return root, Path(cfg.list_dir) if cfg.list_dir else root / "lists"
     if not root.exists():
         field = "--root_path" if cfg.root_path else "--root_path (its default)"

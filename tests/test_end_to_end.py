@@ -122,7 +122,8 @@ def test_a_flag_that_contradicts_the_training_is_pointed_out(volumes):
     printed = command("test.py", "--output_dir", "OUT", "--max_epoch", 300, "--base_lr", 0.01, cwd=folder)
     assert "warning: --epochs 300: the checkpoint was trained with 2" in printed
     assert "warning: --lr 0.01: the checkpoint was trained with 0.001" in printed
-    assert "classes" in command("test.py", "--output_dir", "OUT", "--num_classes", 4, cwd=folder, expect=2) or True
+    refused = command("test.py", "--output_dir", "OUT", "--num_classes", 4, cwd=folder, expect=2)
+    assert "--num_classes 4: the checkpoint's network has 9 outputs" in refused
 
 
 def test_pictures_train_and_test_by_the_readmes_commands(pictures):

@@ -18,7 +18,7 @@ from utils.batches import EpochBatches, train_loader
 from utils.config import Config
 from utils.history import History
 from utils.run import BEST, LAST, Run, restore, save_best, save_last, start
-from utils.runtime import UserError, autocast, is_main, log
+from utils.runtime import UserError, autocast, batch_share, is_main, log, sharing_batch
 from utils.schedule import ends_cycle, learning_rate
 from utils.task import Task, Validation
 
@@ -68,11 +68,10 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
         for group in run.optimizer.param_groups:
             group["lr"] = lr
         position = run.epoch * len(batches) + index
-        images, targets = prepare(
-            images, targets, task, cfg, run.device, position, batches.sizes[index], batches.offset(index)
-        )
         update = index % cfg.accumulate == cfg.accumulate - 1 or index == last
-        total += train_step(run, task, cfg, images, targets, update)
+        with sharing_batch(batches.sizes[index], batches.offset(index)):
+            images, targets = prepare(images, targets, task, cfg, run.device, position)
+            total += train_step(run, task, cfg, images, targets, update)
         if update:
             run.iteration += 1
             if rule == "cycle_end" and ends_cycle(cfg, run.iteration - 1):
@@ -85,19 +84,12 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
 
 
 def prepare(
-    images: Tensor,
-    targets: Tensor,
-    task: Task,
-    cfg: Config,
-    device: torch.device,
-    position: int,
-    total: int,
-    offset: int,
+    images: Tensor, targets: Tensor, task: Task, cfg: Config, device: torch.device, position: int
 ) -> tuple[Tensor, Tensor]:
     """Move a batch to the device, scale integers to [0, 1], augment and normalise it there.
 
-    The draws belong to batch number `position` of the run and to rows offset.. of its `total` images;
-    PyTorch's own generator is seeded with them, for the network's stochastic depth.
+    The random numbers are those of global batch number `position` of the run, of which this process
+    holds a share; PyTorch's own generator is seeded likewise, for the network's stochastic depth.
     """
     images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
     images = as_fraction(images)
@@ -105,7 +97,7 @@ def prepare(
     torch.manual_seed(seed)
     if cfg.augment:
         generator = torch.Generator(device).manual_seed(seed)
-        images, targets = task.augment(images, targets, generator, total, offset)
+        images, targets = task.augment(images, targets, generator, *batch_share(len(images)))
     return task.normalise(images), targets
 
 

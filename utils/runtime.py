@@ -31,9 +31,10 @@ class UserError(Exception):
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
-    """Call `main(sys.argv[1:])`; a UserError becomes one message on stderr and exit code 2."""
+    """Call `main(sys.argv[1:])` with `log` on the terminal; a UserError becomes one message on stderr and exit code 2."""
     try:
-        main(sys.argv[1:])
+        with logging_to(_Terminal()):
+            main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
@@ -78,6 +79,30 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     from torch.distributed.nn.functional import all_reduce
 
     return all_reduce(values)
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+_share: list[tuple[int, int]] = []
+
+
+@contextlib.contextmanager
+def sharing_batch(total: int, offset: int) -> Iterator[None]:
+    """While the context lasts, this process holds rows offset.. of a global batch of `total` images."""
+    _share.append((total, offset))
+    try:
+        yield
+    finally:
+        _share.pop()
+
+
+def batch_share(local: int) -> tuple[int, int]:
+    """(images in the global batch, first of them here) for a local batch; equal shares unless `sharing_batch` says more."""
+    return _share[-1] if _share else (world_size() * local, rank() * local)
 
 
 # --- device, precision, seeds ----------------------------------------------------------------
@@ -168,22 +193,21 @@ def log_once(message: str) -> None:
 
 
 @contextlib.contextmanager
-def logging_to(path: Path | None) -> Iterator[None]:
-    """Send `log` to stdout and, on rank 0, append it to the file `path` while the context lasts."""
-    handlers: list[logging.Handler] = [_Terminal()]
-    if path is not None and is_main():
-        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+def logging_to(target: Path | logging.Handler) -> Iterator[None]:
+    """Send `log` to a handler too, or on rank 0 append it to a file, while the context lasts."""
+    if isinstance(target, Path) and not is_main():
+        yield
+        return
+    handler = logging.FileHandler(target, encoding="utf-8") if isinstance(target, Path) else target
+    handler.setFormatter(logging.Formatter("%(message)s"))
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        LOGGER.addHandler(handler)
+    LOGGER.addHandler(handler)
     try:
         yield
     finally:
-        for handler in handlers:
-            LOGGER.removeHandler(handler)
-            handler.close()
+        LOGGER.removeHandler(handler)
+        handler.close()
 
 
 class _Terminal(logging.Handler):

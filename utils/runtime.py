@@ -31,7 +31,7 @@ class UserError(Exception):
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
-    """Call `main(sys.argv[1:])` with `log` on the terminal; a UserError becomes one message on stderr and exit code 2."""
+    """Call `main(sys.argv[1:])`, its log on the terminal; a UserError becomes one message on stderr, exit code 2."""
     try:
         with logging_to(_Terminal()):
             main(sys.argv[1:])
@@ -101,7 +101,7 @@ def sharing_batch(total: int, offset: int) -> Iterator[None]:
 
 
 def batch_share(local: int) -> tuple[int, int]:
-    """(images in the global batch, first of them here) for a local batch; equal shares unless `sharing_batch` says more."""
+    """(images in the global batch, first of them here) of a local batch; equal shares but for `sharing_batch`."""
     return _share[-1] if _share else (world_size() * local, rank() * local)
 
 

@@ -139,6 +139,15 @@ def test_image_at_its_own_size_and_at_the_networks():
     assert small[:9].max() < 0.01
 
 
+def test_image_logits_come_back_where_the_pixels_were():
+    """A ramp, averaged over areas and stretched again, is the same ramp but for its ends."""
+    ramp = np.tile(np.linspace(-1, 1, 120, dtype=np.float32), (90, 1))
+    for image, size, axis in ((ramp, (90, 8), 1), (np.ascontiguousarray(ramp.T), (8, 90), 0)):
+        found = predict_image(lambda x: x, image, size, lambda x: x, CPU)
+        inner = (slice(None), slice(10, 110)) if axis else (slice(10, 110), slice(None))
+        np.testing.assert_allclose(np.log(found / (1 - found))[inner], image[inner], atol=1e-4)
+
+
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
 def test_image_values_reach_the_network_as_fractions(dtype, top):
     seen = []

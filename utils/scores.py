@@ -55,8 +55,7 @@ def score_volume(
     def score(index: int) -> Row:
         box, label = boxes[index], index + 1
         pred, true = prediction[box] == label, target[box] == label
-        n = metrics.overlap(pred, true)
-        n = n._replace(tn=target.size - n.tp - n.fp - n.fn)
+        n = metrics.overlap(pred, true)  # its tn is the box's, and not used
         row: Row = {"case": case, "class": class_names[index], "outcome": outcome(n)}
         if protocol == "legacy":
             return row | _legacy_volume(n, pred, true)

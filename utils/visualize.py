@@ -127,7 +127,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) of a grey or RGB image; floats in [0, 1] are clipped and scaled."""
     if image.dtype != np.uint8:
         image = np.rint(np.clip(image.astype(np.float32), 0, 1) * 255).astype(np.uint8)
-    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image.copy()
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 
 
 def _enlarge(picture: np.ndarray, factor: int, interpolation: int) -> np.ndarray:

@@ -76,15 +76,18 @@ def build_parser(verb: str, description: str) -> argparse.ArgumentParser:
                 *dict.fromkeys(off), dest=name, action="store_const", const=False, help=argparse.SUPPRESS
             )
         else:
-            parser.add_argument(*flags, dest=name, metavar=name.upper(), help=text)
+            words = "+" if _takes_words(name) else None
+            parser.add_argument(*flags, dest=name, nargs=words, metavar=name.upper(), help=text)
     return parser
 
 
 def check_value(name: str, value: Any) -> Any:
-    """`value` (text from argv, or True/False) as the field's type, within its choices and bounds."""
+    """`value` (text or words from argv, or True/False) as the field's type, within its choices and bounds."""
     meta, kind = FIELDS[name].metadata, _plain_type(HINTS[name])
     if isinstance(value, bool):
         return value
+    if isinstance(value, list):  # words; commas separate, too, but they may be part of a file's name
+        return tuple(value) if name == "input" else tuple(p.strip() for w in value for p in w.split(",") if p.strip())
     try:
         value = _convert(name, value, kind)
     except ValueError as error:
@@ -122,9 +125,11 @@ def _convert(name: str, text: str, kind: type) -> Any:
         if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
             raise ValueError("a size in pixels such as 224, or height x width such as 160x224")
         return int(parts[0]), int(parts[-1])
-    if kind is tuple:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
+
+
+def _takes_words(name: str) -> bool:
+    return _plain_type(HINTS[name]) is tuple and name != "img_size"
 
 
 def _plain_type(hint: Any) -> type:

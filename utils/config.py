@@ -47,7 +47,7 @@ class Config:
 
     # What is segmented
     dataset: str = option("phantom", "name of a recipe, or a data folder", verbs=RUNS)
-    recipe: str = option("phantom", "recipe to use for a data folder", verbs=RUNS)
+    recipe: str = option("phantom", "recipe to use for a data folder, or for released weights", verbs=ALL)
     root_path: str | None = option(
         None, "data folder, or its train_npz, test_vol_h5 or images folder", "--volume_path", verbs=RUNS
     )
@@ -75,7 +75,7 @@ class Config:
     epochs: int = option(
         300, "passes over the training set", "--max_epochs", "--max_epoch", "--epoch", verbs=RUNS, least=1
     )
-    batch_size: int = option(24, "images per update, over all GPUs together", "--batch", verbs=ALL, least=1)
+    batch_size: int = option(24, "images at a time, over all GPUs together", "--batch", verbs=ALL, least=1)
     loss: str = option("ce_dice", "training loss", choices=LOSSES)
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "adam"))
     lr: float = option(1e-3, "learning rate", "--base_lr", verbs=RUNS, least=0)
@@ -108,13 +108,13 @@ class Config:
     log_every: int = option(20, "updates between two looks at the loss", least=1)
 
     # Where things are
-    output_dir: str = option("save_models", "folder of the run: checkpoints, log, curves, results", verbs=RUNS)
+    output_dir: str = option("save_models", "folder of the run: checkpoints, log, curves, results", verbs=ALL)
     resume: bool = option(False, "go on from output_dir/epoch_last.pth")
-    force: bool = option(False, "start anew in a folder that already holds a run")
+    force: bool = option(False, "replace the run, or the masks, that output_dir already holds", verbs=(TRAIN, PREDICT))
 
     # Testing
     checkpoint: tuple[str, ...] = option(
-        (), "checkpoint to evaluate; several, with commas, are averaged", "--model", verbs=(TEST, PREDICT)
+        (), "checkpoint to use; the probabilities of several are averaged", "--model", verbs=(TEST, PREDICT)
     )
     split: str = option("test", "part to evaluate", verbs=(TEST,), choices=("test", "val", "train"))
     protocol: str = option("standard", "evaluation rules", verbs=(TEST,), choices=("standard", "legacy"))
@@ -125,10 +125,15 @@ class Config:
     is_savenii: bool = option(False, "write image, label and prediction of each volume as NIfTI", verbs=(TEST,))
     debug: bool = option(False, "write overlays of prediction and ground truth", verbs=(TEST,))
 
-    @property
-    def binary(self) -> bool:
-        """Whether the network has one output and a sigmoid."""
-        return self.num_classes == 1
+    # Predicting
+    input: tuple[str, ...] = option((), "files or folders to segment", verbs=(PREDICT,))
+    intensity: str = option(
+        "auto",
+        "how values become [0, 1]: ct clips HU to -125..275, range divides by the type's largest, percentile stretches "
+        "0.5..99.5 %, unit takes them as they are",
+        verbs=(PREDICT,),
+        choices=("auto", "ct", "range", "percentile", "unit"),
+    )
 
 
 FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Config)}

@@ -41,7 +41,7 @@ def evaluate(
     rows: list[Row] = []
     batches = torch.arange(len(pairs)).split(cfg.batch_size)
     with ThreadPoolExecutor() as pool:
-        for batch in tqdm(batches, desc="images", disable=not is_main(), leave=False):
+        for batch in tqdm(batches, desc="images", disable=None if is_main() else True, leave=False):
             native, masks = zip(*pool.map(images.native, batch.tolist()))
             found = [p >= 0.5 for p in predict(images=native)]
             cases = zip((pairs[i] for i in batch), native, masks, found)

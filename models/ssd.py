@@ -95,6 +95,7 @@ def chunk_length(length: int) -> int:
 def _chunked_products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, both_ways: bool) -> Tensor:
     low = x.dtype
     high = torch.promote_types(low, torch.float32)
+    wide = torch.float64 if x.device.type != "mps" else high
     length, heads = x.shape[1:3]
     q = chunk_length(length)
     padding = -length % q
@@ -102,46 +103,77 @@ def _chunked_products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, bo
         x, dt = F.pad(x, (0, 0, 0, 0, 0, padding)), F.pad(dt, (0, 0, 0, padding))
         B, C = F.pad(B, (0, 0, 0, padding)), F.pad(C, (0, 0, 0, padding))
     x, dt, B, C = (t.unflatten(1, (-1, q)) for t in (x, dt.to(high), B, C))  # (B, c, q, ...)
-
-    # Differences of a float32 running sum would cost three digits: the sum is float64, its float32 rounding
-    # error `rest` is tiny, and exp(rest) moves out of the q x q decays into factors of the tokens.
-    wide = torch.float64 if x.device.type != "mps" else high
     log_decay = dt.to(wide) * A.to(wide)  # (B, c, q, h)
-    passed = log_decay.cumsum(2)
-    coarse = passed.to(high)
-    rest = (passed - coarse).detach().to(high)
-    rows = coarse.transpose(2, 3)  # (B, c, h, q)
-    decay = (rows.unsqueeze(-1) - rows.unsqueeze(-2)).clamp(max=0).exp()  # token j seen from i >= j
-    scores = (C @ B.transpose(-1, -2)).tril().unsqueeze(2)  # (B, c, 1, q, q)
-    inside = (dt * torch.exp(-rest)).to(low).unsqueeze(-1) * x
+    passed = log_decay.cumsum(2)  # from the chunk's start to behind each token
+
+    scores = (C @ B.transpose(-1, -2)).unsqueeze(2)  # (B, c, 1, q, q)
+    if both_ways:
+        decay, row, column = _decays_both_ways(passed, log_decay, high)
+        scores = scores * (torch.eye(q, dtype=low, device=x.device) / 2 + 0.5)  # a token sees itself both ways
+    else:
+        decay, row, column = _decays_causal(passed, high)
+        scores = scores.tril()
+    inside = (dt * column).to(low).unsqueeze(-1) * x
     y = (scores * decay.to(low)) @ inside.transpose(2, 3)  # (B, c, h, q, P)
-    y = y.transpose(2, 3) * rest.exp().to(low).unsqueeze(-1)
+    y = y.transpose(2, 3) * row.to(low).unsqueeze(-1)  # (B, c, q, h, P)
 
     if x.shape[1] > 1:
         total = passed[:, :, -1:]
-        to_end = (dt * (total - passed).to(high).exp()).to(low)
-        state = B.transpose(-1, -2) @ (x * to_end.unsqueeze(-1)).flatten(3)  # (B, c, N, h * P)
-        state = _pass_states(state.unflatten(-1, (heads, -1)).to(high), total.squeeze(2))
-        seen = C @ state.to(low).flatten(3)
-        y = y + seen.unflatten(-1, (heads, -1)) * passed.to(high).exp().to(low).unsqueeze(-1)
-    y = y.flatten(1, 2)[:, :length]
-    if both_ways:
-        back = (t.flatten(1, 2)[:, :length].flip(1) for t in (x, dt, B, C))
-        x, dt, B, C = back
-        y = (y + _chunked_products(x, dt, A, B, C, False).flip(1)) / 2
-    return y
+        between = _decays_between(total.squeeze(2)).to(high)
+        before = passed - log_decay
+        ways = [(total - passed, passed, between)]
+        if both_ways:
+            ways.append((before, total - before, between.transpose(-1, -2)))
+        for to_edge, from_edge, between_chunks in ways:
+            added = x * (dt * to_edge.to(high).exp()).to(low).unsqueeze(-1)
+            state = B.transpose(-1, -2) @ added.flatten(3)  # (B, c, N, h * P)
+            state = state.unflatten(-1, (heads, -1)).permute(0, 3, 1, 2, 4).to(high)  # (B, h, c, N, P)
+            state = (between_chunks @ state.flatten(3)).view(state.shape).permute(0, 2, 3, 1, 4)
+            seen = C @ state.to(low).flatten(3)  # (B, c, q, h * P)
+            weight = from_edge.to(high).exp() / len(ways)
+            y = y + seen.unflatten(-1, (heads, -1)) * weight.to(low).unsqueeze(-1)
+    return y.flatten(1, 2)[:, :length]
 
 
-def _pass_states(state: Tensor, total: Tensor) -> Tensor:
-    """What each chunk receives from all chunks before it.
+def _decays_causal(passed: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Decay between the tokens of a chunk, exp(passed_i - passed_j) for i >= j, and two factors of the tokens.
 
-    in:  state (B, c, N, h, P) that each chunk adds, total (B, c, h) log decay over a chunk
-    out: (B, c, N, h, P) before the chunk's first token
+    Differences of a float32 running sum would lose three digits. The sum is float64; its float32 rounding
+    error `rest` is tiny, and exp(rest) moves out of the q x q decays into factors of the tokens.
+
+    in:  passed (B, c, q, h)
+    out: decay (B, c, h, q, q), 1 for i < j; factors of token i and of token j (B, c, q, h)
     """
-    end = total.cumsum(1).transpose(1, 2)  # (B, h, c)
+    coarse = passed.to(high)
+    rest = (passed - coarse).detach().to(high)
+    rows = coarse.transpose(2, 3)
+    decay = (rows.unsqueeze(-1) - rows.unsqueeze(-2)).clamp(max=0).exp()
+    return decay, rest.exp(), (-rest).exp()
+
+
+def _decays_both_ways(passed: Tensor, log_decay: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Decay between the tokens of a chunk in whichever direction j comes to i.
+
+    Forwards, the tokens j+1 .. i decay what j added; backwards, the tokens i .. j-1. For i != j one
+    of the two differences is negative, and it is the one that counts.
+
+    in/out: as `_decays_causal`; the factors are 1
+    """
+    rows, before = passed.transpose(2, 3), (passed - log_decay).transpose(2, 3)
+    forwards = rows.unsqueeze(-1) - rows.unsqueeze(-2)
+    backwards = before.unsqueeze(-2) - before.unsqueeze(-1)
+    one = torch.ones((1,), dtype=high, device=passed.device)
+    return torch.minimum(forwards, backwards).to(high).exp(), one, one
+
+
+def _decays_between(total: Tensor) -> Tensor:
+    """Decay from behind chunk j to before chunk i > j; zero for the others.
+
+    in:  total (B, c, h), log decay over each chunk
+    out: (B, h, c, c)
+    """
+    end = total.cumsum(1).transpose(1, 2)
     start = end - total.transpose(1, 2)
     num_chunks = end.shape[-1]
     earlier = torch.ones(num_chunks, num_chunks, dtype=torch.bool, device=end.device).tril(-1)
-    decay = (start.unsqueeze(-1) - end.unsqueeze(-2)).masked_fill(~earlier, -torch.inf).to(state.dtype).exp()
-    rows = state.permute(0, 3, 1, 2, 4)  # (B, h, c, N, P)
-    return (decay @ rows.flatten(3)).view(rows.shape).permute(0, 2, 3, 1, 4)
+    return (start.unsqueeze(-1) - end.unsqueeze(-2)).masked_fill(~earlier, -torch.inf).exp()

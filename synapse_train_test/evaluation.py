@@ -43,7 +43,9 @@ def evaluate(
     rows: list[Row] = []
     with ThreadPoolExecutor(1) as pool:
         waiting: Future | None = None
-        for volume in tqdm(volumes, desc="volumes", total=len(volumes), disable=not is_main(), leave=False):
+        for volume in tqdm(
+            volumes, desc="volumes", total=len(volumes), disable=None if is_main() else True, leave=False
+        ):
             labels = predict(volume.image, batch_size=cfg.batch_size, protocol=cfg.protocol)
             rows += waiting.result() if waiting else []
             waiting = pool.submit(finish, volume, labels, cfg, classes, out)

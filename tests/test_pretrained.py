@@ -199,6 +199,12 @@ def test_the_summary_of_both(model, biformer, vssd):
     assert "noncausal" not in str(initialise(model, None, vssd)[0])
 
 
+def test_the_readme_shows_what_is_printed(model, biformer):
+    readme = (checkpoint.REPOSITORY / "pretrained_ckpt" / "README.md").read_text(encoding="utf-8")
+    (summary,) = initialise(model, biformer, None, "extended", "pretrained_ckpt/biformer_base_best.pth")
+    assert "\n".join(f"    {line}" for line in str(summary).splitlines()) in readme
+
+
 def test_what_is_absent_or_of_another_shape_is_said(model, biformer):
     state = {name: value for name, value in biformer.items() if name != "stages.0.1.norm1.bias"}
     state |= {"downsample_layers.0.0.weight": torch.zeros(48, 1, 3, 3), "downsample_layers.0.0.bias": "text"}

@@ -25,7 +25,7 @@ def predict_files(cfg: Config, forward: Forward, device: torch.device, paths: Se
     targets = mask_paths(cfg, paths)
     written, problems = [], []
     mine = list(zip(paths, targets))[rank() :: world_size()]
-    for path, target in tqdm(mine, desc="files", disable=not is_main(), leave=False):
+    for path, target in tqdm(mine, desc="files", disable=None if is_main() else True, leave=False):
         try:
             image = read_image(path)
             target = target.with_name(target.name + mask_suffix(image))

@@ -40,7 +40,7 @@ class ValidationSet:
         num_cases = int(self.cases.max()) + 1
         counts = torch.zeros(num_cases, self.num_classes, 3, dtype=torch.int64)
         shares = torch.arange(len(self.images)).split(self.batch_size)[rank() :: world_size()]
-        for share in tqdm(shares, desc="validation", disable=not is_main(), leave=False, mininterval=1.0):
+        for share in tqdm(shares, desc="validation", disable=None if is_main() else True, leave=False, mininterval=1.0):
             labels = labels_from_logits(forward(self.images[share]))
             targets, cases = self.targets[share].to(labels.device), self.cases[share].to(labels.device)
             counts = counts.to(labels.device) + case_counts(labels, targets, cases, num_cases, self.num_classes)

@@ -97,8 +97,8 @@ def wanted(model: nn.Module, rules: tuple[tuple[str, str], ...]) -> dict[str, st
     for own in model.state_dict():
         released = released_name(own)
         for pattern, replacement in rules:
-            if re.match(pattern, released):
-                names[own] = re.sub(pattern, replacement, released, count=1)
+            if match := re.match(pattern, released):
+                names[own] = match.expand(replacement) + released[match.end() :]
                 break
     return names
 

@@ -88,12 +88,14 @@ def test_the_new_file_is_complete_before_it_takes_the_name(tmp_path, monkeypatch
     before = path.read_bytes()
 
     def spy(_: int) -> None:
-        part = next(p for p in tmp_path.iterdir() if p != path)
+        part = next(p for p in tmp_path.iterdir() if p.suffix == ".part")
         seen.append((path.read_bytes() == before, torch.load(part, weights_only=True)["epoch"]))
 
     monkeypatch.setattr(os, "fsync", spy)
+    (tmp_path / "kept").hardlink_to(path)
     checkpoint.save(path, {"epoch": 5})
     assert seen == [(True, 5)]
+    assert (tmp_path / "kept").read_bytes() == before  # the name moved to a new file, the old one was not written over
     assert checkpoint.read(path)["epoch"] == 5
 
 

@@ -208,9 +208,10 @@ def test_the_readme_shows_what_is_printed(model, biformer):
 def test_what_is_absent_or_of_another_shape_is_said(model, biformer):
     state = {name: value for name, value in biformer.items() if name != "stages.0.1.norm1.bias"}
     state |= {"downsample_layers.0.0.weight": torch.zeros(48, 1, 3, 3), "downsample_layers.0.0.bias": "text"}
+    state["downsample_layers.0.3.bias"] = torch.zeros(1, 96)  # as many values as ours
     (summary,) = initialise(model, state, None, "published")
-    assert summary.tensors == 56
-    assert summary.left_out["of another shape here"] == (2, 432)
+    assert summary.tensors == 55
+    assert summary.left_out["of another shape here"] == (3, 48 * 9 + 96)
     assert "not in the file: 1 entries, such as stages.0.1.norm1.bias" in str(summary)
     assert (model.stem[0].weight == UNTOUCHED).all()
 
@@ -241,12 +242,12 @@ def test_swapped_files_are_refused_and_nothing_is_copied(model, biformer, vssd, 
     assert sources(model) == {}
 
 
-def test_half_of_a_file_is_the_limit(model, biformer):
-    """The published form wants 59 entries: 30 are a start, 29 are not."""
-    names = list(expected_published().values())
-    assert initialise(model, {name: biformer[name] for name in names[:30]}, None, "published")[0].tensors == 30
-    with pytest.raises(UserError, match=r"BiFormer-Base: only 29 of the 59 tensors"):
-        initialise(model, {name: biformer[name] for name in names[:29]}, None, "published")
+def test_half_of_a_file_is_the_limit(model, vssd):
+    """VSSD-Base gives 102 entries: 51 are a start, 50 are not."""
+    names = list(expected_vssd("cpe1", "cpe2", "norm1", "norm2").values())
+    assert initialise(model, None, {name: vssd[name] for name in names[:51]})[0].tensors == 51
+    with pytest.raises(UserError, match=r"VSSD-Base: only 50 of the 102 tensors"):
+        initialise(model, None, {name: vssd[name] for name in names[:50]})
 
 
 def test_a_smaller_biformer_is_refused(model, biformer):

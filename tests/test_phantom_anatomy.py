@@ -89,6 +89,13 @@ def test_organs_are_missing_from_slices_and_one_gallbladder_from_a_case(patients
     assert not all(lost)
 
 
+def test_aorta_ends_at_its_fork(patients):
+    without = [~(case.label == AORTA).any(axis=(1, 2)) for case in patients]
+    assert any(slices[0] for slices in without)
+    assert not any(slices[6:20].any() for slices in without)
+    assert all(np.ptp(np.flatnonzero(~slices)) + 1 == np.count_nonzero(~slices) for slices in without)
+
+
 def test_hounsfield_units_are_plausible(patients):
     means = np.full((len(PATIENTS), 9), np.nan)
     for row, case in zip(means, patients):

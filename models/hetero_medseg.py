@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.bra import BRABlock
-from models.layers import PatchExpand, down_conv, pixel_shuffle, to_nchw, to_nhwc
+from models.head import Head
+from models.layers import PatchExpand, down_conv, to_nchw, to_nhwc
 from models.scsa import SCSA
 from models.ssd import SSD_FORMS, backend_name
 from models.vssd import VSSDBlock
@@ -125,41 +126,6 @@ class DecoderStage(nn.Module):
         for block, keep_block in zip(self.blocks, keep):
             x = block(x, regions, keep_block)
         return x
-
-
-class Head(nn.Module):
-    """Normalise, expand four times, normalise each pixel and classify it.
-
-    The last three steps work on one pixel at a time, in the largest map of the network. With W the
-    classifier, g and b the second norm's weight and bias, and E the expansion with the mean of its C output
-    channels taken out, a pixel's logits are
-
-        W (g * E x / sqrt(mean((E x)^2) + eps) + b)  =  (W g E) x / sqrt(mean((E x)^2) + eps) + W b
-
-    so that the map E x is only measured, neither normalised nor rearranged; the pixel shuffle moves K channels.
-
-    in:  (B, H, W, C)
-    out: logits (B, K, 4H, 4W)
-    """
-
-    def __init__(self, dim: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.expand = PatchExpand(dim, dim, scale=4)
-        self.classify = nn.Conv2d(dim, num_classes, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(x)
-        norm, classes = self.expand.norm, self.classify.weight.flatten(1)  # (K, C)
-        with torch.autocast(x.device.type, enabled=False):
-            expand = self.expand.expand.weight.unflatten(0, (-1, norm.normalized_shape[0]))  # (16, C, C)
-            expand = expand - expand.mean(1, keepdim=True)
-            to_logits = (classes * norm.weight) @ expand  # (16, K, C)
-            offset = classes @ norm.bias
-        size = torch.linalg.vector_norm(F.linear(x, expand.flatten(0, 1)).unflatten(-1, expand.shape[:2]), dim=-1)
-        scale = torch.rsqrt(size.square() / expand.shape[1] + norm.eps)  # (B, H, W, 16)
-        logits = F.linear(x, to_logits.flatten(0, 1)).unflatten(-1, to_logits.shape[:2]) * scale.unsqueeze(-1) + offset
-        return to_nchw(pixel_shuffle(logits, 4)).contiguous()
 
 
 def _drop_rates(drop_path: float) -> list[float]:

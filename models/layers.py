@@ -133,12 +133,9 @@ class PatchExpand(nn.Module):
         self.expand = nn.Linear(dim, dim_out * scale**2, bias=False)
         self.norm = nn.LayerNorm(dim_out)
 
-    def blocks(self, x: Tensor) -> Tensor:
-        """The normalised pixels before the shuffle, (B, H, W, scale * scale, C_out)."""
-        return self.norm(self.expand(x).unflatten(-1, (self.scale**2, -1)))
-
     def forward(self, x: Tensor) -> Tensor:
-        return pixel_shuffle(self.blocks(x), self.scale)
+        x = self.norm(self.expand(x).unflatten(-1, (self.scale**2, -1)))
+        return pixel_shuffle(x, self.scale)
 
 
 class Mlp(nn.Module):

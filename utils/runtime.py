@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -138,13 +139,26 @@ def describe_device(device: torch.device) -> str:
     return text + (f" x {world_size()} processes" if world_size() > 1 else "")
 
 
-def cpu_has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX)."""
+@cache
+def cpu_prefers_bf16() -> bool:
+    """Whether this CPU multiplies matrices faster in bfloat16 than in float32, tried once with a small product.
+
+    AMX is several times faster; AVX512-BF16 alone can be slower than float32, so the flag is not enough.
+    """
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    if "avx512_bf16" not in flags and "amx_bf16" not in flags:
+        return False
+    matrices = {dtype: torch.ones(768, 768, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
+    best = dict.fromkeys(matrices, float("inf"))
+    for _ in range(8):
+        for dtype, matrix in matrices.items():
+            began = time.perf_counter()
+            matrix @ matrix
+            best[dtype] = min(best[dtype], time.perf_counter() - began)
+    return best[torch.bfloat16] < 0.75 * best[torch.float32]
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -153,7 +167,7 @@ def choose_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and cpu_has_fast_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_prefers_bf16() else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

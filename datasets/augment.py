@@ -92,7 +92,7 @@ def augment_synapse(images: Tensor, targets: Tensor, draws: Draws) -> tuple[Tens
     choice = draw_synapse(draws)
     noise = draws.normal(*images.shape[1:])
     chosen = _chosen(choice)
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+    with torch.no_grad():
         images = torch.where(_column(chosen, "blur"), _blur(images), images)
         images, targets = warp(images, targets, synapse_warp(choice, height, width))
         return torch.where(_column(chosen, "noise"), images + (NOISE_STD * noise).to(images.dtype), images), targets
@@ -173,7 +173,7 @@ def augment_binary(images: Tensor, targets: Tensor, draws: Draws) -> tuple[Tenso
     in and out: images (B, C, H, W), targets (B, H, W)
     """
     plan, covered = binary_warp(draws), holes(draws, *images.shape[-2:])
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+    with torch.no_grad():
         images, targets = warp(images, targets, plan)
         return images * ~covered[:, None], targets
 

@@ -56,6 +56,8 @@ def test_pairs_by_stem_with_every_usual_ending_and_sorted(tmp_path):
         "g_mask.png": "g_mask.png",
         "h.v2.png": "h.v2_GT.png",
         "i.png": "i_masks.png",
+        "x0.png": "x0_mask.png",  # sorts after x.png, but before x_mask.png
+        "x.png": "x_mask.png",
         "Überweisung é.png": "Überweisung é_mask.png",
     }
     root = write_set(tmp_path, names)

@@ -30,7 +30,7 @@ def warp_of(matrix: torch.Tensor, moved: bool = True, flip_x: bool = False, flip
 def choice_of(names: list[str], **values: float | tuple[float, float] | torch.Tensor) -> SynapseChoice:
     """One sample that does `names` in their order, mirrors included, with the given values."""
     order = [OPERATIONS.index(name) for name in names]
-    order += [index for index in range(len(OPERATIONS)) if index not in order]
+    order += [index for index in reversed(range(len(OPERATIONS))) if index not in order]  # spatial ones next in line
     neutral = {"scale": (1.0, 1.0), "angle": 0.0, "shear": 0.0, "control": torch.zeros(2, 4, 4), "shift": (0.0, 0.0)}
     tensors = {name: torch.as_tensor(values.get(name, value))[None] for name, value in neutral.items()}
     true = torch.tensor([True])

@@ -21,7 +21,7 @@ from utils import metrics, surface
 
 Pair = tuple[np.ndarray, np.ndarray, tuple[float, ...]]
 TOLERANCE = 2.0  # mm
-FLOAT32 = 2e-5  # MONAI keeps distances in float32
+FLOAT32 = 1e-4  # MONAI keeps distances, in mm here up to about 100, and the rank of a percentile in float32
 SURFELS = "surface at the corners between pixels, each weighted by its area; ours: surface pixels, all alike"
 # (metric, library): how large a difference may be, and why it is not 0
 EXPECTED = {

@@ -1,7 +1,7 @@
 """Bootstrap, paired test, Holm: against slow forms, textbook figures and their own guarantees."""
 
 import math
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -39,9 +39,9 @@ def test_bootstrap_leaves_out_nan_case_by_case():
 
 def test_bootstrap_is_seeded_and_fast():
     values = np.random.default_rng(0).random((260, 12))
-    start = perf_counter()
+    start = process_time()
     first = bootstrap_means(values, 5000, seed=3)
-    assert perf_counter() - start < 1.0
+    assert process_time() - start < 1.0
     np.testing.assert_array_equal(first, bootstrap_means(values, 5000, seed=3))
     assert (first != bootstrap_means(values, 5000, seed=4)).any()
 

@@ -33,7 +33,7 @@ from utils.task import Task
 from utils.validation_set import ValidationSet
 
 LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
-ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
+
 TRAIN_LIST, VAL_LIST, TEST_LIST = "train.txt", "val_vol.txt", "test_vol.txt"
 
 # As published: 93 updates an epoch close the last complete cycle at update 25,550, in epoch 275 of 300.
@@ -139,7 +139,11 @@ def class_names(cfg: Config) -> tuple[str, ...]:
                 f"one for each of the {cfg.num_classes} classes but the background"
             )
         return cfg.class_names
-    return ORGANS if wanted == len(ORGANS) else tuple(f"class {k}" for k in range(1, cfg.num_classes))
+    return (
+        phantom.CLASS_NAMES
+        if wanted == len(phantom.CLASS_NAMES)
+        else tuple(f"class {k}" for k in range(1, cfg.num_classes))
+    )
 
 
 def unseen_classes(seen: dict[int, int], num_classes: int) -> list[str]:

@@ -92,6 +92,10 @@ def test_a_missing_folder_an_unpaired_image_and_a_misspelt_flag(dataset):
     (dataset / "masks" / "case0_00_segmentation.png").unlink()
     with pytest.raises(UserError, match=r"images/case0_00\.png: no mask"):
         data_split_csv.main(["--dataset", str(dataset), "--size", "0.9"])
+    (dataset / "test_train_data.csv").write_text("kept")
+    with pytest.raises(UserError, match="exists already"):  # said before the images are looked at
+        data_split_csv.main(["--dataset", str(dataset), "--size", "0.9"])
+    assert (dataset / "test_train_data.csv").read_text() == "kept"
     with pytest.raises(SystemExit) as stop:
         data_split_csv.main(["--dataset", str(dataset), "--sise", "0.9"])
     assert stop.value.code == 2

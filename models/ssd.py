@@ -24,9 +24,8 @@ SHORTEST_CHUNK = 64  # the decays inside a chunk and the states between chunks w
 
 def ssd_causal(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """Each token sees itself and those before it; out: (B, L, h, P)."""
-    kernel = mamba_kernel() if x.is_cuda and not torch.compiler.is_compiling() else None
-    if kernel is not None:
-        return kernel(x, dt, A, B.unsqueeze(2), C.unsqueeze(2), chunk_size=256)
+    if runs_mamba(x):
+        return mamba_kernel()(x, dt, A, B.unsqueeze(2), C.unsqueeze(2), chunk_size=256)
     return _chunked(x, dt, A, B, C, both_ways=False)
 
 
@@ -73,6 +72,11 @@ def mamba_kernel() -> Callable[..., Tensor] | None:
     return mamba_chunk_scan_combined
 
 
+def runs_mamba(x: Tensor) -> bool:
+    """Whether the causal form of `x` goes to mamba_ssm; torch.compile captures our own products instead."""
+    return x.is_cuda and not torch.compiler.is_compiling() and mamba_kernel() is not None
+
+
 def _lift_half(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Float16 tensors as float32: a sum over thousands of tokens leaves float16's range."""
     return tuple(t.float() if t.dtype == torch.float16 else t for t in tensors)
@@ -112,7 +116,6 @@ def _chunked_products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, bo
         scores = scores * (torch.eye(q, dtype=low, device=x.device) / 2 + 0.5)  # a token sees itself both ways
     else:
         decay, row, column = _decays_causal(passed, high)
-        scores = scores.tril()
     inside = (dt * column).to(low).unsqueeze(-1) * x
     y = (scores * decay.to(low)) @ inside.transpose(2, 3)  # (B, c, h, q, P)
     y = y.transpose(2, 3) * row.to(low).unsqueeze(-1)  # (B, c, q, h, P)
@@ -142,20 +145,20 @@ def _decays_causal(passed: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor, T
     error `rest` is tiny, and exp(rest) moves out of the q x q decays into factors of the tokens.
 
     in:  passed (B, c, q, h)
-    out: decay (B, c, h, q, q), 1 for i < j; factors of token i and of token j (B, c, q, h)
+    out: decay (B, c, h, q, q), 0 for i < j; factors of token i and of token j (B, c, q, h)
     """
     coarse = passed.to(high)
     rest = (passed - coarse).detach().to(high)
     rows = coarse.transpose(2, 3)
-    decay = (rows.unsqueeze(-1) - rows.unsqueeze(-2)).clamp(max=0).exp()
+    later = torch.ones(rows.shape[-1], rows.shape[-1], dtype=torch.bool, device=rows.device).triu(1)
+    decay = (rows.unsqueeze(-1) - rows.unsqueeze(-2)).masked_fill(later, -torch.inf).exp()
     return decay, rest.exp(), (-rest).exp()
 
 
 def _decays_both_ways(passed: Tensor, log_decay: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Decay between the tokens of a chunk in whichever direction j comes to i.
 
-    Forwards, the tokens j+1 .. i decay what j added; backwards, the tokens i .. j-1. For i != j one
-    of the two differences is negative, and it is the one that counts.
+    Forwards, the tokens j+1 .. i decay what j added; backwards, the tokens i .. j-1.
 
     in/out: as `_decays_causal`; the factors are 1
     """
@@ -163,7 +166,8 @@ def _decays_both_ways(passed: Tensor, log_decay: Tensor, high: torch.dtype) -> t
     forwards = rows.unsqueeze(-1) - rows.unsqueeze(-2)
     backwards = before.unsqueeze(-2) - before.unsqueeze(-1)
     one = torch.ones((1,), dtype=high, device=passed.device)
-    return torch.minimum(forwards, backwards).to(high).exp(), one, one
+    later = torch.ones(rows.shape[-1], rows.shape[-1], dtype=torch.bool, device=rows.device).triu(1)
+    return torch.where(later, backwards, forwards).to(high).exp(), one, one
 
 
 def _decays_between(total: Tensor) -> Tensor:

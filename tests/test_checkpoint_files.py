@@ -15,6 +15,16 @@ from utils.runtime import UserError
 STATE = {"weight": torch.arange(6000.0), "steps": torch.tensor(7)}
 
 
+def test_tensors_saved_on_a_gpu_are_read_on_the_cpu(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+    tags = path.read_bytes().replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+    assert tags != path.read_bytes()
+    path.write_bytes(tags)
+    assert torch.equal(checkpoint.read(path)["weight"], STATE["weight"])
+    assert checkpoint.read(path)["weight"].device.type == "cpu"
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.97])
 def test_a_truncated_file_is_named(tmp_path, zipped, part):

@@ -72,6 +72,8 @@ def test_the_only_array_and_a_spacing_data_set_are_found(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"], file["label"], file["spacing"] = volume(2, 3, 5), np.zeros((2, 3, 5)), [3, 2, 1.5]
     assert read_image(tmp_path / "a.h5").spacing == (3, 2, 1.5)
+    np.savez(tmp_path / "b.npz", also=volume(1, 1, 5), image=volume(2, 3, 5))
+    assert read_image(tmp_path / "b.npz").array.shape == (2, 3, 5)
 
 
 def picture_of(*shape: int) -> Image:

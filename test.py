@@ -1,4 +1,4 @@
-"""Evaluate checkpoints: argv -> Config -> evaluate -> cases.csv, summary.json and a table.
+"""Evaluate checkpoints: argv -> Config -> evaluate -> cases.csv, summary.json, report.html and a table.
 
 `python test.py --help` lists every flag.
 """
@@ -15,6 +15,9 @@ from utils import runtime
 from utils.command_line import parse_flags, resolve_dataset
 from utils.config import TEST, describe
 from utils.inference import forward_fn
+from utils.page.album import Album
+from utils.page.build import PAGE, write_page
+from utils.page.curves import read_histories
 from utils.report import write_results
 from utils.table import format_table
 from utils.testing import check_alike, describe_result, find_checkpoints, settle
@@ -51,9 +54,13 @@ def main(argv: list[str]) -> None:
     for note in (note for one in loaded for note in one.notes):
         runtime.log(note)
     forward = forward_fn([one.model for one in loaded], device, precision, cfg.tta)
-    rows, split = evaluation.evaluate(cfg, forward, device, classes, out)
+    album = Album(len(classes)) if cfg.report else None
+    rows, split = evaluation.evaluate(cfg, forward, device, classes, out, album)
     summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))
     runtime.log(format_table(summary))
+    if album is not None:
+        write_page(out / PAGE, summary, rows, album.cases, read_histories(paths))
+        runtime.log(f"the page to look at: {(out / PAGE).resolve()}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from datasets.pictures import resize_image, resize_mask
 from isic_polyp_rectal.task import fold_number, open_split
 from utils.config import Config
 from utils.inference import predict_images
+from utils.page.album import Album
 from utils.runtime import UserError, is_main, log
 from utils.scores import Row, score_image
 from utils.task import Forward
@@ -22,9 +23,14 @@ from utils.visualize import overlay, save_overlay
 
 
 def evaluate(
-    cfg: Config, forward: Forward, device: torch.device, classes: tuple[str, ...], out: Path
+    cfg: Config,
+    forward: Forward,
+    device: torch.device,
+    classes: tuple[str, ...],
+    out: Path,
+    album: Album | None = None,
 ) -> tuple[list[Row], str]:
-    """Rows of every image of cfg.split, and the split in words; overlays where asked for."""
+    """Rows of every image of cfg.split, and the split in words; overlays where asked for, pictures into `album`."""
     if cfg.is_savenii:
         raise UserError(f"--is_savenii: recipe {cfg.recipe} has images, not volumes; --debug writes overlays")
     pairs, split = chosen_pairs(cfg)
@@ -38,6 +44,8 @@ def evaluate(
         device=device,
         protocol=cfg.protocol,
     )
+    if album is not None:
+        album.expect(len(pairs))
     rows: list[Row] = []
     batches = torch.arange(len(pairs)).split(cfg.batch_size)
     with ThreadPoolExecutor() as pool:
@@ -45,20 +53,29 @@ def evaluate(
             native, masks = zip(*pool.map(images.native, batch.tolist()))
             found = [p >= 0.5 for p in predict(images=native)]
             cases = zip((pairs[i] for i in batch), native, masks, found)
-            rows += pool.map(lambda case: finish(*case, cfg, classes, out), cases)
+            rows += pool.map(lambda case: finish(*case, cfg, classes, out, album), cases)
     return rows, split
 
 
 def finish(
-    pair: Pair, image: np.ndarray, mask: np.ndarray, found: np.ndarray, cfg: Config, classes: tuple[str, ...], out: Path
+    pair: Pair,
+    image: np.ndarray,
+    mask: np.ndarray,
+    found: np.ndarray,
+    cfg: Config,
+    classes: tuple[str, ...],
+    out: Path,
+    album: Album | None = None,
 ) -> Row:
     """Score one image: at its own size, or under legacy at the network's; write its overlay if asked for."""
     if found.shape != mask.shape:
         mask = resize_mask(mask.astype(np.uint8), found.shape) > 0
     row = score_image(pair.image_id, found, mask, classes[0], cfg.protocol, cfg.tolerance)
+    if image.shape[:2] != mask.shape and (cfg.debug or album is not None):
+        image = resize_image(image, mask.shape)
+    if album is not None:
+        album.add_image(pair.image_id, image, found, mask)
     if cfg.debug:
-        if image.shape[:2] != mask.shape:
-            image = resize_image(image, mask.shape)
         save_overlay(out / "overlays" / f"{pair.image.stem}.png", overlay(image, found, mask, 2))
     return row
 

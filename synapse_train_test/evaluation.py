@@ -24,6 +24,7 @@ from datasets.synapse import (
 from synapse_train_test.task import TEST_LIST, TRAIN_LIST, VAL_LIST, locate
 from utils.config import Config
 from utils.inference import predict_volume
+from utils.page.album import Album
 from utils.runtime import is_main, log
 from utils.scores import Row, score_volume
 from utils.task import Forward
@@ -31,15 +32,23 @@ from utils.visualize import contact_sheet, save_overlay
 
 
 def evaluate(
-    cfg: Config, forward: Forward, device: torch.device, classes: tuple[str, ...], out: Path
+    cfg: Config,
+    forward: Forward,
+    device: torch.device,
+    classes: tuple[str, ...],
+    out: Path,
+    album: Album | None = None,
 ) -> tuple[list[Row], str]:
     """Rows of every volume of cfg.split, and the split in words; NIfTI files and overlays where asked for.
 
+    Pictures for the page go into `album`, if there is one.
     One volume is scored while the next is in the network.
     """
     volumes, split, summary = open_split(cfg)
     log(f"evaluating on {split}: {summary}")
     predict = partial(predict_volume, forward, img_size=cfg.img_size, normalise=normalise_synapse, device=device)
+    if album is not None:
+        album.expect(len(volumes))
     rows: list[Row] = []
     with ThreadPoolExecutor(1) as pool:
         waiting: Future | None = None
@@ -48,18 +57,22 @@ def evaluate(
         ):
             labels = predict(volume.image, batch_size=cfg.batch_size, protocol=cfg.protocol)
             rows += waiting.result() if waiting else []
-            waiting = pool.submit(finish, volume, labels, cfg, classes, out)
+            waiting = pool.submit(finish, volume, labels, cfg, classes, out, album)
         rows += waiting.result() if waiting else []
     return rows, split
 
 
-def finish(volume: Volume, labels: np.ndarray, cfg: Config, classes: tuple[str, ...], out: Path) -> list[Row]:
+def finish(
+    volume: Volume, labels: np.ndarray, cfg: Config, classes: tuple[str, ...], out: Path, album: Album | None = None
+) -> list[Row]:
     """Score one predicted volume and write the files asked for."""
     if cfg.is_savenii:
         save_volume(out / "nifti", volume, labels)
     if cfg.debug:
         sheet = contact_sheet(volume.image, labels, volume.label, cfg.num_classes, classes)
         save_overlay(out / "overlays" / f"{volume.name}.png", sheet)
+    if album is not None:
+        album.add_volume(volume.name, volume.image, labels, volume.label)
     return score_volume(volume.name, labels, volume.label, classes, cfg.protocol, volume.spacing, cfg.tolerance)
 
 

@@ -124,6 +124,7 @@ class Config:
     tta: bool = option(False, "average over the four flips of an image", verbs=(TEST, PREDICT))
     is_savenii: bool = option(False, "write image, label and prediction of each volume as NIfTI", verbs=(TEST,))
     debug: bool = option(False, "write overlays of prediction and ground truth", verbs=(TEST,))
+    report: bool = option(True, "write report.html, a page with the figures and every case to look at", verbs=(TEST,))
 
     # Predicting
     input: tuple[str, ...] = option((), "files or folders to segment", verbs=(PREDICT,))

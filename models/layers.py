@@ -91,16 +91,17 @@ class BatchNorm(nn.BatchNorm2d):
         )
 
     def _forward_global(self, x: Tensor) -> Tensor:
-        values = x.float()
-        count = values.new_full((1,), values.numel() // values.shape[1])
+        # sums of squares lose digits where the mean is large, so they are taken around the running mean
+        values = x.to(self.running_mean.dtype) - self.running_mean[:, None, None]
+        count = values.new_full((1,), values.numel() // self.num_features)
         local = torch.cat([count, values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
         count, mean, square = all_reduce_sum(local).split([1, self.num_features, self.num_features])
         mean = mean / count
         var = (square / count - mean.square()).clamp_min(0)
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean.detach(), self.momentum)
-            self.running_var.lerp_(var.detach() * count / (count - 1).clamp_min(1), self.momentum)
+            self.running_mean.add_(mean, alpha=self.momentum)
+            self.running_var.lerp_(var * count / (count - 1).clamp_min(1), self.momentum)
         scale = self.weight * torch.rsqrt(var + self.eps)
         shift = self.bias - mean * scale
         return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)

@@ -42,7 +42,7 @@ def test_flipped_bytes_never_show_a_traceback(tmp_path, zipped):
     path, refused = tmp_path / "a.pth", 0
     torch.save({"w": torch.zeros(2)}, path, _use_new_zipfile_serialization=zipped)
     content = path.read_bytes()
-    for i in range(0, 350, 3):
+    for i in range(2, 350, 3):
         path.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
         try:
             checkpoint.read(path)

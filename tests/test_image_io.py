@@ -129,6 +129,13 @@ def test_masks_that_do_not_fit_are_refused_and_nothing_is_written(tmp_path, name
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
+    (tmp_path / "m.npy").mkdir()
+    with pytest.raises(UserError, match=r"m\.npy: cannot be written"):
+        write_mask(tmp_path / "m.npy", np.zeros((6, 9)), picture_of(6, 9))
+    assert [item.name for item in tmp_path.iterdir()] == ["m.npy"]
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy", "a.npz", "a.h5", "a.nii", "a.nii.gz", "a.dcm", "a"])
 def test_damaged_files_are_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"nonsense" * 20)

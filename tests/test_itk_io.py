@@ -141,6 +141,10 @@ def test_a_colour_dicom_is_a_picture(tmp_path):
     assert mask_suffix(image) == ".png"
 
 
+def test_a_narrow_nifti_is_no_colour_picture(tmp_path):
+    assert read_image(write_itk(tmp_path / "a.nii", volume(4, 6, 3))).kind == "volume"
+
+
 def test_vectors_are_no_volume(tmp_path):
     write_itk(tmp_path / "a.nii", RNG.random((3, 4, 5, 2), np.float32), vector=True)
     with pytest.raises(UserError, match="expected one volume"):

@@ -1,16 +1,14 @@
 """Train HeteroMedSeg: argv -> Config -> fit. `python train.py --help` lists every flag."""
 
-import dataclasses
-from pathlib import Path
-
 import isic_polyp_rectal.task as pictures
 import synapse_train_test.task as volumes
+from isic_polyp_rectal.cross_validation import train_folds
 from models.build import build_network
 from utils import runtime
 from utils.command_line import apply, parse_flags, resolve_dataset
 from utils.config import TRAIN, Config, describe
 from utils.engine import fit
-from utils.run import LAST, claim_folder, open_folder
+from utils.run import claim_folder, open_folder
 
 RECIPES = volumes.RECIPES | pictures.RECIPES
 
@@ -46,13 +44,10 @@ def train(cfg: Config) -> None:
 
 def main(argv: list[str]) -> None:
     cfg = configure(argv)
-    if cfg.fold != "all":
-        return train(cfg)
-    for fold in range(pictures.num_folds(cfg)):
-        folder = Path(cfg.output_dir) / f"fold_{fold}"
-        resume = cfg.resume and (folder / LAST).is_file()
-        train(dataclasses.replace(cfg, fold=str(fold), output_dir=str(folder), resume=resume))
-    return None
+    if cfg.fold == "all":
+        train_folds(cfg, train)
+    else:
+        train(cfg)
 
 
 if __name__ == "__main__":

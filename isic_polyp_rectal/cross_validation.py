@@ -1,0 +1,182 @@
+"""`--fold all`: a run for each fold in OUT/fold_k, then every training image scored by the fold that left it out.
+
+OUT/out_of_fold/ holds the joined results, OUT/best_fold.json which fold did best on its validation part, and
+OUT/best_fold.pth that fold's weights. Folds trained elsewhere with `--fold k --output_dir OUT/fold_k` count as trained:
+`--fold all --resume` goes on with what is unfinished and summarises.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isic_polyp_rectal.evaluation import evaluate
+from isic_polyp_rectal.task import fold_in_words, num_folds, open_split
+from models.build import load_network
+from utils import checkpoint, runtime
+from utils.config import Config, from_dict
+from utils.inference import forward_fn
+from utils.report import summarise, write_atomically, write_results
+from utils.run import BEST, LAST, MUST_AGREE, claim_folder
+from utils.runtime import UserError
+from utils.table import format_table
+from utils.testing import describe_result
+
+RESULTS, BEST_FOLD, BEST_WEIGHTS = "out_of_fold", "best_fold.json", "best_fold.pth"
+OPTIMISTIC = (
+    "each fold's checkpoint was chosen by the images that it is scored on here, so these figures are optimistic; "
+    "train with --select last for figures without that choice"
+)
+
+
+def train_folds(cfg: Config, train: Callable[[Config], None]) -> None:
+    """Train every fold with `train`, one after the other; under --resume only what is not finished. Then summarise.
+
+    raises: UserError, before anything is trained, for sets without folds and folders that cannot be used
+    """
+    out = claim_folder(replace(cfg, resume=False, force=True))  # the folder itself only must not be a file
+    folds = [replace(cfg, fold=str(k), output_dir=str(out / f"fold_{k}")) for k in range(num_folds(cfg))]
+    if cfg.resume and not any((Path(fold.output_dir) / LAST).is_file() for fold in folds):
+        raise UserError(f"--resume: no {LAST} in any {out}/fold_*; leave --resume out to start there")
+    plans = [plan(fold) for fold in folds]
+    if runtime.is_main() and any(plans):
+        for path in (out / RESULTS / "cases.csv", out / RESULTS / "summary.json", out / BEST_FOLD, out / BEST_WEIGHTS):
+            path.unlink(missing_ok=True)
+    for fold, planned in zip(folds, plans):
+        if planned is None:
+            runtime.log(f"fold {fold.fold} of {len(folds)}: finished before, {fold.output_dir} is kept")
+        else:
+            runtime.log(f"fold {fold.fold} of {len(folds)}")
+            train(planned)
+    if runtime.is_main():
+        summarise_folds(cfg, folds)
+
+
+def plan(cfg: Config) -> Config | None:
+    """How to train the one fold of `cfg`: anew, or on from its last epoch; None where it is finished.
+
+    raises: UserError for a folder that holds a run which is not to go on, or one of other settings
+    """
+    out = Path(cfg.output_dir)
+    if not cfg.resume:
+        claim_folder(cfg)
+        return cfg
+    if not (out / LAST).is_file():  # never begun, or stopped within its first epoch
+        return replace(cfg, resume=False, force=True)
+    state = checkpoint.read(out / LAST)
+    check_same_run(state, cfg, str(out / LAST))
+    return None if state["epoch"] >= cfg.epochs and (out / BEST).is_file() else cfg
+
+
+def check_same_run(state: dict[str, Any], cfg: Config, source: str) -> None:
+    """Raise UserError unless the checkpoint is of this fold of this split, trained with these settings.
+
+    A fold of another division would be scored on images that it has seen.
+    """
+    if state.get("format") != "heteromedseg":
+        raise UserError(f"--resume: {source} is not of a training run; remove it, or use another --output_dir")
+    before = from_dict(state["config"], source)
+    changed = [
+        f"{n} {getattr(before, n)} -> {getattr(cfg, n)}" for n in MUST_AGREE if getattr(before, n) != getattr(cfg, n)
+    ]
+    _, split = open_split(cfg)
+    words = f"{split.description}; {fold_in_words(cfg, split)}"
+    if state["split"] != words:
+        changed.append(f"split: {state['split']} -> {words}")
+    if changed:
+        raise UserError(
+            f"--resume: {source} was trained with other settings: {'; '.join(changed)}; "
+            "give those, or a new --output_dir"
+        )
+
+
+def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
+    """Score each fold's best_model.pth on its own validation part; write and print the joined results."""
+    out = Path(cfg.output_dir)
+    device = runtime.choose_device(cfg.device)
+    precision = runtime.choose_precision(cfg.precision, device)
+    rows, origins, parts = [], [], []
+    for fold in folds:
+        loaded = load_network(Path(fold.output_dir) / BEST, None)
+        forward = forward_fn([loaded.model], device, precision)
+        own, words = evaluate(replace(fold, split="val"), forward, device, loaded.class_names, out / RESULTS)
+        single = summarise(own, describe_result(fold, precision, [loaded.origin], words))
+        parts.append(
+            {
+                "fold": int(fold.fold),
+                "checkpoint": loaded.origin["file"],
+                "sha256": loaded.origin["sha256"],
+                "means": {name: figures["mean"] for name, figures in single["overall"]["metrics"].items()},
+                "cases": [row["case"] for row in own],
+            }
+        )
+        rows += own
+        origins.append(loaded.origin)
+    _, split = open_split(cfg)
+    head = describe_result(
+        cfg, precision, origins, f"out of fold: {len(folds)} folds of the training part ({split.description})"
+    )
+    chosen = any(origin["selection"] in ("validation", "test") for origin in origins)
+    notes = {"note": OPTIMISTIC} if chosen else {}
+    summary = write_results(out / RESULTS, rows, head | notes | {"over_folds": over_folds(parts), "folds": parts})
+    runtime.log(f"\n{format_table(summary)}\n\n{fold_table(summary)}")
+    runtime.log("\n".join(f"note: {note}" for note in notes.values()))
+    best = write_best_fold(out, parts)
+    every = " ".join(part["checkpoint"] for part in parts)
+    runtime.log(
+        f"results in {(out / RESULTS).resolve()}\n"
+        f"best fold on validation: fold {best}; test it with: python test.py --checkpoint {out / BEST_WEIGHTS}\n"
+        f"all folds averaged: python test.py --checkpoint {every}"
+    )
+
+
+def over_folds(parts: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Mean and SD (of folds - 1) of the folds' means, metric by metric; folds without a figure are left out."""
+    found = {}
+    for name in parts[0]["means"]:
+        values = [part["means"][name] for part in parts if part["means"].get(name) is not None]
+        found[name] = {
+            "mean": float(np.mean(values)) if values else None,
+            "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        }
+    return found
+
+
+def fold_table(summary: dict[str, Any]) -> str:
+    """A line for each fold and one for their mean ± SD: Dice and IoU in percent."""
+    lines = []
+    for part in summary["folds"]:
+        figures = (f"{name} {_percent(part['means'][name])}" for name in ("dice", "iou"))
+        lines.append(f"fold {part['fold']}: {len(part['cases'])} images, {', '.join(figures)}")
+    spread = summary["over_folds"]
+    figures = (f"{name} {_percent(spread[name]['mean'])} ± {_percent(spread[name]['sd'])}" for name in ("dice", "iou"))
+    return "\n".join([*lines, f"mean ± SD over folds: {', '.join(figures)} %"])
+
+
+def write_best_fold(out: Path, parts: Sequence[dict[str, Any]]) -> int:
+    """Note the fold with the highest mean Dice on its own validation part, the first of equals, and keep its weights.
+
+    Its checkpoint says how it was chosen, and so does every result made with it.
+    """
+    best = max(parts, key=lambda part: -1.0 if part["means"]["dice"] is None else part["means"]["dice"])
+    state = checkpoint.read(best["checkpoint"])
+    rule = f"{state['selection']}; best of {len(parts)} folds, each on its own validation part"
+    checkpoint.save(out / BEST_WEIGHTS, state | {"selection": rule})
+    found = {
+        "fold": best["fold"],
+        "checkpoint": best["checkpoint"],
+        "weights": str(out / BEST_WEIGHTS),
+        "selection": rule,
+        "mean_dice": {str(part["fold"]): part["means"]["dice"] for part in parts},
+        "note": "the folds were scored on different images: the best may be the one with the easiest; its Dice here "
+        "is no estimate for new images, test it on the test part",
+    }
+    write_atomically(out / BEST_FOLD, json.dumps(found, indent=2, allow_nan=False) + "\n")
+    return best["fold"]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"

@@ -59,7 +59,7 @@ PHANTOM = Config(
     recipe="phantom",
     num_classes=9,
     img_size=(96, 96),
-    epochs=14,
+    epochs=11,
     batch_size=8,
     loss="ce_dice",
     lr=1e-3,
@@ -69,7 +69,7 @@ PHANTOM = Config(
     clip_grad=1.0,
     drop_path=0.1,
     val_cases=1,
-    eval_every=7,
+    eval_every=4,
 )
 RECIPES = {"synapse": SYNAPSE, "phantom": PHANTOM}
 DEFAULT_ROOTS = {"synapse": "data/Synapse", "phantom": "data/phantom"}

@@ -31,7 +31,7 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
     biformer, vssd = _weights_file(cfg.pretrained, "biformer"), _weights_file(cfg.pretrained_vssd, "vssd")
     if biformer or vssd:
         states = [checkpoint.read(path) if path else None for path in (biformer, vssd)]
-        notes += [str(summary) for summary in initialise(model, *states, cfg.pretrained_form)]
+        notes += map(str, initialise(model, *states, cfg.pretrained_form, str(biformer), str(vssd)))
     else:
         absent = cfg.pretrained == "auto"
         why = (
@@ -81,7 +81,7 @@ def load_network(path: Path, recipe: Config | None) -> Loaded:
         )
     if recipe is None:
         raise UserError(f"{path}: released weights hold no settings; name their recipe, e.g. --dataset Synapse")
-    num_classes = released_num_classes(state)
+    num_classes = released_num_classes(state, str(path))
     cfg = dataclasses.replace(recipe, num_classes=num_classes, ssd="causal")
     model = build_model(num_classes, cfg.ssd, drop_path=0.0)
     summary = load_released(model, state, str(path))

@@ -5,6 +5,7 @@ import synapse_train_test.task as volumes
 from isic_polyp_rectal.cross_validation import train_folds
 from models.build import build_network
 from utils import runtime
+from utils.allocator import keep_freed_memory
 from utils.command_line import apply, parse_flags, resolve_dataset
 from utils.config import TRAIN, Config, describe
 from utils.engine import fit
@@ -27,6 +28,7 @@ def train(cfg: Config) -> None:
     """One run: check, say what will happen, fit. Nothing is written before the data has been checked."""
     device = runtime.choose_device(cfg.device)
     runtime.init_distributed(device)
+    kept = device.type == "cpu" and keep_freed_memory()
     out = claim_folder(cfg)
     task = (volumes if cfg.recipe in volumes.RECIPES else pictures).build_task(cfg)
     precision = runtime.choose_precision(cfg.precision, device)
@@ -35,7 +37,8 @@ def train(cfg: Config) -> None:
     open_folder(cfg, out)
     with runtime.logging_to(out / "log.txt"):
         runtime.log(f"HeteroMedSeg, training on {task.name}\n{describe(cfg, TRAIN)}")
-        runtime.log(f"device {runtime.describe_device(device)}, precision {precision}")
+        memory = ", freed memory kept for reuse" if kept else ""
+        runtime.log(f"device {runtime.describe_device(device)}, precision {precision}{memory}")
         for line in (*notes, *task.found, f"split: {task.split}", f"results in {out.resolve()}"):
             runtime.log(line)
         best = fit(model, task, cfg, device, precision)

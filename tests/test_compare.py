@@ -9,6 +9,7 @@ from scipy.stats import wilcoxon
 
 from tests.result_folders import write_result
 from tools import compare as command
+from tools.compare_text import pairs_table
 from tools.results import check_comparable, find_result, parse_settings, read_result
 from utils import runtime
 from utils.comparison import ALL_CLASSES
@@ -95,6 +96,21 @@ def test_few_cases_are_pointed_out(tmp_path, capsys):
     assert " *" in printed
 
 
+def test_few_cases_for_several_pairs(tmp_path, capsys):
+    printed = run(capsys, *(write_result(tmp_path / k, cases=6, seed=i) for i, k in enumerate("abc")))
+    assert "with 6 cases and 3 pair(s) the smallest p there can be is 0.0938" in printed
+
+
+def test_the_star_is_for_the_corrected_p(tmp_path):
+    row = {"metric": "dice", "class_name": ALL_CLASSES, "first": "a", "second": "b", "difference": 0.012}
+    row |= {"ci95": [None, None], "effect": 0.5, "p": 0.01, "cases": 9}
+    comparison = {"classes": ["polyp"], "pairs": [row | {"p_holm": 0.06}, row | {"p_holm": 0.049}]}
+    assert pairs_table(comparison, "dice")[1:] == [
+        ["polyp", "a → b", "+1.20", "+0.50", "0.010", "0.060", "9"],
+        ["polyp", "a → b", "+1.20", "+0.50", "0.010", "0.049 *", "9"],
+    ]
+
+
 def test_selection_on_the_test_part_and_legacy_are_pointed_out(tmp_path, capsys):
     a = write_result(tmp_path / "a", seed=1, selection="test", protocol="legacy")
     b = write_result(tmp_path / "b", seed=2, protocol="legacy")
@@ -135,6 +151,21 @@ def test_a_data_set_is_the_same_wherever_its_folder_lies(tmp_path):
     a = write_result(tmp_path / "a", seed=1, dataset="/mnt/CVC_ClinicDB")
     b = write_result(tmp_path / "b", seed=2)
     check_comparable(parse_settings([str(a), str(b)], None))
+
+
+def test_cases_are_matched_by_name_and_labels_may_be_missing(tmp_path):
+    """Other order of rows, and a column that only some cases have (those with a spacing, say)."""
+
+    def shuffle(rows):
+        rows[2].pop("labelled_px")
+        rows.reverse()
+
+    folders = [write_result(tmp_path / "a", changed=lambda rows: rows[2].pop("labelled_px"), classes=("liver",))]
+    folders.append(write_result(tmp_path / "b", changed=shuffle, classes=("liver",)))
+    settings = parse_settings([str(folder) for folder in folders], None)
+    check_comparable(settings)
+    assert np.array_equal(settings[0].table("dice"), settings[1].table("dice"))
+    assert [row["difference"] for row in command.compare(settings, ["dice"])["pairs"]] == [0.0]
 
 
 def test_seeds_that_are_not_of_one_setting(tmp_path):
@@ -196,7 +227,7 @@ def test_unknown_metric_and_nothing_given(tmp_path):
 
 
 def test_picture_shows_every_setting_group_and_interval(tmp_path):
-    folders = [write_result(tmp_path / f"<{k}>", shift=0.02 * k, seed=k) for k in range(3)]
+    folders = [write_result(tmp_path / f"<{k}>", shift=(0, 0.001, 0.05)[k], seed=k) for k in range(3)]
     comparison = command.compare(parse_settings([str(folder) for folder in folders], None), ["dice"])
     root = ElementTree.fromstring(command.draw(comparison))
     ns = "{http://www.w3.org/2000/svg}"
@@ -206,6 +237,17 @@ def test_picture_shows_every_setting_group_and_interval(tmp_path):
     assert sum(line.startswith("critical difference") for line in words) == 1
     marks = [c for c in root.iter(f"{ns}circle") if c.get("class") in ("mark", "hollow")]
     assert len(marks) == 3 + 3 + 3 * 2  # settings; pairs over all classes; pairs by class
+    rows = [row for row in comparison["pairs"] if row["metric"] == "dice"]
+    hollow = [c.get("class") == "hollow" for c in marks[3:]]
+    assert hollow == [row["p_holm"] >= 0.05 for row in rows]
+    assert any(hollow)
+    assert not all(hollow)
+    lines = [line for line in root.iter(f"{ns}line") if line.get("class") == "mark"]
+    for circle, line, row in zip(marks[3:], lines, rows, strict=True):
+        left, at, right = (float(one.get(key)) for one, key in ((line, "x1"), (circle, "cx"), (line, "x2")))
+        low, high = row["ci95"]
+        assert (at - left) / (right - left) == pytest.approx((row["difference"] - low) / (high - low), abs=0.01)
+        assert circle.get("cy") == line.get("y1")
     axis = sorted(float(c.get("cx")) for c in marks[:3])
     assert axis == [float(c.get("cx")) for c in marks[:3]]  # best on the left
     height, width = float(root.get("height")), float(root.get("width"))

@@ -162,7 +162,7 @@ def check_comparable(settings: Sequence[Setting]) -> None:
         first = setting.results[0]
         for other in setting.results[1:]:
             _check_fields(first, other, ONE_SETTING, f"{setting.name}: seeds of one setting")
-        hashes = [hash for result in setting.results for hash in result.hashes]
+        hashes = [sha256 for result in setting.results for sha256 in result.hashes]
         if len(setting.results) > 1 and len(set(hashes)) < len(hashes):
             folders = ", ".join(str(result.folder) for result in setting.results)
             raise UserError(f"{setting.name}: one checkpoint counts as two seeds (same sha256) in {folders}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models import build_model
 from tests.trees import write_synapse_tree
 from utils import checkpoint
 from utils.run import LAST
@@ -34,5 +35,12 @@ def test_torchrun_gives_the_loss_curve_of_one_process(tmp_path):
     for a, b in zip(one["history"], two["history"], strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=2e-5)
         assert b["mean_dice"] == pytest.approx(a["mean_dice"], abs=0.02, nan_ok=True)
-    for name, value in one["model"].items():
-        torch.testing.assert_close(two["model"][name], value, rtol=1e-2, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
+    # Not the weights one by one: a bias in front of a norm has no gradient but rounding, which Adam makes a full step.
+    torch.manual_seed(0)
+    image, logits = torch.randn(2, 1, 32, 32), []
+    for state in (one, two):
+        model = build_model(9, drop_path=0.0).eval()
+        model.load_state_dict(state["model"])
+        with torch.no_grad():
+            logits.append(model(image))
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-3, atol=2e-3 * float(logits[0].abs().max()))

@@ -69,6 +69,7 @@ def build_parser(verb: str, description: str) -> argparse.ArgumentParser:
             continue
         flags = [spelling for flag in (f"--{name}", *meta["spellings"]) for spelling in _both_dashes(flag)]
         text = meta["text"] + (f" ({', '.join(meta['choices'])})" if meta["choices"] else "")
+        text = text.replace("%", "%%")
         if HINTS[name] is bool:
             parser.add_argument(*flags, dest=name, nargs="?", const=True, metavar="True|False", help=text)
             off = [f"--no{dash}{flag[2:]}" for flag in flags for dash in "-_"]

@@ -59,20 +59,32 @@ def test_gradcheck(form):
     assert torch.autograd.gradcheck(SSD_FORMS[form], arguments(70, heads=1, dim=1, state=1, batch=1))
 
 
+def with_long_pauses(wide):
+    """Tokens that bring nothing and forget everything: the running sum over a chunk reaches thousands."""
+    wide[0][:, ::40] = 0
+    wide[1][:, ::40] = 300
+
+
+def with_tiny_steps(wide):
+    """Most steps are too small to move a float32 sum, some are large."""
+    wide[1].mul_(10 * torch.rand(wide[1].shape, generator=torch.Generator().manual_seed(2)) ** 8)
+
+
 @pytest.mark.parametrize("form", ["causal", "bidirectional"])
-@pytest.mark.parametrize("largest_dt", [0.1, 5.0])
-def test_float32_keeps_its_digits_whatever_the_decay(form, largest_dt):
-    """With dt up to 5 and A down to -16 the running sum over a chunk reaches thousands."""
-    wide = arguments(300, largest_dt=largest_dt)
-    with torch.no_grad():  # mostly tiny steps with a few huge ones
-        wide[1].mul_(torch.rand(wide[1].shape, generator=torch.Generator().manual_seed(2)) ** 8)
+@pytest.mark.parametrize("change", [None, with_long_pauses, with_tiny_steps])
+def test_float32_keeps_its_digits_whatever_the_decay(form, change):
+    wide = arguments(150, largest_dt=0.05)
+    if change:
+        with torch.no_grad():
+            change(wide)
     narrow = [t.detach().float().requires_grad_() for t in wide]
     found, expected = SSD_FORMS[form](*narrow), ORACLES[form](*wide)
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
     gradients = torch.autograd.grad(found.square().sum(), narrow)
-    for a, b in zip(gradients, torch.autograd.grad(expected.square().sum(), wide)):
-        assert (a - b).abs().max() < 3e-5 * b.abs().max()
+    for i, (a, b) in enumerate(zip(gradients, torch.autograd.grad(expected.square().sum(), wide))):
+        tolerance = 2e-4 if i == 2 else 1e-5  # the gradient of A multiplies what cancels by dt
+        assert (a - b).abs().max() < tolerance * b.abs().max()
 
 
 @pytest.mark.parametrize("form", SSD_FORMS)

@@ -3,11 +3,9 @@
 Letters: N items, B items of one batch, C channels, S the network's input size.
 """
 
-import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,7 +13,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets.synapse_lists import join_listed
-from utils.runtime import UserError, is_main
+from utils.runtime import UserError, free_memory, is_main
 
 
 class InMemory(Dataset):
@@ -85,13 +83,3 @@ def keep_in_memory(dataset: Dataset, mode: str) -> Dataset:
     if mode == "no" or (mode == "auto" and estimate_bytes(dataset) > free_memory() / 2):
         return dataset
     return InMemory(dataset)
-
-
-def free_memory() -> float:
-    """Bytes of memory that can be had without swapping; unlimited where the system does not say (macOS, Windows)."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return math.inf
-    available = next(line for line in lines if line.startswith("MemAvailable"))
-    return int(available.split()[1]) * 1024

@@ -3,9 +3,13 @@
 Shapes: B batch, H/W height and width of the image or of the map at hand, C channels, K classes.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.bra import BRABlock
 from models.head import Head
@@ -35,6 +39,9 @@ class HeteroMedSeg(nn.Module):
     Any height and width do: an image that is no multiple of 32 is extended to the right and below by
     repeating its last pixels, and the logits are cropped back. One channel is repeated to three.
 
+    With `recompute` set, training keeps only what goes into each part and computes its inside again in the backward
+    pass: a fraction of the memory, a third more time, the same numbers.
+
     in:  image (B, 1 or 3, H, W), float
     out: logits (B, K, H, W); K counts the background, or is 1 for a binary task
     """
@@ -43,6 +50,7 @@ class HeteroMedSeg(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.ssd = ssd
+        self.recompute = False
         self.drop_rates = _drop_rates(drop_path)
         half = DIMS[0] // 2
         self.stem = nn.Sequential(*down_conv(3, half), nn.GELU(), *down_conv(half, DIMS[0]))
@@ -73,12 +81,18 @@ class HeteroMedSeg(nn.Module):
         skips = []
         for blocks, downsample in zip(self.encoder, self.downsample):
             for block in blocks:
-                x = block(x, next(keep))
+                x = self._run(block, x, next(keep))
             skips.append(x)
             x = to_nhwc(downsample(to_nchw(x)))
         for stage in self.decoder:
-            x = stage(x, skips.pop(), [next(keep) for _ in stage.blocks])
-        return self.head(x)[:, :, :height, :width]
+            x = stage(x, skips.pop(), [next(keep) for _ in stage.blocks], self._run)
+        return self._run(self.head, x)[:, :, :height, :width]
+
+    def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """`part(*inputs)`; under `recompute` its inside is not kept for the backward pass."""
+        if self.recompute and self.training:
+            return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return part(*inputs)
 
     def _pad(self, image: Tensor) -> Tensor:
         """Extend to multiples of 32. Repeating the border adds no edge, as zeros would, and needs no minimal size,
@@ -107,7 +121,7 @@ class HeteroMedSeg(nn.Module):
 class DecoderStage(nn.Module):
     """Double the resolution, join the skip, weigh both with SCSA, then bi-level routing attention.
 
-    in:  x (B, H, W, 2C), skip (B, 2H, 2W, C), keep: one entry a block, see BRABlock
+    in:  x (B, H, W, 2C), skip (B, 2H, 2W, C), keep: one entry a block, see BRABlock; run calls each part
     out: (B, 2H, 2W, C)
     """
 
@@ -119,13 +133,16 @@ class DecoderStage(nn.Module):
         self.reduce = nn.Linear(2 * dim, dim)
         self.blocks = nn.ModuleList(BRABlock(dim, topk) for _ in range(depth))
 
-    def forward(self, x: Tensor, skip: Tensor, keep: list[Tensor | None]) -> Tensor:
-        x = torch.cat([self.expand(x), skip], dim=-1)
-        x = self.reduce(self.attention(x))
+    def forward(self, x: Tensor, skip: Tensor, keep: list[Tensor | None], run: Callable[..., Tensor]) -> Tensor:
+        x = run(self.join, x, skip)
         regions = (x.shape[1] * self.stride // REGION, x.shape[2] * self.stride // REGION)
         for block, keep_block in zip(self.blocks, keep):
-            x = block(x, regions, keep_block)
+            x = run(block, x, regions, keep_block)
         return x
+
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = torch.cat([self.expand(x), skip], dim=-1)
+        return self.reduce(self.attention(x))
 
 
 def _drop_rates(drop_path: float) -> list[float]:

@@ -101,6 +101,11 @@ class Config:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", verbs=ALL)
     precision: str = option("auto", "arithmetic of the network", verbs=ALL, choices=("auto", "fp32", "bf16", "fp16"))
     compile: bool = option(False, "run the network through torch.compile", verbs=ALL)
+    recompute: str = option(
+        "auto",
+        "compute activations again in the backward pass, for less memory and a third more time; auto: if short of it",
+        choices=("auto", "yes", "no"),
+    )
     cache: str = option(
         "auto", "keep the decoded training set in memory: auto (if it fits), yes, no", choices=("auto", "yes", "no")
     )

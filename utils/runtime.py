@@ -6,6 +6,7 @@ collective operations are the identity.
 
 import contextlib
 import logging
+import math
 import os
 import random
 import sys
@@ -159,6 +160,18 @@ def cpu_prefers_bf16() -> bool:
             matrix @ matrix
             best[dtype] = min(best[dtype], time.perf_counter() - began)
     return best[torch.bfloat16] < 0.75 * best[torch.float32]
+
+
+def free_memory(device: torch.device | None = None) -> float:
+    """Bytes that can be had on a GPU, or without swapping of the CPU's; infinite where the system does not say."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    available = next(line for line in lines if line.startswith("MemAvailable"))
+    return int(available.split()[1]) * 1024
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -25,7 +25,8 @@ def format_table(summary: dict[str, Any]) -> str:
     if len(lines) > 1:
         texts.insert(-1, texts[1])
     rules = f"protocol {summary['protocol']}, {summary['num_cases']} cases, split: {summary['split']}"
-    return "\n".join([rules, f"checkpoint chosen by: {summary['selection']}; mean [95 % interval over cases]", "", *texts])
+    chosen = f"checkpoint chosen by: {summary['selection']}; mean [95 % interval over cases]"
+    return "\n".join([rules, chosen, "", *texts])
 
 
 def _kind(name: str, kinds: tuple[str, ...]) -> bool:

@@ -1,7 +1,8 @@
-"""tools.explain from its command line: files written, numbers in them, mistakes named; and its figures."""
+"""tools.explain from its command line: files written, numbers in them, mistakes named."""
 
+import argparse
+import dataclasses
 import json
-import re
 import xml.etree.ElementTree as ElementTree
 
 import cv2
@@ -10,12 +11,11 @@ import pytest
 import torch
 
 import tools.explain
+from datasets.image_io import read_image
 from models import build_model
-from tools.explain import main, rounded
-from tools.explain_figures import draw_gates, draw_routes
-from tools.explain_input import move_pixel
-from tools.field_figure import covers, draw_fields, heat_png, percent
-from tools.internals import Gates, Routes
+from tools.explain import field_inputs, main, rounded
+from tools.explain_input import RECIPES, Input, move_pixel, read_input
+from tools.prediction import predict_mask
 from tools.receptive_field import Field
 from utils import checkpoint
 from utils.config import Config, to_dict
@@ -26,7 +26,7 @@ CLASSES = ("one", "the second of the classes, with a name that is longer than an
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A checkpoint as train.py writes it, a colour picture (40 x 60), a volume (5, 48, 48) and a text file."""
+    """A checkpoint as train.py writes it, pictures in colour (40 x 60) and grey, a volume and a text file."""
     folder = tmp_path_factory.mktemp("explain")
     torch.manual_seed(0)
     cfg = Config(num_classes=3, img_size=(64, 32))
@@ -35,6 +35,7 @@ def folder(tmp_path_factory):
     checkpoint.save(folder / "net.pth", state)
     rng = np.random.default_rng(0)
     cv2.imwrite(str(folder / "picture.png"), rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    cv2.imwrite(str(folder / "grey.png"), rng.integers(40, 200, (50, 30), dtype=np.uint8))
     np.save(folder / "volume.npy", rng.random((5, 48, 48), dtype=np.float32))
     (folder / "notes.txt").write_text("no image")
     return folder
@@ -145,80 +146,44 @@ def test_a_folder_that_cannot_be_made_is_a_mistake(folder, quick_fields):
         main(["--img_size", "32", "--output_dir", str(folder / "notes.txt" / "out")])
 
 
-# --- figures ------------------------------------------------------------------------------------
-
-
-def test_routes_figure_marks_the_query_and_its_routes():
-    chosen = torch.tensor([[0, 1], [5, 3], [0, 1], [0, 1], [0, 1], [0, 1]])
-    routes = [Routes(stage, 0, 16 >> stage, (2, 3), chosen, chosen / 10) for stage in range(2)]
-    svg = draw_routes(np.zeros((50, 96), np.uint8), routes, (31, 40), "title")  # 64 x 96 with its padding
-    looks = re.findall(r'<rect class="([\w-]+)" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', svg)
-    panel = looks[: len(looks) // 2]
-    side = 200 * 32 / 96
-    last = 200 * (50 - 32) / 96  # rows behind the image are not drawn
-    place = {look: [tuple(map(float, numbers)) for name, *numbers in panel if name == look] for look, *_ in panel}
-    assert place["query"] == [pytest.approx((16 + side, 96, side, side), abs=0.01)]
-    assert place["route"][0] == pytest.approx((16 + 2 * side + 1, 96 + side + 1, side - 2, last - 2), abs=0.01)
-    assert place["route"][1] == pytest.approx((16 + 1, 96 + side + 1, side - 2, last - 2), abs=0.01)
-    assert (len(place["dim"]), len(place["net"]), len(place["route"])) == (4, 2, 2)
-    assert svg.count("data:image/png") == 1
-    texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
-    assert [t for t in texts if t in "12"] == ["1", "2", "1", "2"]
-    assert {"stride 16: 2 of 6 regions", "stride 8: 2 of 6 regions", "block 1", "title"} <= set(texts)
-
-
-def test_gates_figure_has_sorted_bars_and_means():
-    channels = torch.tensor([0.1, 0.3, 0.9, 0.5])
-    svg = draw_gates(np.zeros((32, 32, 3), np.uint8), [Gates(0, 16, torch.rand(2, 4), torch.rand(2, 4), channels)], "t")
-    heights = [re.findall(r"V([\d.]+)h", bars) for bars in re.findall(r'<path class="\w+-area" d="([^"]+)"', svg)]
-    assert [len(one) for one in heights] == [2, 2]
-    assert all(float(one[0]) < float(one[1]) for one in heights)  # the tallest first; y grows downwards
-    assert "coarser stage: 2 channels, mean 0.20" in svg
-    assert "skip: 2 channels, mean 0.70" in svg
-
-
 @pytest.mark.parametrize(
-    ("value", "grey"), [(1.0, 255), (0.0, 0), (1e-6, 16), (1e-9, 16), (1e-3, 136), (0.1, 216), (1e-300, 16)]
+    ("recipe", "name", "flags"),
+    [
+        ("phantom", "picture.png", {}),
+        ("cvc_clinicdb", "picture.png", {}),
+        ("cvc_clinicdb", "grey.png", {"intensity": "percentile"}),
+        ("phantom", "volume.npy", {"slice": 3}),
+        ("phantom", "volume.npy", {"slice": 3, "intensity": "percentile"}),
+    ],
 )
-def test_heat_is_logarithmic_and_tells_nothing_from_little(value, grey):
-    values = torch.full((4, 4), 5.0, dtype=torch.float64)
-    values[1, 2] = 5 * value
-    found = cv2.imdecode(np.frombuffer(heat_png(values), np.uint8), cv2.IMREAD_GRAYSCALE)
-    assert found.shape == (4, 4)
-    assert abs(int(found[1, 2]) - grey) <= 2
-    assert found[0, 0] == 255
+def test_the_network_sees_what_it_sees_when_it_predicts(folder, recipe, name, flags):
+    """The batch equals the one that predict.py makes of the same file."""
+    given = argparse.Namespace(**{"image": str(folder / name), "slice": None, "intensity": "auto"} | flags)
+    cfg = dataclasses.replace(RECIPES[recipe], img_size=(64, 32), intensity=given.intensity, batch_size=1)
+    batches = []
+
+    def forward(batch):
+        batches.append(batch)
+        return torch.zeros(1, cfg.num_classes, 64, 32)
+
+    image = read_input(given, cfg)
+    predict_mask(cfg, forward, torch.device("cpu"), read_image(folder / name), grey=recipe == "phantom")
+    assert (len(batches), image.index) == ((5, 3) if name == "volume.npy" else (1, None))
+    torch.testing.assert_close(image.batch, batches[image.index or 0], rtol=1e-5, atol=1e-5)
+    shown = torch.from_numpy(image.shown).float() / 255
+    shown = shown[None] if shown.ndim == 2 else shown.movedim(2, 0)
+    scale = (image.batch[0] - image.batch[0].mean()).flatten() @ (shown - shown.mean()).flatten()
+    assert scale > 0.9 * (image.batch[0].std() * shown.std() * shown.numel())
 
 
-def test_large_fields_are_shown_smaller():
-    found = cv2.imdecode(np.frombuffer(heat_png(torch.ones(300, 200)), np.uint8), cv2.IMREAD_GRAYSCALE)
-    assert found.shape == (100, 67)
-    assert heat_png(torch.zeros(4, 4)) != heat_png(torch.ones(4, 4))
-
-
-def test_fields_figure_of_a_field_without_any_gradient():
-    fields = [Field(form, 0, 4, (8, 8), 3, torch.zeros(16, 16)) for form in ("causal", "noncausal")]
-    texts = re.findall(r"<text[^>]*>([^<]+)</text>", draw_fields(fields, "title"))
-    assert {"causal", "noncausal", "stage 1", "stride 4", "1e-6", "0.1"} <= set(texts)
-    assert not any("half" in words for words in texts)
-
-
-def test_the_share_beyond_is_told_where_there_is_a_beyond():
-    values = torch.ones(16, 16)
-    small = draw_fields([Field("causal", 0, 4, (8, 8), 3, values)], "t")
-    assert "half of it within 6 px" in small
-    assert f"{percent(1 - 49 / 256)} beyond the square" in small
-    large = Field("causal", 0, 4, (8, 8), 8, values)
-    assert "beyond the square" not in draw_fields([large], "t")
-    assert covers(large)
-    assert not covers(Field("causal", 0, 4, (8, 8), 7, values))
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0, "0 %"), (1, "100 %"), (0.123, "12 %"), (0.0123, "1.2 %"), (0.000012345, "0.0012 %"), (1e-9, "< 0.0001 %")],
-)
-def test_percent(share, text):
-    assert percent(share) == text
+def test_receptive_fields_are_averaged_over_mirror_images_or_noise():
+    batch = torch.arange(6.0).view(1, 1, 2, 3)
+    image = Input("x", batch, np.zeros((2, 3), np.uint8), (2, 3), None)
+    rows = [[0, 1, 2, 3, 4, 5], [2, 1, 0, 5, 4, 3], [3, 4, 5, 0, 1, 2], [5, 4, 3, 2, 1, 0]]
+    assert field_inputs(image, (2, 3)).flatten(1).tolist() == rows
+    noise = field_inputs(None, (32, 64))
+    assert noise.shape == (4, 3, 32, 64)
+    assert torch.equal(noise, field_inputs(None, (32, 64)))
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,15 @@ def test_values_are_the_root_mean_square_of_the_jacobian():
     assert (field.stride, field.middle) == (1, (4, 4))
 
 
+def test_channels_of_one_pixel_do_not_cancel():
+    """Random signs: over many inputs, 3 and -2 at one pixel make sqrt(13), neither 1 nor 5."""
+    network = OneStage()
+    network.encoder[0][0].offsets, network.encoder[0][0].weights = ((0, 0), (0, 0)), (3.0, -2.0)
+    inputs = torch.full((3000, 1, 3, 3), 0.5, dtype=torch.float64)
+    (field,) = fields_of(network, inputs, "toy", torch.Generator().manual_seed(3))
+    assert float(field.values[1, 1]) == pytest.approx(math.sqrt(13), rel=0.05)
+
+
 def made(values, middle=(2, 2), reach=1):
     return Field("causal", 0, 4, middle, reach, torch.tensor(values, dtype=torch.float64))
 

@@ -21,7 +21,7 @@ STYLE = """
 .below{fill:none;stroke:#1b8259;stroke-width:1.2}.skip{fill:none;stroke:#c77800;stroke-width:1.2}
 .below-area{fill:#1b8259}.skip-area{fill:#c77800}.band{fill:#2f63b5;fill-opacity:.25}
 .mean{fill:none;stroke:#2f63b5;stroke-width:1.8}.average{fill:none;stroke:#17202c;stroke-width:1.5;stroke-dasharray:5 4}
-.dim{fill:#000;fill-opacity:.5}.net{fill:none;stroke:#fff;stroke-opacity:.3;stroke-width:.8}
+.dim{fill:#000;fill-opacity:.5;stroke:#fff;stroke-opacity:.18;stroke-width:.8}.net{fill:none;stroke:#fff;stroke-opacity:.3;stroke-width:.8}
 .route{fill:#2fd08a;fill-opacity:.16;stroke:#2fd08a;stroke-width:1.6}
 .query-edge{fill:none;stroke:#000;stroke-width:4.5}.query{fill:none;stroke:#ffb000;stroke-width:2.5}
 .pixel{fill:#ffb000;stroke:#000;stroke-width:1.2}.spot{fill:none;stroke:#fff;stroke-width:1.4}

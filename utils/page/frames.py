@@ -67,41 +67,42 @@ def volume_frames(
         kept = np.unique(np.linspace(0, len(image) - 1, min(EMPTY_SHOWN, len(image))).round().astype(int))
     low, high = np.percentile(image[::4, ::4, ::4], (0.5, 99.5))
     scale = 255 / max(float(high - low), 1e-6)
-    frames = []
-    for index in kept:
-        grey = np.clip((image[index].astype(np.float32) - low) * scale, 0, 255).astype(np.uint8)
-        frames.append(_frame(int(index), grey, prediction[index], target[index], num_labels, side, VOLUME_QUALITY))
-    return CaseFrames(name, len(image), image.shape[1:], tuple(frames))
+
+    def frame(index: int) -> Frame:
+        grey = (shrink(image[index].astype(np.float32), side) - low) * scale
+        grey = np.clip(grey, 0, 255).astype(np.uint8)
+        return _frame(index, grey, prediction[index], target[index], num_labels, VOLUME_QUALITY)
+
+    return CaseFrames(name, len(image), image.shape[1:], tuple(frame(int(index)) for index in kept))
 
 
 def image_frames(
     name: str, image: np.ndarray, prediction: np.ndarray, target: np.ndarray, num_labels: int, side: int
 ) -> CaseFrames:
     """The one frame of an image. in: image (H, W) or (H, W, 3), float in [0, 1] or uint8; label maps (H, W)"""
-    frame = _frame(0, to_rgb(image), prediction, target, num_labels, side, IMAGE_QUALITY)
+    frame = _frame(0, shrink(to_rgb(image), side)[..., ::-1], prediction, target, num_labels, IMAGE_QUALITY)
     return CaseFrames(name, 0, image.shape[:2], (frame,))
 
 
+def shrink(picture: np.ndarray, side: int) -> np.ndarray:
+    """Area average with the longer side `side`; smaller pictures stay as they are."""
+    height, width = picture.shape[:2]
+    factor = side / max(height, width)
+    if factor >= 1:
+        return picture
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
 def _frame(
-    index: int,
-    picture: np.ndarray,
-    prediction: np.ndarray,
-    target: np.ndarray,
-    num_labels: int,
-    side: int,
-    quality: int,
+    index: int, picture: np.ndarray, prediction: np.ndarray, target: np.ndarray, num_labels: int, quality: int
 ) -> Frame:
-    own = picture.shape[:2]
-    factor = min(1.0, side / max(own))
-    size = tuple(max(1, round(n * factor)) for n in own)
-    joint = prediction.astype(np.int64) * num_labels + target
-    if size != own:
-        picture = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
-        rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, own))
-        joint = joint[rows[:, None], columns]
-    if picture.ndim == 3:
-        picture = np.ascontiguousarray(picture[..., ::-1])
-    jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    """in: picture (h, w) or (h, w, BGR) as stored, label maps (H, W), which get the picture's size"""
+    size = picture.shape[:2]
+    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, target.shape, strict=True))
+    small = (labels[rows[:, None], columns].astype(np.int64) for labels in (prediction, target))
+    joint = next(small) * num_labels + next(small)
+    jpeg = cv2.imencode(".jpg", np.ascontiguousarray(picture), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
     wrong = int((prediction != target).sum())
     return Frame(index, wrong, size, _base64(jpeg), _base64(encode_runs(joint)))
 

@@ -93,8 +93,11 @@ def _box_row(metric: str, name: str, label: int, points: list, entry: dict[str, 
 
 
 def nice_ticks(low: float, high: float, within_one: bool = False) -> list[float]:
-    """Three to seven round numbers around [low, high]; not beyond 0 and 1 for a score."""
-    span = max(high - low, 1e-3 * max(abs(low), abs(high)), 1e-9)
+    """Three to seven round numbers around [low, high], which may be one number; not beyond 0 and 1 for a score."""
+    largest = max(abs(low), abs(high))
+    if high - low <= 1e-6 * largest:
+        low, high = low - 0.1 * largest, high + (0.1 * largest or 1.0)
+    span = high - low
     magnitude = 10 ** math.floor(math.log10(span / 5))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10, 20) if span / (m * magnitude) <= 5)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

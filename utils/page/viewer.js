@@ -25,7 +25,7 @@ function swatch(color) {
 }
 
 class Viewer {
-  /** index: the page's index; onCase(place): called for another case, place 0 is the worst */
+  /** index: the page's index; a case's place is its number there, the worst is 0 */
   constructor(index) {
     this.index = index;
     this.shown = index.classes.map(() => true);
@@ -34,7 +34,6 @@ class Viewer {
     this.place = -1;
     this.frame = 0;
     this.drawing = 0;
-    this.onStep = () => {};
     this.listClasses();
     this.listen();
   }
@@ -76,7 +75,7 @@ class Viewer {
     $("slice-number").textContent = `${one.index} / ${depth - 1} · ${one.wrong.toLocaleString("en-US")} wrong pixels`;
     $("profile").style.setProperty("--at", (this.frame + 0.5) / frames.length);
     const words = depth ? `${this.case.name}, slice ${spoken}` : this.case.name;
-    $("canvas").setAttribute("aria-label", `${words}, with the contours chosen beside it`);
+    $("canvas").setAttribute("aria-label", `${words}, with the contours chosen beside it${depth ? "; arrow keys change the slice" : ""}`);
     await this.draw();
   }
 
@@ -136,6 +135,8 @@ class Viewer {
 
   listClasses() {
     const { classes } = this.index;
+    const colors = [0, 1, 2].map((i) => `rgb(${classes[i % classes.length].color}) ${34 * i}% ${33 * (i + 1) + 1}%`);
+    document.querySelector(".mark.prediction").style.background = `linear-gradient(90deg, ${colors})`;
     $("classes").hidden = classes.length < 2;
     $("confused-key").hidden = classes.length < 2;
     for (const [i, one] of classes.entries()) {

@@ -92,6 +92,15 @@ def test_every_look_has_a_rule_on_light_and_dark_pages(net):
     assert used - fixed == {look for look in used if f".{look}" in dark}
 
 
+def test_figures_of_the_documentation_are_there_and_small():
+    page = (ROOT / "docs/understanding.md").read_text(encoding="utf-8")
+    figures = [ROOT / "docs" / name for name in re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)]
+    assert len(figures) == 5
+    for figure in figures:
+        assert ElementTree.parse(figure).getroot().tag.endswith("svg")
+        assert figure.stat().st_size < 150_000
+
+
 # --- tools/drawing.py ---------------------------------------------------------------------------
 
 

@@ -45,7 +45,7 @@ class Depthwise5OnCPU(torch.autograd.Function):
     """Depthwise 5x5 convolution whose weight gradient avoids PyTorch's slow CPU kernel for that size.
 
     The gradients of the four 3x3 corners of the filter, which overlap in its middle row and column, come
-    from the fast kernel for 3x3: 4 times less time in float32, 10 times in bfloat16.
+    from the fast kernel for 3x3.
     """
 
     @staticmethod

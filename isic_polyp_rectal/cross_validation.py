@@ -19,6 +19,9 @@ from models.build import load_network
 from utils import checkpoint, runtime
 from utils.config import Config, from_dict
 from utils.inference import forward_fn
+from utils.page.album import BUDGET, Album
+from utils.page.build import PAGE, write_page
+from utils.page.curves import read_histories
 from utils.report import summarise, write_atomically, write_results
 from utils.run import BEST, LAST, MUST_AGREE, claim_folder
 from utils.runtime import UserError
@@ -26,6 +29,7 @@ from utils.table import format_table
 from utils.testing import describe_result
 
 RESULTS, BEST_FOLD, BEST_WEIGHTS = "out_of_fold", "best_fold.json", "best_fold.pth"
+RESULT_FILES = ("cases.csv", "summary.json", PAGE)
 OPTIMISTIC = (
     "each fold's checkpoint was chosen by the images that it is scored on here, so these figures are optimistic; "
     "train with --select last for figures without that choice"
@@ -43,7 +47,7 @@ def train_folds(cfg: Config, train: Callable[[Config], None]) -> None:
         raise UserError(f"--resume: no {LAST} in any {out}/fold_*; leave --resume out to start there")
     plans = [plan(fold) for fold in folds]
     if runtime.is_main() and any(plans):
-        for path in (out / RESULTS / "cases.csv", out / RESULTS / "summary.json", out / BEST_FOLD, out / BEST_WEIGHTS):
+        for path in (*(out / RESULTS / name for name in RESULT_FILES), out / BEST_FOLD, out / BEST_WEIGHTS):
             path.unlink(missing_ok=True)
     for fold, planned in zip(folds, plans):
         if planned is None:
@@ -98,11 +102,12 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     out = Path(cfg.output_dir)
     device = runtime.choose_device(cfg.device)
     precision = runtime.choose_precision(cfg.precision, device)
-    rows, origins, parts = [], [], []
+    rows, origins, parts, frames = [], [], [], []
     for fold in folds:
         loaded = load_network(Path(fold.output_dir) / BEST, None)
         forward = forward_fn([loaded.model], device, precision)
-        own, words = evaluate(replace(fold, split="val"), forward, device, loaded.class_names, out / RESULTS)
+        album = Album(len(loaded.class_names), BUDGET // len(folds))
+        own, words = evaluate(replace(fold, split="val"), forward, device, loaded.class_names, out / RESULTS, album)
         single = summarise(own, describe_result(fold, precision, [loaded.origin], words))
         parts.append(
             {
@@ -114,6 +119,7 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
             }
         )
         rows += own
+        frames += album.cases
         origins.append(loaded.origin)
     _, split = open_split(cfg)
     head = describe_result(
@@ -122,8 +128,10 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     chosen = any(origin["selection"] in ("validation", "test") for origin in origins)
     notes = {"note": OPTIMISTIC} if chosen else {}
     summary = write_results(out / RESULTS, rows, head | notes | {"over_folds": over_folds(parts), "folds": parts})
+    write_page(out / RESULTS / PAGE, summary, rows, frames, read_histories(Path(part["checkpoint"]) for part in parts))
     runtime.log(f"\n{format_table(summary)}\n\n{fold_table(summary)}")
-    runtime.log("\n".join(f"note: {note}" for note in notes.values()))
+    for note in notes.values():
+        runtime.log(f"note: {note}")
     best = write_best_fold(out, parts)
     every = " ".join(part["checkpoint"] for part in parts)
     runtime.log(

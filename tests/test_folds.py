@@ -55,6 +55,8 @@ def test_every_image_is_scored_once_by_the_fold_that_left_it_out(run):
     assert (summary["protocol"], summary["selection"], summary["num_cases"]) == ("standard", "validation", 6)
     assert summary["split"].startswith("out of fold: 2 folds of the training part (6 train + 2 test images")
     assert summary["note"] == OPTIMISTIC
+    page = (out / "out_of_fold" / "report.html").read_text()
+    assert all(name in page for name in (*summary["folds"][0]["cases"], *summary["folds"][1]["cases"]))
     assert f"note: {OPTIMISTIC}" in printed
     assert "fold 0: 2 images, dice" in printed
     assert "mean ± SD over folds: dice" in printed

@@ -7,22 +7,21 @@ ratio of two medians does not.
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from functools import cache
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import spread
+from benchmarks.operations import TOTAL, count_operations
 from benchmarks.remote import Remote
-from benchmarks.station import NUM_CLASSES, TRAIN, Station
-from benchmarks.variants import Variant, build_network
+from benchmarks.station import TRAIN, Station
+from benchmarks.variants import Variant, parse_variant
 
 Row = dict[str, Any]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ENOUGH = 0.2  # seconds of a timing: shorter steps are timed several at once
-TRAINING_FORWARDS = 3  # a training step's operations in forward passes: two products backward for each forward
+TRAINING_FORWARDS = 3  # operations of a training step in forward passes: two products backward for each forward
 
 
 def in_turns(calls: dict[str, Callable[[int], float]], repeats: int) -> dict[str, list[float]]:
@@ -56,15 +55,6 @@ def matrix_product(device: torch.device, precision: str, side: int) -> Callable[
     return seconds
 
 
-@cache
-def count_network(variant: Variant, device: torch.device, size: int) -> tuple[int, int]:
-    """(parameters, operations of one image's forward pass): the products and convolutions that really run."""
-    network = build_network(variant, NUM_CLASSES, size).to(device).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.rand(1, 3, size, size, device=device))
-    return sum(p.numel() for p in network.parameters()), counter.get_total_flops()
-
-
 def compare(
     variants: Sequence[Variant],
     work: str,
@@ -90,11 +80,14 @@ def compare(
             row = {"work": work, "size": size, "batch": batch, "variant": variant.name}
             rows[variant.name] = row
             try:
-                row["parameters"], row["flop_per_image"] = count_network(_counted(variant), device, size)
+                row["parameters"], modules = count_operations(_counted(variant), device, size)
+                row["flop_per_image"] = modules[TOTAL]
                 stations[variant.name] = make(variant, work, device, batch, size)
                 row["memory"] = stations[variant.name].memory
             except (RuntimeError, ImportError, MemoryError) as error:
                 row["error"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()  # what the failed attempt held
         if stations:
             precisions = {v.precision for v in variants if v.name in stations}
             products = {f"matrix {p}": matrix_product(device, p, side) for p in sorted(precisions)}
@@ -110,12 +103,13 @@ def compare(
     finally:
         for station in stations.values():
             station.close()
+        torch.compiler.reset()  # else the next networks of this process meet the compiler's limit of versions
     return list(rows.values())
 
 
 def _counted(variant: Variant) -> Variant:
     """The variant whose operations count for `variant`: precision and compiler change none."""
-    return Variant(variant.network, "fp32", "eager", variant.ssd, "products", "returned")
+    return parse_variant(f"{variant.network}-{variant.ssd}")
 
 
 def _figures(row: Row, times: list[float], rate: list[float]) -> Row:

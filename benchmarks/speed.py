@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     device = choose_device(args.device)
     variants = parse_variants(args.variants or (MALLOC if args.malloc else ON_CPU if device.type == "cpu" else ON_GPU))
-    if args.smoke:
+    if args.smoke and not args.variants:
         variants = parse_variants("plain-fp32,ours-fp32")
     if args.malloc:
         variants = [dataclasses.replace(v, memory=memory) for v in variants for memory in CHOICES["memory"]]

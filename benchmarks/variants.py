@@ -16,6 +16,7 @@ CHOICES = {
     "mode": ("eager", "compiled", "graphs"),  # graphs: torch.compile(mode="reduce-overhead"), CUDA only
     "ssd": ("causal", "noncausal", "bidirectional"),
     "scan": ("auto", "products"),  # products: without mamba_ssm's kernel even where it is installed
+    "activations": ("stored", "recompute"),  # kept for the backward pass, or computed again in it (ours only)
     # what becomes of freed memory: returned to the system, kept by raised thresholds in the environment,
     # kept by utils.allocator, or returned in huge pages (Linux only; each in a process of its own)
     "memory": ("returned", "kept", "allocator", "huge"),
@@ -29,6 +30,7 @@ class Variant:
     mode: str
     ssd: str
     scan: str
+    activations: str
     memory: str
 
     @property
@@ -71,7 +73,10 @@ def build_network(variant: Variant, num_classes: int, size: int) -> nn.Module:
 
     raises: ImportError where its package is not installed
     """
-    return NETWORKS[variant.network](num_classes, size, variant.ssd)
+    network = NETWORKS[variant.network](num_classes, size, variant.ssd)
+    if variant.activations == "recompute":
+        network.recompute = True
+    return network
 
 
 def _smp(architecture: str, encoder: str) -> Callable[[int, int, str], nn.Module]:

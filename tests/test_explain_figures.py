@@ -76,6 +76,7 @@ def test_the_share_beyond_is_told_where_there_is_a_beyond():
     assert "beyond the square" not in draw_fields([large], "t")
     assert covers(large)
     assert not covers(Field("causal", 0, 4, (8, 8), 7, values))
+    assert not covers(Field("causal", 0, 4, (2, 8), 8, values))
 
 
 @pytest.mark.parametrize(

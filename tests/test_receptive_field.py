@@ -194,5 +194,11 @@ def test_figures_of_several_points():
     assert (found["reached"], found["felt"]) == pytest.approx((4 / 25, 3 / 25))
 
 
+def test_felt_is_a_thousandth_of_the_largest():
+    values = torch.zeros(5, 5)
+    values[0, :4] = torch.tensor([2.0, 0.0021, 0.0019, 1e-9])
+    assert describe_field(made(values.tolist()))["felt"] == pytest.approx(2 / 25)
+
+
 def test_figures_of_nothing():
     assert set(describe_field(made([[0.0] * 5] * 5)).values()) == {None}

@@ -66,7 +66,7 @@ def fields_of(model: HeteroMedSeg, inputs: Tensor, form: str, generator: torch.G
         middle = features[:, row, column]  # (M, C)
         signs = torch.randint(0, 2, middle.shape, generator=generator).to(middle) * 2 - 1
         (gradient,) = torch.autograd.grad((middle * signs).sum(), inputs, retain_graph=stage + 1 < len(maps))
-        values = gradient.double().square().sum(1).mean(0).sqrt().cpu()
+        values = gradient.cpu().double().square().sum(1).mean(0).sqrt()
         stride = -(-inputs.shape[2] // features.shape[1])
         reach += stride * CONVOLUTIONS * len(model.encoder[stage])
         fields.append(Field(form, stage, stride, (stride * row, stride * column), reach, values))

@@ -89,11 +89,11 @@ def build_task(cfg: Config) -> Task:
     root, lists = locate(cfg)
     folder = find_root(root, "train_npz")
     names = read_list(lists / TRAIN_LIST)
-    split = f"lists of {lists.name}: {TRAIN_LIST}"
+    split = f"{lists.name}/{TRAIN_LIST}"
     held_out: list[str] = []
     if cfg.val_cases:
         names, held_out = hold_out_cases(names, cfg.val_cases, cfg.seed)
-        split += f", {cfg.val_cases} of its cases for validation (seed {cfg.seed})"
+        split += f", {cfg.val_cases} of its patients for validation (seed {cfg.seed})"
     summary = check_slices(folder, [*names, *held_out], cfg.num_classes)
     cases, part = validation_cases(cfg, root, lists, folder, held_out)
     classes = class_names(cfg)

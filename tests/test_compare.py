@@ -32,7 +32,8 @@ def test_two_runs_end_to_end(tmp_path, capsys):
     printed = run(capsys, tmp_path / "a", tmp_path / "b", "--output_dir", tmp_path / "out")
     assert "protocol standard, cvc_clinicdb, 12 cases, input 224x224, split: test part" in printed
     assert "a → b" in printed
-    assert "hd95_px, a and b: 1 figures that only one of the two has are left out" in printed
+    assert "hd95_px: figures that only one of two settings has are left out" in printed
+    assert "read it with the misses: a and b 1\n" in printed
     assert "one seed each" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [s["name"] for s in found["settings"]] == ["a", "b"]

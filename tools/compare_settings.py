@@ -135,12 +135,12 @@ def warn_of_figures(metric: str, pairs: list[PairResult], ranking: Ranking, figu
             f"{metric}: with {fewest} cases and {len(pairs) - len(overall)} comparisons of single classes none of "
             f"those can reach p < {LEVEL} after correction; only all classes together can"
         )
-    for row in overall:
-        if row.one_sided:
-            warnings.append(
-                f"{metric}, {row.first} and {row.second}: {row.one_sided} figures that only one of the two has are "
-                "left out (a structure that the other missed or invented has no distance): read it with the misses"
-            )
+    left_out = [f"{row.first} and {row.second} {row.one_sided}" for row in overall if row.one_sided]
+    if left_out:
+        warnings.append(
+            f"{metric}: figures that only one of two settings has are left out (a structure that the other missed or "
+            f"invented has no distance), read it with the misses: {', '.join(left_out)}"
+        )
     num_cases = len(next(iter(figures.values())))
     if ranking.cases < num_cases and len(figures) > 2:
         warnings.append(

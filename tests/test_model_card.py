@@ -100,7 +100,7 @@ def test_results_of_these_weights(weights, tmp_path):
     ("hashes", "words"),
     [
         (["ab" * 32], r"made with another checkpoint: other.pth \(abababababab…\); expected .*best_model.pth"),
-        (["ours", "ab" * 32], "made with 2 checkpoints averaged"),
+        (["ours", "ab" * 32], "made with 2 checkpoints together"),
     ],
 )
 def test_results_of_other_weights_are_refused(weights, tmp_path, hashes, words):

@@ -60,7 +60,7 @@ def own_result(folder: str, loaded: Loaded) -> Result:
     result = read_result(find_result(folder))
     ours = loaded.origin["sha256"]
     if result.hashes != [ours]:
-        made = f"{len(result.hashes)} checkpoints averaged" if len(result.hashes) > 1 else "another checkpoint"
+        made = f"{len(result.hashes)} checkpoints together" if len(result.hashes) > 1 else "another checkpoint"
         listed = ", ".join(f"{origin['file']} ({origin['sha256'][:12]}…)" for origin in result.summary["checkpoints"])
         raise UserError(
             f"--results {folder}: made with {made}: {listed}; expected {loaded.origin['file']} ({ours[:12]}…) alone; "

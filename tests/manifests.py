@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def shapes_of(network: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of `synapse`, `binary`, `biformer_base` or `vssd_base`."""
-    manifest = json.loads((GOLDEN / f"state_dict_{network}.json").read_text())
+    manifest = json.loads((GOLDEN / f"state_dict_{network}.json").read_text(encoding="utf-8"))
     return {name: tuple(shape) for name, shape in manifest.items()}
 
 

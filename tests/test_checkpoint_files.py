@@ -181,5 +181,5 @@ def test_what_is_nowhere_is_refused_with_what_is_there(house):
 
 def test_manifests_are_small(request):
     manifests = sorted((Path(__file__).parent / "golden").glob("state_dict_*.json"))
-    assert [len(json.loads(m.read_text())) for m in manifests] == [518, 467, 467, 730]
+    assert [len(json.loads(m.read_text(encoding="utf-8"))) for m in manifests] == [518, 467, 467, 730]
     assert all(m.stat().st_size < 100_000 for m in manifests)

@@ -35,10 +35,10 @@ def test_two_runs_end_to_end(tmp_path, capsys):
     assert "hd95_px: figures that only one of two settings has are left out" in printed
     assert "read it with the misses: a and b 1\n" in printed
     assert "one seed each" in printed
-    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     assert [s["name"] for s in found["settings"]] == ["a", "b"]
     assert found["metrics"] == {"dice": "higher", "hd95_px": "lower"}
-    summary = json.loads((b / "summary.json").read_text())
+    summary = json.loads((b / "summary.json").read_text(encoding="utf-8"))
     stated = found["settings"][1]["means"]
     assert stated[ALL_CLASSES]["dice"]["mean"] == summary["overall"]["metrics"]["dice"]["mean"]
     assert stated["spleen"]["dice"]["ci95"] == summary["classes"]["spleen"]["metrics"]["dice"]["ci95"]
@@ -50,7 +50,7 @@ def test_two_runs_end_to_end(tmp_path, capsys):
     assert rows["hd95_px", "liver"]["effect"] == -1.0
     assert rows["hd95_px", "spleen"]["cases"] == 11
     assert found["ranks"]["hd95_px"]["average"]["b"] < 1.3
-    page = (tmp_path / "out" / "comparison.html").read_text()
+    page = (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
 

@@ -136,7 +136,7 @@ def test_rows_come_back_as_written(tmp_path):
         write_split(path, full)
     assert read_split(path) == plain
     write_split(path, full, force=True)
-    assert path.read_text().splitlines()[:2] == ["image_id,category,group,fold", "a.png,train,g,1"]
+    assert path.read_text(encoding="utf-8").splitlines()[:2] == ["image_id,category,group,fold", "a.png,train,g,1"]
     assert read_split(path) == full
     assert [item.name for item in tmp_path.iterdir()] == ["a.csv"]
     with pytest.raises(UserError, match="there is no folder"):

@@ -36,7 +36,7 @@ def test_the_command_of_the_readme(dataset):
     assert "18 train + 2 test images, split by image" in done.stdout
     path = dataset / "test_train_data.csv"
     assert str(Path("data") / "test_train_data.csv") in done.stdout
-    assert path.read_text().startswith("image_id,category\ncase0_00.png,")
+    assert path.read_text(encoding="utf-8").startswith("image_id,category\ncase0_00.png,")
     assert len(read_split(path)) == 20
     again = run("--dataset", "data", "--size", "0.5", cwd=dataset.parent)
     assert again.returncode == 2
@@ -95,7 +95,7 @@ def test_a_missing_folder_an_unpaired_image_and_a_misspelt_flag(dataset):
     (dataset / "test_train_data.csv").write_text("kept")
     with pytest.raises(UserError, match="exists already"):  # said before the images are looked at
         data_split_csv.main(["--dataset", str(dataset), "--size", "0.9"])
-    assert (dataset / "test_train_data.csv").read_text() == "kept"
+    assert (dataset / "test_train_data.csv").read_text(encoding="utf-8") == "kept"
     with pytest.raises(SystemExit) as stop:
         data_split_csv.main(["--dataset", str(dataset), "--sise", "0.9"])
     assert stop.value.code == 2

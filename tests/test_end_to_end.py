@@ -84,9 +84,9 @@ def test_training_on_volumes_says_what_it_does_and_writes_a_run(volumes):
     assert {p.name for p in out.iterdir()} >= {
         *("epoch_last.pth", "best_model.pth", "history.csv", "log.txt", "config.json", "tensorboard"),
     }
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     assert (config["epochs"], config["batch_size"], config["img_size"]) == (2, 4, [32, 32])
-    assert "initialised from scratch" in (out / "log.txt").read_text()
+    assert "initialised from scratch" in (out / "log.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
@@ -99,7 +99,7 @@ def test_testing_on_volumes_writes_figures_volumes_and_overlays(volumes, protoco
     )
     assert "warning" not in printed
     results = folder / "OUT" / f"test_{protocol}"
-    summary = json.loads((results / "summary.json").read_text())
+    summary = json.loads((results / "summary.json").read_text(encoding="utf-8"))
     assert summary["protocol"] == protocol
     assert summary["num_cases"] == 1
     assert len(summary["checkpoints"][0]["sha256"]) == 64
@@ -147,7 +147,7 @@ def test_several_checkpoints_are_averaged(pictures):
     folder, *_ = pictures
     both = "save_models/best_model.pth,save_models/epoch_last.pth"
     command("test.py", "--checkpoint", both, "--tta", "--output_dir", "ensemble", cwd=folder)
-    summary = json.loads((folder / "ensemble" / "test_standard" / "summary.json").read_text())
+    summary = json.loads((folder / "ensemble" / "test_standard" / "summary.json").read_text(encoding="utf-8"))
     assert len(summary["checkpoints"]) == 2
     assert summary["tta"] is True
 

@@ -57,7 +57,7 @@ def test_a_picture_and_a_pixel(folder, tmp_path):
     out = tmp_path / "new" / "folder"
     flags = ["--checkpoint", f"{folder}/net.pth", "--image", f"{folder}/picture.png", "--pixel", "39,58"]
     main([*flags, "--output_dir", str(out)])
-    found = json.loads((out / "explain.json").read_text())
+    found = json.loads((out / "explain.json").read_text(encoding="utf-8"))
     assert (found["size"], found["img_size"], found["slice"]) == ([40, 60], [64, 32], None)
     assert (found["pixel"], found["input_pixel"]) == ([39, 58], [63, 31])
     assert found["predicted"] in ("background", *CLASSES)
@@ -93,11 +93,11 @@ def test_a_slice_of_a_volume_and_the_predicted_pixel(folder, tmp_path, quick_fie
     """The middle slice is the default; another one has other gates; --force replaces."""
     flags = ["--checkpoint", f"{folder}/net.pth", "--image", f"{folder}/volume.npy", "--output_dir", str(tmp_path)]
     main(flags)
-    middle = json.loads((tmp_path / "explain.json").read_text())
+    middle = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
     main([*flags, "--slice", "2", "--force"])
-    named = json.loads((tmp_path / "explain.json").read_text())
+    named = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
     main([*flags, "--slice", "4", "--force", "--img_size", "32x64"])
-    last = json.loads((tmp_path / "explain.json").read_text())
+    last = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
     assert middle == named
     assert (middle["slice"], last["slice"], last["img_size"]) == (2, 4, [32, 64])
     assert middle["gates"] != last["gates"]
@@ -107,7 +107,7 @@ def test_a_slice_of_a_volume_and_the_predicted_pixel(folder, tmp_path, quick_fie
 
 def test_a_fresh_network_needs_no_image(tmp_path):
     main(["--img_size", "32", "--output_dir", str(tmp_path)])
-    found = json.loads((tmp_path / "explain.json").read_text())
+    found = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
     assert {path.name for path in tmp_path.iterdir()} == {"receptive_fields.svg", "explain.json"}
     assert (found["checkpoint"], len(found["receptive_fields"])) == (None, 9)
     assert "routes" not in found

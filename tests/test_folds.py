@@ -47,7 +47,7 @@ def test_every_image_is_scored_once_by_the_fold_that_left_it_out(run):
     _, out, printed = run
     rows = read_cases(out / "out_of_fold" / "cases.csv")
     assert sorted(row["case"] for row in rows) == [name for name, fold in FOLD_OF.items() if fold is not None]
-    summary = json.loads((out / "out_of_fold" / "summary.json").read_text())
+    summary = json.loads((out / "out_of_fold" / "summary.json").read_text(encoding="utf-8"))
     for part in summary["folds"]:
         assert part["cases"] == [name for name, fold in FOLD_OF.items() if fold == part["fold"]]
         assert part["sha256"] == checkpoint.sha256(out / f"fold_{part['fold']}" / "best_model.pth")
@@ -55,7 +55,7 @@ def test_every_image_is_scored_once_by_the_fold_that_left_it_out(run):
     assert (summary["protocol"], summary["selection"], summary["num_cases"]) == ("standard", "validation", 6)
     assert summary["split"].startswith("out of fold: 2 folds of the training part (6 train + 2 test images")
     assert summary["note"] == OPTIMISTIC
-    page = (out / "out_of_fold" / "report.html").read_text()
+    page = (out / "out_of_fold" / "report.html").read_text(encoding="utf-8")
     assert all(name in page for name in (*summary["folds"][0]["cases"], *summary["folds"][1]["cases"]))
     assert f"note: {OPTIMISTIC}" in printed
     assert "fold 0: 2 images, dice" in printed
@@ -82,7 +82,7 @@ def figures(row):
 
 def test_the_best_fold_is_labelled_in_its_weights_and_results(run, tmp_path):
     _, out, printed = run
-    best = json.loads((out / "best_fold.json").read_text())
+    best = json.loads((out / "best_fold.json").read_text(encoding="utf-8"))
     dice = {part["fold"]: part["means"]["dice"] for part in summary_of(out)["folds"]}
     assert best["mean_dice"] == {str(fold): value for fold, value in dice.items()}
     assert best["fold"] == max(dice, key=dice.get)
@@ -90,12 +90,12 @@ def test_the_best_fold_is_labelled_in_its_weights_and_results(run, tmp_path):
     mine, theirs = checkpoint.read(out / "best_fold.pth"), checkpoint.read(best["checkpoint"])
     assert all(torch.equal(mine["model"][name], value) for name, value in theirs["model"].items())
     test_command.main(["--checkpoint", str(out / "best_fold.pth"), "--output_dir", str(tmp_path)])
-    summary = json.loads((tmp_path / "test_standard" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "test_standard" / "summary.json").read_text(encoding="utf-8"))
     assert summary["selection"] == "validation; best of 2 folds, each on its own validation part"
 
 
 def summary_of(out):
-    return json.loads((out / "out_of_fold" / "summary.json").read_text())
+    return json.loads((out / "out_of_fold" / "summary.json").read_text(encoding="utf-8"))
 
 
 def test_finished_folds_are_not_trained_again(run):
@@ -133,7 +133,7 @@ def test_a_run_is_not_overwritten_and_other_settings_do_not_resume(run, tmp_path
         train_folds(train_command.configure(flags), pytest.fail)
     with pytest.raises(UserError, match=r"fold_0/epoch_last.pth was trained with other settings: loss"):
         resumed(flags, "--loss", "dice_bce")
-    other = (out.parent / "split.csv").read_text().replace("005.jpg,train,1", "005.jpg,train,2")
+    other = (out.parent / "split.csv").read_text(encoding="utf-8").replace("005.jpg,train,1", "005.jpg,train,2")
     (tmp_path / "other.csv").write_text(other)
     with pytest.raises(UserError, match=r"other settings: split: .*fold 0 of 2 .* -> .*fold 0 of 3"):
         resumed(flags, "--csvfile", str(tmp_path / "other.csv"))

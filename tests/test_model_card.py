@@ -119,7 +119,7 @@ def test_a_card_is_not_overwritten(weights, tmp_path):
         write_card(card, "--checkpoint", weights)
     with pytest.raises(UserError, match="is there already"):  # a folder stands for the card in it
         model_card.main(["--checkpoint", str(weights), "--output", str(tmp_path)])
-    assert card.read_text() == "edited by hand"
+    assert card.read_text(encoding="utf-8") == "edited by hand"
     assert write_card(card, "--checkpoint", weights, "--force").startswith("# Model card")
     with pytest.raises(UserError, match="no folder"):
         write_card(tmp_path / "nowhere" / "card.md", "--checkpoint", weights)
@@ -128,7 +128,7 @@ def test_a_card_is_not_overwritten(weights, tmp_path):
 def test_the_card_lies_beside_the_checkpoint(weights):
     card = weights.parent / "MODEL_CARD.md"
     model_card.main(["--checkpoint", str(weights)])
-    assert card.read_text().startswith("# Model card")
+    assert card.read_text(encoding="utf-8").startswith("# Model card")
     card.unlink()
 
 

@@ -68,8 +68,8 @@ def gallery():
 def test_the_embedded_figures_are_those_of_summary_json(tmp_path, volumes):
     summary = write_results(tmp_path, volumes.rows, META)
     write_page(tmp_path / "report.html", summary, volumes.rows, volumes.cases)
-    found = Page((tmp_path / "report.html").read_text())
-    assert found.json("summary") == json.loads((tmp_path / "summary.json").read_text())
+    found = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert found.json("summary") == json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert list(tmp_path.glob(".*")) == []
 
 

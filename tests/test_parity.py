@@ -115,7 +115,7 @@ def test_bfloat16_stays_near(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients(form):
     """Norm of every parameter's gradient for 0.4 cross-entropy + 0.6 Dice, in float64."""
-    golden = json.loads((GOLDEN / "gradients.json").read_text())[form]
+    golden = json.loads((GOLDEN / "gradients.json").read_text(encoding="utf-8"))[form]
     model = golden_network(9, form).double()
     labels = np.random.default_rng(3).integers(0, 9, (2, 28, 28)).repeat(8, 1).repeat(8, 2)
     labels = torch.from_numpy(labels)

@@ -112,7 +112,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "p").mkdir()
     monkeypatch.undo()
     write_phantom(tmp_path / "p", **SMALL)  # an empty folder is taken
-    assert json.loads((tmp_path / "p/phantom.json").read_text()) == {**SMALL, "version": 1}
+    assert json.loads((tmp_path / "p/phantom.json").read_text(encoding="utf-8")) == {**SMALL, "version": 1}
 
 
 @pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_test": 0}, {"size": 16}, {"slices": 4}, {"seed": -1}])

@@ -93,12 +93,12 @@ def test_files_round_trip_in_full_precision(tmp_path):
     summary = write_results(tmp_path / "new" / "folder", ROWS, META)
     folder = tmp_path / "new" / "folder"
     assert sorted(p.name for p in folder.iterdir()) == ["cases.csv", "summary.json"]
-    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
     for found, given in zip(read_cases(folder / "cases.csv"), ROWS, strict=True):
         assert list(found) == list(given)
         for key, value in given.items():
             assert found[key] == value or (math.isnan(value) and math.isnan(found[key]))
-    lines = (folder / "cases.csv").read_text().splitlines()
+    lines = (folder / "cases.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "case,class,outcome,dice,hd95_mm,predicted_mm3"
     assert lines[3] == "b,liver,found,0.3333333333333333,1e-17,90.0"
     assert lines[6] == "c,spleen,absent,,,0.0"
@@ -106,7 +106,7 @@ def test_files_round_trip_in_full_precision(tmp_path):
 
 def test_numpy_figures_are_written_as_numbers(tmp_path):
     write_results(tmp_path, [{"case": "a,b", "class": "x", "outcome": "found", "dice": np.float64(0.25)}], META)
-    assert (tmp_path / "cases.csv").read_text().splitlines()[1] == '"a,b",x,found,0.25'
+    assert (tmp_path / "cases.csv").read_text(encoding="utf-8").splitlines()[1] == '"a,b",x,found,0.25'
 
 
 def test_cases_with_and_without_spacing_keep_apart():

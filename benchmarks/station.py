@@ -52,6 +52,8 @@ class Station:
 
     def step(self) -> None:
         """One step; a GPU may still be at it on return."""
+        if self.variant.mode == "graphs":
+            torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
         with self.scan if self.variant.scan == "products" else contextlib.nullcontext():
             if self.work == INFER:
                 with torch.no_grad(), autocast(self.device, self.variant.precision):

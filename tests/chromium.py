@@ -83,6 +83,8 @@ class Browser:
         return value
 
     def click(self, selector: str) -> None:
+        """Click an element, in the middle of the window: at its edge a bar of the page may lie over it."""
+        self.run("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector)
         self._post(f"{self.session}/element/{self._find(selector)}/click", {})
 
     def press(self, selector: str, *keys: str) -> None:

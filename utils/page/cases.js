@@ -70,7 +70,7 @@ function showGallery(index, viewer) {
   }
 
   function arrange() {
-    const dice = (place) => index.cases[place].dice ?? Infinity;
+    const dice = (place) => index.cases[place].dice ?? -Infinity; // without one: last
     const by = {
       worst: (a, b) => a - b,
       best: (a, b) => dice(b) - dice(a) || a - b,

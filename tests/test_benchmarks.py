@@ -81,9 +81,9 @@ def test_calls_take_turns_and_short_ones_are_timed_several_at_once():
     def call(name, seconds):
         return lambda count: seen.append((name, count)) or seconds
 
-    times = measure.in_turns({"slow": call("slow", 1.0), "fast": call("fast", 0.05)}, 3)
+    times = measure.in_turns({"slow": call("slow", 1.0), "fast": call("fast", 0.06)}, 3)
     assert seen == [("slow", 1), ("fast", 1), *[("slow", 1), ("fast", 4)] * 3]
-    assert times == {"slow": [1.0] * 3, "fast": [0.05] * 3}
+    assert times == {"slow": [1.0] * 3, "fast": [0.06] * 3}
 
 
 def test_ratio_is_taken_round_by_round():

@@ -230,6 +230,7 @@ def test_nothing_is_wider_than_the_screen_and_nothing_is_loaded(browser, pages, 
     if name == "gallery":
         browser.click(".tile")
     browser.wait(DRAWN)
+    assert browser.run("return document.getElementById('canvas').clientWidth") >= min(0.75 * width, 500)
     outside = """return [...document.querySelectorAll('#viewer *')].filter(e => !e.closest('.scroll')).filter(
       e => e.getBoundingClientRect().width && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"""
     assert browser.run(outside) == []

@@ -1,5 +1,6 @@
 """Parts of the page: runs, frames, thinning, words, plots, curves."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -71,14 +72,10 @@ def test_an_empty_volume_shows_a_few_slices():
 
 
 def decode_picture(frame):
-    import base64
-
     return cv2.imdecode(np.frombuffer(base64.b64decode(frame.picture), np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def test_pictures_and_labels_are_made_small_on_one_grid():
-    import base64
-
     image = np.zeros((300, 600, 3), np.uint8)
     image[:, :300] = (250, 20, 20)
     image[:, 300:] = (20, 20, 250)
@@ -94,6 +91,12 @@ def test_pictures_and_labels_are_made_small_on_one_grid():
     assert (joint[:, 100:] == 1).all()
     assert frame.wrong == 300 * 600
     assert image_frames("a", image[:50, :60], truth[:50, :60], truth[:50, :60], 2, side=200).frames[0].size == (50, 60)
+
+
+def test_labels_are_taken_from_the_middle_of_what_a_pixel_covers():
+    truth = np.arange(12, dtype=np.uint8)[None].repeat(12, 0)
+    frame = image_frames("a", np.zeros((12, 12), np.uint8), np.zeros_like(truth), truth, 12, side=4).frames[0]
+    assert decode_runs(base64.b64decode(frame.labels), (4, 4)).tolist() == [[1, 4, 7, 10]] * 4
 
 
 def test_a_dim_volume_is_stretched_for_the_eye():

@@ -180,7 +180,8 @@ def left_out(cases: Sequence[CaseFrames], wanted: Sequence[CaseFrames]) -> str:
     depth = sum(case.depth for case in cases)
     words = ""
     if depth:
-        words = f"{held} of {depth} slices are shown; those far from any prediction or label are not."
+        words = f"{held} of {depth} slices are shown"
+        words += "; those far from any prediction or label are not." if whole < depth else "."
         if held < whole:
             words += f" {whole - held} more were left out to keep the page small."
     if without:

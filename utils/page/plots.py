@@ -17,7 +17,7 @@ from utils.scores import Row
 from utils.table import IN_PERCENT
 from utils.visualize import class_color
 
-ROW_HEIGHT = 40
+ROW_HEIGHT, MIDDLE, MEAN_AT = 46, 18, 37
 MOST_POINTS = 400  # drawn in one row; of more cases, as many spread evenly over the sorted figures
 EDGE = 1.5  # percent of the width left free at both ends
 WHISKER = 1.5  # interquartile ranges
@@ -63,7 +63,7 @@ def _box_row(metric: str, name: str, label: int, points: list, entry: dict[str, 
     figures = np.array([value for value, _, _ in points])
     low, median, high = np.quantile(figures, (0.25, 0.5, 0.75))
     inside = figures[(figures >= low - WHISKER * (high - low)) & (figures <= high + WHISKER * (high - low))]
-    middle, half = ROW_HEIGHT / 2, 9
+    middle, half = MIDDLE, 9
     x = {key: _x(v, ticks) for key, v in (("low", low), ("median", median), ("high", high))}
     start, end, mean = (_x(v, ticks) for v in (inside.min(), inside.max(), entry["metrics"][metric]["mean"]))
     width = f"{float(x['high'][:-1]) - float(x['low'][:-1]):.2f}%"
@@ -82,9 +82,10 @@ def _box_row(metric: str, name: str, label: int, points: list, entry: dict[str, 
         parts.append(f'<circle cx="{_x(value, ticks)}" cy="{y:.1f}" r="3.5" data-case="{index}">{title}</circle>')
     ci = entry["metrics"][metric]["ci95"]
     if ci[0] is not None:
-        y = ROW_HEIGHT - 4
-        parts.append(f'<line class="ci" x1="{_x(ci[0], ticks)}" x2="{_x(ci[1], ticks)}" y1="{y}" y2="{y}"/>')
-    parts.append(f'<svg class="mean" x="{mean}" y="{ROW_HEIGHT - 4}"><path d="M0-4 4 0 0 4-4 0z"/></svg>')
+        parts.append(
+            f'<line class="ci" x1="{_x(ci[0], ticks)}" x2="{_x(ci[1], ticks)}" y1="{MEAN_AT}" y2="{MEAN_AT}"/>'
+        )
+    parts.append(f'<svg class="mean" x="{mean}" y="{MEAN_AT}"><path d="M0-4 4 0 0 4-4 0z"/></svg>')
     spoken = ", ".join(f"{key} {number(metric, v)}" for key, v in (("median", median), ("from", low), ("to", high)))
     return (
         f'<svg class="row" height="{ROW_HEIGHT}" style="--class:rgb{class_color(label)}" role="img" '

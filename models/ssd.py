@@ -12,6 +12,7 @@ Precision: the large products run in the type of `x`, with float32 accumulation 
 lifted to float32, whose range the sums need); decays and the state are float32, or float64 if `x` is.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -116,26 +117,35 @@ def _chunked_products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, bo
         scores = scores * (torch.eye(q, dtype=low, device=x.device) / 2 + 0.5)  # a token sees itself both ways
     else:
         decay, row, column = _decays_causal(passed, high)
+        scores = scores.tril()
     inside = (dt * column).to(low).unsqueeze(-1) * x
     y = (scores * decay.to(low)) @ inside.transpose(2, 3)  # (B, c, h, q, P)
     y = y.transpose(2, 3) * row.to(low).unsqueeze(-1)  # (B, c, q, h, P)
 
     if x.shape[1] > 1:
         total = passed[:, :, -1:]
-        between = _decays_between(total.squeeze(2)).to(high)
+        between = _decays_between(total.squeeze(2), high)
         before = passed - log_decay
         ways = [(total - passed, passed, between)]
         if both_ways:
             ways.append((before, total - before, between.transpose(-1, -2)))
         for to_edge, from_edge, between_chunks in ways:
-            added = x * (dt * to_edge.to(high).exp()).to(low).unsqueeze(-1)
+            added = x * (dt * decayed(to_edge, high)).to(low).unsqueeze(-1)
             state = B.transpose(-1, -2) @ added.flatten(3)  # (B, c, N, h * P)
             state = state.unflatten(-1, (heads, -1)).permute(0, 3, 1, 2, 4).to(high)  # (B, h, c, N, P)
             state = (between_chunks @ state.flatten(3)).view(state.shape).permute(0, 2, 3, 1, 4)
             seen = C @ state.to(low).flatten(3)  # (B, c, q, h * P)
-            weight = from_edge.to(high).exp() / len(ways)
+            weight = decayed(from_edge, high) / len(ways)
             y = y + seen.unflatten(-1, (heads, -1)) * weight.to(low).unsqueeze(-1)
     return y.flatten(1, 2)[:, :length]
+
+
+def decayed(log: Tensor, dtype: torch.dtype) -> Tensor:
+    """exp of the logarithm of a decay in `dtype`, kept so large that the product of two is a normal number.
+
+    Below that a CPU computes several times slower, and nothing is left to add anyway: 1e-19 in float32.
+    """
+    return log.clamp_min(math.log(torch.finfo(dtype).tiny) / 2).exp().to(dtype)
 
 
 def _decays_causal(passed: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,14 +155,12 @@ def _decays_causal(passed: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor, T
     error `rest` is tiny, and exp(rest) moves out of the q x q decays into factors of the tokens.
 
     in:  passed (B, c, q, h)
-    out: decay (B, c, h, q, q), 0 for i < j; factors of token i and of token j (B, c, q, h)
+    out: decay (B, c, h, q, q), 1 for i < j; factors of token i and of token j (B, c, q, h)
     """
     coarse = passed.to(high)
     rest = (passed - coarse).detach().to(high)
     rows = coarse.transpose(2, 3)
-    later = torch.ones(rows.shape[-1], rows.shape[-1], dtype=torch.bool, device=rows.device).triu(1)
-    decay = (rows.unsqueeze(-1) - rows.unsqueeze(-2)).masked_fill(later, -torch.inf).exp()
-    return decay, rest.exp(), (-rest).exp()
+    return decayed((rows.unsqueeze(-1) - rows.unsqueeze(-2)).tril(), high), rest.exp(), (-rest).exp()
 
 
 def _decays_both_ways(passed: Tensor, log_decay: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,10 +175,10 @@ def _decays_both_ways(passed: Tensor, log_decay: Tensor, high: torch.dtype) -> t
     backwards = before.unsqueeze(-2) - before.unsqueeze(-1)
     one = torch.ones((1,), dtype=high, device=passed.device)
     later = torch.ones(rows.shape[-1], rows.shape[-1], dtype=torch.bool, device=rows.device).triu(1)
-    return torch.where(later, backwards, forwards).to(high).exp(), one, one
+    return decayed(torch.where(later, backwards, forwards).to(high), high), one, one
 
 
-def _decays_between(total: Tensor) -> Tensor:
+def _decays_between(total: Tensor, high: torch.dtype) -> Tensor:
     """Decay from behind chunk j to before chunk i > j; zero for the others.
 
     in:  total (B, c, h), log decay over each chunk
@@ -178,6 +186,4 @@ def _decays_between(total: Tensor) -> Tensor:
     """
     end = total.cumsum(1).transpose(1, 2)
     start = end - total.transpose(1, 2)
-    num_chunks = end.shape[-1]
-    earlier = torch.ones(num_chunks, num_chunks, dtype=torch.bool, device=end.device).tril(-1)
-    return (start.unsqueeze(-1) - end.unsqueeze(-2)).masked_fill(~earlier, -torch.inf).exp()
+    return decayed((start.unsqueeze(-1) - end.unsqueeze(-2)).tril(-1), high).tril(-1)

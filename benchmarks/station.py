@@ -40,7 +40,7 @@ class Station:
             model, self.images = (t.to(memory_format=torch.channels_last) for t in (model, self.images))
         self.targets = torch.randint(0, NUM_CLASSES, (batch, size, size), dtype=torch.uint8, device=device)
         self.loss = loss_for("ce_dice", NUM_CLASSES)
-        fused = True if cuda and variant.network != "plain" else None
+        fused = True if variant.network != "plain" else None
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused) if work == TRAIN else None
         self.network: nn.Module = _compiled(model, variant.mode)
         self.scan = mock.patch.object(ssd, "mamba_kernel", return_value=None)

@@ -38,7 +38,9 @@ class Mixer(nn.Module):
         self.out_proj = nn.Linear(self.dim_inner, dim, bias=False)
 
     def forward(self, u: Tensor) -> Tensor:
-        z, xbc, dt = self.in_proj(u).split([self.dim_inner, self.dim_inner + 2 * STATE_SIZE, self.num_heads], -1)
+        # three products instead of one: no slice of a wider map to copy before the convolution and to fill in backward
+        widths = [self.dim_inner, self.dim_inner + 2 * STATE_SIZE, self.num_heads]
+        z, xbc, dt = (F.linear(u, weight) for weight in self.in_proj.weight.split(widths))
         high = torch.promote_types(dt.dtype, torch.float32)
         dt = F.softplus(dt.flatten(1, 2).to(high) + self.dt_bias)  # (B, L, h)
         xbc = F.silu(self.conv2d(xbc)).flatten(1, 2)  # (B, L, ...)

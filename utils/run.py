@@ -89,7 +89,7 @@ def start(model: nn.Module, cfg: Config, device: torch.device, precision: str) -
         ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True)
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
     optimizer = kinds[cfg.optimizer](
-        parameter_groups(model, cfg.weight_decay), lr=cfg.lr, fused=device.type == "cuda" or None
+        parameter_groups(model, cfg.weight_decay), lr=cfg.lr, fused=device.type in ("cpu", "cuda") or None
     )
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     return Run(model, network, ema, optimizer, scaler, device, precision)

@@ -3,7 +3,7 @@
 import isic_polyp_rectal.task as pictures
 import synapse_train_test.task as volumes
 from isic_polyp_rectal.cross_validation import train_folds
-from models.build import build_network
+from models.build import build_network, name_weights
 from utils import runtime
 from utils.allocator import keep_freed_memory
 from utils.command_line import apply, parse_flags, resolve_dataset
@@ -34,6 +34,7 @@ def train(cfg: Config) -> None:
     precision = runtime.choose_precision(cfg.precision, device)
     runtime.seed_everything(cfg.seed)
     model, notes = build_network(cfg, device)
+    cfg = name_weights(cfg)
     open_folder(cfg, out)
     with runtime.logging_to(out / "log.txt"):
         runtime.log(f"HeteroMedSeg, training on {task.name}\n{describe(cfg, TRAIN)}")

@@ -15,7 +15,7 @@ from datasets.pairs import ImageMaskSet, Pair, data_root, pair_files
 from utils.config import Config
 from utils.losses import loss_for
 from utils.runtime import UserError
-from utils.task import Task
+from utils.task import Task, hash_names
 from utils.validation_set import ValidationSet
 
 # As published; the cosine runs over 200 epochs even where the training stops at 180.
@@ -75,6 +75,7 @@ def build_task(cfg: Config) -> Task:
         validated_on=part,
         found=(f"data: {root}: {summary}", f"  {len(train)} images to train on, {len(judged)} for {part}"),
         split=f"{split.description}; {fold_in_words(cfg, split)}",
+        split_sha256=hash_names(*([pair.image_id for pair in part] for part in (train, held_out))),
     )
 
 

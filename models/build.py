@@ -48,6 +48,13 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
     return model, tuple(notes)
 
 
+def name_weights(cfg: Config) -> Config:
+    """`cfg` with the file, or none, in place of auto: what a checkpoint says that it started from."""
+    found = {"pretrained": _weights_file(cfg.pretrained, "biformer")}
+    found["pretrained_vssd"] = _weights_file(cfg.pretrained_vssd, "vssd")
+    return dataclasses.replace(cfg, **{field: str(path or "none") for field, path in found.items()})
+
+
 def step_bytes(cfg: Config, device: torch.device) -> float:
     """About the memory that a training step of this process takes when every activation is kept.
 
@@ -69,7 +76,7 @@ def _weights_file(wanted: str, kind: str) -> Path | None:
 class Loaded:
     """A network in evaluation mode, the config it was trained with, and where it is from.
 
-    origin: file, sha256, epoch, selection, split - for the result files; notes: lines for the log
+    origin: file, sha256, epoch, selection, split, seed, ... - for the result files; notes: lines for the log
     """
 
     model: nn.Module
@@ -100,7 +107,7 @@ def load_network(path: Path, recipe: Config | None) -> Loaded:
     cfg = dataclasses.replace(recipe, num_classes=num_classes, ssd="causal")
     model = build_model(num_classes, cfg.ssd, drop_path=0.0)
     summary = load_released(model, state, str(path))
-    origin |= {"epoch": None, "selection": "as published", "split": "as published"}
+    origin |= {"epoch": None, "selection": "as published", "split": "as published", "seed": None}
     return Loaded(model.eval(), cfg, None, origin, (str(summary),))
 
 
@@ -116,7 +123,8 @@ def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any]) -> Loaded:
             f"{', '.join(sorted(wrong)[:5])}; evaluate it with the version that wrote it"
         )
     model.load_state_dict(weights)
-    origin |= {key: state[key] for key in ("epoch", "selection", "split")}
+    origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
+    origin |= {"seed": cfg.seed, "pretrained": cfg.pretrained, "pretrained_vssd": cfg.pretrained_vssd}
     return Loaded(model.eval(), cfg, tuple(state["class_names"]), origin)
 
 

@@ -29,7 +29,7 @@ from datasets.synapse import (
 from utils.config import Config
 from utils.losses import loss_for
 from utils.runtime import UserError, barrier, is_main
-from utils.task import Task
+from utils.task import Task, hash_names
 from utils.validation_set import ValidationSet
 
 LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
@@ -112,6 +112,7 @@ def build_task(cfg: Config) -> Task:
             *unseen_classes(summary.classes, cfg.num_classes),
         ),
         split=split,
+        split_sha256=hash_names(names, held_out),
     )
 
 

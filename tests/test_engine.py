@@ -1,6 +1,7 @@
 """The training loop: resuming bit for bit, accumulation, averaging, which checkpoint is kept, what is written."""
 
 import csv
+import dataclasses
 import math
 from itertools import chain
 
@@ -14,6 +15,7 @@ from utils.engine import as_fraction, fit, selection_rule
 from utils.run import BEST, LAST, claim_folder, open_folder, parameter_groups, start
 from utils.runtime import UserError
 from utils.schedule import learning_rate
+from utils.task import hash_names
 
 
 def run(folder, task=None, **fields):
@@ -238,3 +240,14 @@ def test_ranks_share_the_batches_of_one_process(monkeypatch, world):
 def test_integer_images_are_fractions_of_their_range():
     assert as_fraction(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [0.0, 1.0]
     assert as_fraction(torch.tensor([0.5], dtype=torch.float16)).dtype == torch.float32
+
+
+def test_a_run_is_not_resumed_on_other_cases(tmp_path):
+    split = hash_names(["a", "b"], ["c"])
+    state = run(tmp_path, dataclasses.replace(toy_task(), split_sha256=split))
+    assert state["split_sha256"] == split
+    again = hash_names(["b", "a"], ["c"])
+    run(tmp_path, dataclasses.replace(toy_task(), split_sha256=again), resume=True, epochs=2)
+    for other in (hash_names(["a"], ["b", "c"]), hash_names(["a", "b"], []), hash_names(["a", "b", "c"])):
+        with pytest.raises(UserError, match="trained on other cases"):
+            run(tmp_path, dataclasses.replace(toy_task(), split_sha256=other), resume=True, epochs=3)

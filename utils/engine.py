@@ -29,7 +29,7 @@ def fit(model: nn.Module, task: Task, cfg: Config, device: torch.device, precisi
     run = start(model, cfg, device, precision)
     batches = EpochBatches(len(task.train_set), cfg.batch_size, cfg.seed)
     if cfg.resume:
-        restore(run, checkpoint.read(out / LAST), cfg, str(out / LAST))
+        restore(run, checkpoint.read(out / LAST), cfg, task, str(out / LAST))
     rule = selection_rule(cfg, task, updates_per_epoch(batches, cfg))
     log(f"best_model.pth: {RULES[rule]}")
     loader = train_loader(task.train_set, batches, cfg, pin=device.type == "cuda")

@@ -133,6 +133,7 @@ def describe_run(run: Run, cfg: Config, task: Task) -> dict[str, Any]:
         "config": to_dict(cfg),
         "class_names": list(task.class_names),
         "split": task.split,
+        "split_sha256": task.split_sha256,
         "epoch": run.epoch,
         "iteration": run.iteration,
     }
@@ -154,10 +155,10 @@ MUST_AGREE = (
 )
 
 
-def restore(run: Run, state: dict[str, Any], cfg: Config, source: str) -> None:
+def restore(run: Run, state: dict[str, Any], cfg: Config, task: Task, source: str) -> None:
     """Put `run` where the checkpoint `state` was written.
 
-    raises: UserError when the run was started with other settings that change its mathematics
+    raises: UserError when the run was started with other settings that change its mathematics, or on other cases
     """
     if state.get("format") != "heteromedseg" or "optimizer" not in state:
         raise UserError(f"{source}: not an epoch_last.pth of a training run; --resume needs one")
@@ -169,6 +170,11 @@ def restore(run: Run, state: dict[str, Any], cfg: Config, source: str) -> None:
         raise UserError(
             f"--resume: {source} was trained with other settings: {'; '.join(changed)}; "
             "give those, or a new --output_dir"
+        )
+    if state.get("split_sha256", task.split_sha256) != task.split_sha256:
+        raise UserError(
+            f"--resume: {source} was trained on other cases ({state['split']}) than are found now ({task.split}); "
+            "give the same data and split, or a new --output_dir"
         )
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])

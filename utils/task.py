@@ -3,7 +3,8 @@
 Shapes: B batch, C image channels, K classes, H/W height and width.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +41,7 @@ class Task:
     validated_on: which part that is: "validation" or "test"
     found: lines that say what data was found
     split: which split is in use, in words, for every result
+    split_sha256: `hash_names` of what is trained and validated on
     """
 
     name: str
@@ -52,3 +54,10 @@ class Task:
     validated_on: str = "validation"
     found: tuple[str, ...] = field(default_factory=tuple)
     split: str = ""
+    split_sha256: str = ""
+
+
+def hash_names(*parts: Iterable[str]) -> str:
+    """SHA-256 of which names are in which part, whatever their order; equal for equal splits on any machine."""
+    lines = ("\n".join(sorted(names)) for names in parts)
+    return hashlib.sha256("\n\n".join(lines).encode()).hexdigest()

@@ -104,7 +104,7 @@ def test_testing_on_volumes_writes_figures_volumes_and_overlays(volumes, protoco
     assert summary["num_cases"] == 1
     (origin,) = summary["checkpoints"]
     assert len(origin["sha256"]) == len(origin["split_sha256"]) == 64
-    assert origin["seed"] == 1234 and origin["pretrained"] == "none"
+    assert (origin["seed"], origin["pretrained"]) == (1234, "none")
     assert [row["class"] for row in read_cases(results / "cases.csv")][:2] == ["aorta", "gallbladder"]
     assert {p.name for p in (results / "nifti").iterdir()} == {
         f"case0003_{kind}.nii.gz" for kind in ("img", "gt", "pred")

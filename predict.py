@@ -13,7 +13,7 @@ from tools.prediction import find_inputs, predict_files
 from utils import checkpoint, runtime
 from utils.command_line import parse_flags
 from utils.config import PREDICT, describe
-from utils.inference import forward_fn
+from utils.forward import forward_fn
 from utils.runtime import UserError
 from utils.testing import check_alike
 
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     runtime.init_distributed(device)
     loaded = [load_network(path, RECIPES.get(given.get("recipe"))) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
-    given = {"output_dir": "predictions", "force": False} | given
+    given = {"output_dir": "predictions", "force": False, "compile": False} | given
     cfg = dataclasses.replace(loaded[0].cfg, **{k: v for k, v in given.items() if k != "recipe"})
     precision = runtime.choose_precision(cfg.precision, device)
     runtime.log(f"HeteroMedSeg, segmenting {len(inputs)} inputs\n{describe(cfg, PREDICT)}")
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
         runtime.log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))
     for note in (note for one in loaded for note in one.notes):
         runtime.log(note)
-    forward = forward_fn([one.model for one in loaded], device, precision, cfg.tta)
+    forward = forward_fn([one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile)
     written = predict_files(cfg, forward, device, inputs, grey=cfg.recipe in volumes.RECIPES)
     runtime.log(f"{len(written)} masks in {Path(cfg.output_dir).resolve()}")
 

@@ -14,7 +14,7 @@ from synapse_train_test import task as volumes
 from utils import runtime
 from utils.command_line import parse_flags, resolve_dataset
 from utils.config import TEST, describe
-from utils.inference import forward_fn
+from utils.forward import forward_fn
 from utils.page.album import Album
 from utils.page.build import PAGE, write_page
 from utils.page.curves import read_histories
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     runtime.log(f"device {runtime.describe_device(device)}, precision {precision}; results in {out.resolve()}")
     for note in (note for one in loaded for note in one.notes):
         runtime.log(note)
-    forward = forward_fn([one.model for one in loaded], device, precision, cfg.tta)
+    forward = forward_fn([one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile)
     album = Album(len(classes)) if cfg.report else None
     rows, split = evaluation.evaluate(cfg, forward, device, classes, out, album)
     summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))

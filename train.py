@@ -3,13 +3,15 @@
 import isic_polyp_rectal.task as pictures
 import synapse_train_test.task as volumes
 from isic_polyp_rectal.cross_validation import train_folds
+from models.batch_size import settle_batch
 from models.build import build_network, name_weights
 from utils import runtime
 from utils.allocator import keep_freed_memory
 from utils.command_line import apply, parse_flags, resolve_dataset
 from utils.config import TRAIN, Config, describe
 from utils.engine import fit
-from utils.run import claim_folder, open_folder
+from utils.losses import loss_for
+from utils.run import LAST, claim_folder, open_folder
 
 RECIPES = volumes.RECIPES | pictures.RECIPES
 
@@ -30,17 +32,18 @@ def train(cfg: Config) -> None:
     runtime.init_distributed(device)
     kept = device.type == "cpu" and keep_freed_memory()
     out = claim_folder(cfg)
-    task = (volumes if cfg.recipe in volumes.RECIPES else pictures).build_task(cfg)
     precision = runtime.choose_precision(cfg.precision, device)
+    cfg, notes = settle_batch(cfg, device, precision, loss_for(cfg.loss, cfg.num_classes), out / LAST)
+    task = (volumes if cfg.recipe in volumes.RECIPES else pictures).build_task(cfg)
     runtime.seed_everything(cfg.seed)
-    model, notes = build_network(cfg, device)
+    model, more = build_network(cfg, device)
     cfg = name_weights(cfg)
     open_folder(cfg, out)
     with runtime.logging_to(out / "log.txt"):
         runtime.log(f"HeteroMedSeg, training on {task.name}\n{describe(cfg, TRAIN)}")
         memory = ", freed memory kept for reuse" if kept else ""
         runtime.log(f"device {runtime.describe_device(device)}, precision {precision}{memory}")
-        for line in (*notes, *task.found, f"split: {task.split}", f"results in {out.resolve()}"):
+        for line in (*notes, *more, *task.found, f"split: {task.split}", f"results in {out.resolve()}"):
             runtime.log(line)
         best = fit(model, task, cfg, device, precision)
         runtime.log(f"done; test it with: python test.py --checkpoint {best}")

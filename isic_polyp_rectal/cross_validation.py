@@ -18,7 +18,7 @@ from isic_polyp_rectal.task import fold_in_words, num_folds, open_split
 from models.build import load_network
 from utils import checkpoint, runtime
 from utils.config import Config, from_dict
-from utils.inference import forward_fn
+from utils.forward import forward_fn
 from utils.page.album import BUDGET, Album
 from utils.page.build import PAGE, write_page
 from utils.page.curves import read_histories

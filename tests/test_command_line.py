@@ -7,7 +7,7 @@ import pytest
 import test as test_script
 import train as train_script
 from utils.command_line import build_parser, parse_flags, resolve_dataset
-from utils.config import ALL, FIELDS, TEST, TRAIN, Config, describe, from_dict, to_dict
+from utils.config import ALL, AUTO_BATCH, FIELDS, TEST, TRAIN, Config, describe, from_dict, to_dict
 from utils.runtime import UserError
 
 RECIPES = train_script.RECIPES
@@ -57,6 +57,20 @@ def test_booleans_do_what_they_say(line, expected):
     assert parse(line, TEST) == {"debug": expected}
 
 
+def test_automatic_batch_is_for_training():
+    assert parse("--batch_size auto") == {"batch_size": AUTO_BATCH}
+    with pytest.raises(UserError, match=r"--batch_size auto: only train\.py"):
+        parse("--batch_size auto", TEST)
+
+
+def test_scales_are_numbers_within_bounds():
+    assert parse("--tta_scales 0.75,1.25", TEST) == {"tta_scales": (0.75, 1.25)}
+    assert parse("--tta_scales 0.5 2", TEST) == {"tta_scales": (0.5, 2.0)}
+    for wrong in ("0.75,big", "0", "-1", "20"):
+        with pytest.raises(UserError, match=r"--tta_scales .*: expected"):
+            parse(f"--tta_scales {wrong}", TEST)
+
+
 def test_a_bare_boolean_does_not_swallow_the_next_flag():
     assert parse("--is_savenii --volume_path DATA", TEST) == {"is_savenii": True, "root_path": "DATA"}
 
@@ -69,6 +83,8 @@ def test_a_bare_boolean_does_not_swallow_the_next_flag():
         ("--epochs three", "--epochs three: expected a whole number"),
         ("--epochs 0", "--epochs 0: expected at least 1"),
         ("--lr -1", "--lr -1.0: expected at least 0"),
+        ("--batch 0", "--batch_size 0: expected a whole number from 1, or auto"),
+        ("--batch_size 2.5", "--batch_size 2.5: expected a whole number from 1, or auto"),
         ("--lr nan", "--lr nan: expected a number"),
         ("--lr", "--lr.*expected one argument"),
         ("--drop_path 1", "--drop_path 1.0: expected at least 0 and below 1"),

@@ -148,10 +148,11 @@ def test_pictures_train_and_test_by_the_readmes_commands(pictures):
 def test_several_checkpoints_are_averaged(pictures):
     folder, *_ = pictures
     both = "save_models/best_model.pth,save_models/epoch_last.pth"
-    command("test.py", "--checkpoint", both, "--tta", "--output_dir", "ensemble", cwd=folder)
+    command("test.py", "--checkpoint", both, "--tta", "--tta_scales", "1.5", "--output_dir", "ensemble", cwd=folder)
     summary = json.loads((folder / "ensemble" / "test_standard" / "summary.json").read_text(encoding="utf-8"))
     assert len(summary["checkpoints"]) == 2
     assert summary["tta"] is True
+    assert summary["tta_scales"] == [1.5]
 
 
 def test_resume_goes_on_and_a_run_is_not_overwritten(pictures):

@@ -13,7 +13,8 @@ import torch
 from models.released import load_released
 from tests.golden_weights import golden_tensor
 from tests.manifests import GOLDEN, quick_model, shapes_of
-from utils.inference import forward_fn, predict_volume
+from utils.forward import forward_fn
+from utils.inference import predict_volume
 from utils.scores import score_volume
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "golden_volume.npz"

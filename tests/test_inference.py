@@ -10,8 +10,8 @@ from scipy.ndimage import zoom
 from torch import Tensor, nn
 
 from utils import inference
+from utils.forward import forward_fn
 from utils.inference import (
-    forward_fn,
     nearest_index,
     predict_image,
     predict_images,
@@ -175,49 +175,3 @@ def test_batch_of_images_of_several_sizes():
             plane = (32, 48) if protocol == "legacy" else image.shape[:2]
             assert found.shape == (plane if classes == 1 else (classes, *plane))
             assert classes == 1 or found.sum(0) == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.parametrize("classes", [1, 4])
-@pytest.mark.parametrize("tta", [False, True])
-def test_probabilities_are_averaged_over_networks_and_flips(classes, tta):
-    models = [Shapes(classes, seed=s) for s in (1, 2)]
-    x = torch.randn(2, 1, 12, 16, generator=torch.Generator().manual_seed(0))
-    logits = forward_fn(models, CPU, tta=tta)(x)
-    activation = torch.sigmoid if classes == 1 else partial(torch.softmax, dim=1)
-    flips = [(), (2,), (3,), (2, 3)] if tta else [()]
-    each = [activation(m(x.flip(f))).flip(f) for m in models for f in flips]
-    expected = torch.stack(each).mean(0)
-    torch.testing.assert_close(activation(logits), expected.detach(), atol=2e-6, rtol=1e-5)
-
-
-def test_one_network_gives_its_logits_in_evaluation_mode_without_gradients():
-    model = Shapes()
-    assert model.training
-    x = torch.randn(1, 1, 8, 8)
-    logits = forward_fn([model], CPU)(x)
-    assert not model.training
-    assert logits.is_inference()
-    torch.testing.assert_close(logits, model(x).detach(), atol=0, rtol=0)
-
-
-def test_certain_networks_do_not_become_infinite():
-    class Certain(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.cat([x * 0 + 500, x * 0 - 500], 1)
-
-    multi = forward_fn([Certain(), Certain()], CPU)(torch.zeros(1, 1, 2, 2))
-    assert torch.isfinite(multi).all()
-    assert (multi.argmax(1) == 0).all()
-
-
-def test_precision_is_applied_and_logits_are_float32():
-    seen = []
-
-    class Spy(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append(torch.is_autocast_enabled("cpu"))
-            return (x @ x.mT).to(torch.bfloat16) if seen[-1] else x @ x.mT
-
-    for precision, cast in (("fp32", False), ("bf16", True)):
-        assert forward_fn([Spy()], CPU, precision)(torch.randn(1, 1, 4, 4)).dtype == torch.float32
-        assert seen[-1] is cast

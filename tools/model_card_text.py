@@ -186,7 +186,7 @@ import torch
 from datasets.image_io import read_image
 from models.build import load_network
 from tools.prediction import predict_mask
-{needs}from utils.inference import forward_fn
+{needs}from utils.forward import forward_fn
 
 loaded = load_network(Path("{facts["file"]}"), {argument})
 device = torch.device("cpu")

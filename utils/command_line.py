@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utils.config import FIELDS, Config
+from utils.config import AUTO_BATCH, FIELDS, TRAIN, Config
 from utils.runtime import UserError, log_once
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -26,7 +26,10 @@ def parse_flags(argv: Sequence[str], verb: str, description: str) -> dict[str, A
     raises: UserError for an unknown flag (with the nearest one) or a wrong value
     """
     given = vars(build_parser(verb, description).parse_args(argv))
-    return {name: check_value(name, value) for name, value in given.items()}
+    values = {name: check_value(name, value) for name, value in given.items()}
+    if values.get("batch_size") == AUTO_BATCH and verb != TRAIN:
+        raise UserError("--batch_size auto: only train.py finds the batch that fits; give a number")
+    return values
 
 
 def resolve_dataset(name: str, recipe: str | None, recipes: Mapping[str, Config]) -> tuple[str, str | None]:
@@ -88,13 +91,22 @@ def check_value(name: str, value: Any) -> Any:
     if isinstance(value, bool):
         return value
     if isinstance(value, list):  # words; commas separate, too, but they may be part of a file's name
-        return tuple(value) if name == "input" else tuple(p.strip() for w in value for p in w.split(",") if p.strip())
-    try:
-        value = _convert(name, value, kind)
-    except ValueError as error:
-        raise UserError(f"--{name} {value}: expected {error}") from None
+        words = value if name == "input" else [p.strip() for w in value for p in w.split(",") if p.strip()]
+        item = typing.get_args(HINTS[name])[0]
+        return tuple(_check_one(name, w, item) for w in words) if item is float else tuple(words)
+    value = _check_one(name, value, kind)
     if meta["choices"] and value not in meta["choices"]:
         raise UserError(f"--{name} {value}: expected one of {', '.join(meta['choices'])}")
+    return value
+
+
+def _check_one(name: str, text: str, kind: type) -> Any:
+    """`text` as `kind`, and where that is a number, within the field's bounds."""
+    meta = FIELDS[name].metadata
+    try:
+        value = _convert(name, text, kind)
+    except ValueError as error:
+        raise UserError(f"--{name} {text}: expected {error}") from None
     least, below = meta["least"], meta["below"]
     if (least is not None and not value >= least) or (below is not None and not value < below):
         bounds = f"at least {least}" + (f" and below {below}" if below is not None else "")
@@ -113,6 +125,12 @@ def _convert(name: str, text: str, kind: type) -> Any:
         if text.lower() not in (*TRUE, *FALSE):
             raise ValueError("True or False")
         return text.lower() in TRUE
+    if name == "batch_size":
+        if text == "auto":
+            return AUTO_BATCH
+        if not text.isdigit() or int(text) == 0:
+            raise ValueError("a whole number from 1, or auto (train.py)")
+        return int(text)
     if kind in (int, float):
         try:
             number = kind(text)

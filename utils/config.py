@@ -17,6 +17,7 @@ ALL = (TRAIN, TEST, PREDICT)
 RUNS = (TRAIN, TEST)
 SCHEDULES = ("warm_restarts", "cosine_epochs", "cosine")
 SELECTIONS = ("auto", "last", "cycle_end", "validation", "test")
+AUTO_BATCH = 0  # --batch_size auto, until train.py has found what fits
 LOSSES = ("ce_dice", "ce", "dice", "dice_bce", "bce")
 
 
@@ -75,7 +76,9 @@ class Config:
     epochs: int = option(
         300, "passes over the training set", "--max_epochs", "--max_epoch", "--epoch", verbs=RUNS, least=1
     )
-    batch_size: int = option(24, "images at a time, over all GPUs together", "--batch", verbs=ALL, least=1)
+    batch_size: int = option(
+        24, "images at a time, over all GPUs together; in training also auto: what fits", "--batch", verbs=ALL, least=0
+    )
     loss: str = option("ce_dice", "training loss", choices=LOSSES)
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "adam"))
     lr: float = option(1e-3, "learning rate", "--base_lr", verbs=RUNS, least=0)
@@ -127,6 +130,13 @@ class Config:
         2.0, "tolerance of the normalised surface Dice, in mm (pixels without a spacing)", verbs=(TEST,), least=0
     )
     tta: bool = option(False, "average over the four flips of an image", verbs=(TEST, PREDICT))
+    tta_scales: tuple[float, ...] = option(
+        (),
+        "average over the image at these multiples of its size, too, e.g. 0.75,1.25",
+        verbs=(TEST, PREDICT),
+        least=0.1,
+        below=10,
+    )
     is_savenii: bool = option(False, "write image, label and prediction of each volume as NIfTI", verbs=(TEST,))
     debug: bool = option(False, "write overlays of prediction and ground truth", verbs=(TEST,))
     report: bool = option(True, "write report.html, a page with the figures and every case to look at", verbs=(TEST,))

@@ -20,50 +20,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import zoom
-from torch import Tensor, nn
+from torch import Tensor
 
-from utils.runtime import autocast
+from utils.forward import Forward, probabilities
 from utils.validation import labels_from_logits
 
-Forward = Callable[[Tensor], Tensor]
 Normalise = Callable[[Tensor], Tensor]
 MAX_LOGITS = 2**26  # values of logits at the image's own size that are held at once: 256 MiB
-FLIPS = ((), (-1,), (-2,), (-2, -1))
-
-
-def forward_fn(
-    models: Sequence[nn.Module], device: torch.device, precision: str = "fp32", tta: bool = False
-) -> Forward:
-    """One function out of one or several networks, which are put into evaluation mode on `device`.
-
-    Without anything to average it returns the logits. Over several networks, or with `tta` over the
-    four flips, it averages probabilities and returns their logarithm (K > 1) or log-odds (K = 1): arg
-    max, softmax and the sigmoid's threshold read it like logits.
-    in: (B, C, S, T); out: float32 (B, K, S, T)
-    """
-    models = [model.to(device).eval() for model in models]
-    flips = FLIPS if tta else FLIPS[:1]
-
-    @torch.inference_mode()
-    def forward(batch: Tensor) -> Tensor:
-        total = None
-        for model in models:
-            for dims in flips:
-                with autocast(device, precision):
-                    logits = model(batch.flip(dims)).flip(dims).float()
-                if len(models) * len(flips) == 1:
-                    return logits
-                probability = probabilities(logits)
-                total = probability if total is None else total + probability
-        mean = total / (len(models) * len(flips))
-        return mean.logit(1e-7) if mean.shape[1] == 1 else mean.clamp_min(1e-30).log()
-
-    return forward
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Softmax over K classes, sigmoid where K is 1."""
-    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
 # --- volumes ----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 LOGGER = logging.getLogger("heteromedseg")
 EXIT_USER_ERROR = 2
+EXIT_BROKEN_PIPE = 141  # as a shell has it of a program that SIGPIPE (13) ended: 128 + 13
 
 
 class UserError(Exception):
@@ -33,16 +34,37 @@ class UserError(Exception):
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
-    """Call `main(sys.argv[1:])`, its log on the terminal; a UserError becomes one message on stderr, exit code 2."""
+    """Call `main(sys.argv[1:])`, its log on the terminal; a UserError becomes one message on stderr, exit code 2.
+
+    Where nobody reads stdout any more (`python train.py | head`) the program ends without a word, exit code 141.
+    """
     try:
-        with logging_to(_Terminal()):
-            main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        try:
+            with logging_to(_Terminal()):
+                main(sys.argv[1:])
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _stdout_is_closed():
+            raise  # of another pipe, such as that to a worker
+        # Python flushes stdout once more as it exits, and would complain: https://docs.python.org/3/library/signal.html
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _stdout_is_closed() -> bool:
+    """Whether the reader of stdout has gone; writes an empty line if not."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
 
 
 # --- ranks ---------------------------------------------------------------------------------
@@ -87,6 +109,15 @@ def barrier() -> None:
     """Wait until every rank is here."""
     if world_size() > 1:
         dist.barrier()
+
+
+def smallest_of_ranks(value: int, device: torch.device) -> int:
+    """The smallest of the ranks' values."""
+    if world_size() == 1:
+        return value
+    held = torch.tensor(value, device=device)
+    dist.all_reduce(held, op=dist.ReduceOp.MIN)
+    return int(held)
 
 
 _share: list[tuple[int, int]] = []

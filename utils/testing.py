@@ -48,7 +48,7 @@ def settle(trained: Config, given: Mapping[str, Any]) -> Config:
     for name in TRAINED_WITH:
         if name in given and given[name] != getattr(trained, name):
             log(f"warning: --{name} {given[name]}: the checkpoint was trained with {getattr(trained, name)}")
-    given = {name: value for name, value in given.items() if name not in TRAINED_WITH}
+    given = {"compile": False} | {name: value for name, value in given.items() if name not in TRAINED_WITH}
     return dataclasses.replace(trained, **given)
 
 
@@ -75,5 +75,6 @@ def describe_result(cfg: Config, precision: str, origins: list[dict[str, Any]], 
         "ssd": cfg.ssd,
         "precision": precision,
         "tta": cfg.tta,
+        "tta_scales": list(cfg.tta_scales),
         "tolerance": cfg.tolerance,
     }

@@ -3,8 +3,10 @@
 Parent and child talk in lines of JSON; the parent may keep several children and let them step in turns.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -44,23 +46,29 @@ class Remote:
         self.memory = self._answer()
 
     def seconds(self, count: int) -> float:
-        self.child.stdin.write(f"{count}\n")
-        self.child.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # its end is told by the missing answer
+            self.child.stdin.write(f"{count}\n")
+            self.child.stdin.flush()
         return self._answer()
 
     def close(self) -> None:
-        if not self.child.stdin.closed:
+        with contextlib.suppress(BrokenPipeError):
             self.child.stdin.close()
         self.child.wait()
         self.child.stdout.close()
 
     def _answer(self) -> Any:
         line = self.child.stdout.readline()
-        answer = json.loads(line) if line else {"error": f"its process ended with code {self.child.wait()}"}
+        answer = json.loads(line) if line else {"error": self._last_words()}
         if isinstance(answer, dict) and "error" in answer:
             self.close()
             raise RuntimeError(f"{self.name}: {answer['error']}")
         return answer
+
+    def _last_words(self) -> str:
+        code = self.child.wait()
+        killed = "; killed by the system, so probably out of memory: compare fewer variants at once"
+        return f"its process ended with code {code}{killed if code == -signal.SIGKILL else ''}"
 
 
 def serve(given: dict[str, Any]) -> None:

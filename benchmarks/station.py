@@ -5,15 +5,17 @@ images that lie on the device: what the input costs is `benchmarks.input_pipelin
 """
 
 import contextlib
+from collections.abc import Callable
 from time import perf_counter
 from unittest import mock
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import memory
 from benchmarks.variants import Variant, build_network
 from models import ssd
+from utils.forward import Compiled
 from utils.losses import loss_for
 from utils.runtime import autocast
 
@@ -42,7 +44,7 @@ class Station:
         self.loss = loss_for("ce_dice", NUM_CLASSES)
         fused = True if variant.network != "plain" else None
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused) if work == TRAIN else None
-        self.network: nn.Module = _compiled(model, variant.mode)
+        self.network = _compiled(model, variant.mode, work, device)
         self.scan = mock.patch.object(ssd, "mamba_kernel", return_value=None)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -94,7 +96,9 @@ class Station:
         return {"peak": memory.peak(), "network": network}
 
 
-def _compiled(model: nn.Module, mode: str) -> nn.Module:
+def _compiled(model: nn.Module, mode: str, work: str, device: torch.device) -> Callable[[Tensor], Tensor]:
     if mode == "eager":
         return model
+    if mode == "compiled" and work == INFER:
+        return Compiled(model, device)
     return torch.compile(model, mode="reduce-overhead" if mode == "graphs" else None, dynamic=False)

@@ -14,6 +14,7 @@ from tools.results import check_comparable, find_result, parse_settings, read_re
 from utils import runtime
 from utils.comparison import ALL_CLASSES
 from utils.runtime import UserError
+from utils.statistics import bootstrap_means, interval
 
 
 def run(capsys, *words):
@@ -68,7 +69,9 @@ def test_seeds_are_averaged_per_case_and_their_spread_shown(tmp_path, capsys):
     assert figures["mean"] == pytest.approx(np.mean(means))
     assert figures["sd"] == pytest.approx(np.std(means, ddof=1))
     assert figures["seeds"] == pytest.approx(means)
-    assert figures["ci95"] == [None, None]
+    low, high = interval(bootstrap_means(np.mean(tables, 0)).mean(1))
+    assert figures["ci95"] == pytest.approx([low, high])
+    assert low < figures["mean"] < high
     assert any("different numbers of seeds: ours 3, other 1" in warning for warning in found["warnings"])
     alone = run(capsys, "--seeds", *folders)
     assert f"{100 * np.mean(means):.2f} ± {100 * np.std(means, ddof=1):.2f}" in alone

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.results import Result, Setting
+from tools.results import Setting
 from utils.comparison import (
     ALL_CLASSES,
     HIGHER,
@@ -19,6 +19,7 @@ from utils.comparison import (
     rank_settings,
     smallest_p,
 )
+from utils.statistics import bootstrap_means, interval
 
 COUNTED = ("missed", "false_positive")
 
@@ -77,26 +78,35 @@ def describe_setting(setting: Setting, metrics: list[str]) -> dict[str, Any]:
         "counts": {
             scope: {kind: [part[kind] for part in parts] for kind in COUNTED} for scope, parts in scopes.items()
         },
-        "means": {scope: {m: _means(m, scope, results, parts) for m in metrics} for scope, parts in scopes.items()},
+        "means": {scope: {m: _means(m, scope, setting, parts) for m in metrics} for scope, parts in scopes.items()},
     }
 
 
-def _means(metric: str, scope: str, results: tuple[Result, ...], parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """{mean, sd over seeds, ci95 over cases, seeds}: an SD for two seeds or more, an interval for one."""
+def _means(metric: str, scope: str, setting: Setting, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """{mean, sd over seeds, ci95 over cases, seeds}; of several seeds the interval is that of their mean per case."""
+    results = setting.results
     if metric == "|volume_error|":  # the summary holds the mean of the signed figure
         columns = [slice(None) if scope == ALL_CLASSES else [r.classes.index(scope)] for r in results]
         means = [float(np.nanmean(r.table(metric)[:, c])) for r, c in zip(results, columns)]
-        ci95 = [None, None]
     else:
         means = [part["metrics"][metric]["mean"] for part in parts]
-        ci95 = parts[0]["metrics"][metric]["ci95"]
     known = [mean for mean in means if mean is not None]
     return {
         "mean": float(np.mean(known)) if known else None,
         "sd": float(np.std(known, ddof=1)) if len(known) > 1 else None,
-        "ci95": ci95 if len(results) == 1 else [None, None],
+        "ci95": _interval(setting, metric, scope),
         "seeds": means,
     }
+
+
+def _interval(setting: Setting, metric: str, scope: str) -> list[float | None]:
+    table = setting.table(metric)
+    if scope != ALL_CLASSES:
+        table = table[:, [setting.results[0].classes.index(scope)]]
+    samples = bootstrap_means(table)
+    held = ~np.isnan(samples).all(1)
+    ends = interval(np.nanmean(samples[held], axis=1))
+    return [None if math.isnan(end) else end for end in ends]
 
 
 # --- what a reader must be told ------------------------------------------------------------------

@@ -41,7 +41,7 @@ def heading(comparison: Comparison) -> str:
 
 
 def means_table(comparison: Comparison, scope: str = ALL_CLASSES) -> list[list[str]]:
-    """A line for each setting: mean ± SD over its seeds, or the mean with its interval over cases; counts per seed."""
+    """A line for each setting: mean, ± SD over its seeds where there are several, interval over cases; counts per seed."""
     single = len(comparison["classes"]) == 1
     title = comparison["classes"][0] if single and scope == ALL_CLASSES else scope
     table = [[title, "seeds", "missed", "false pos.", *(label(metric) for metric in comparison["metrics"])]]
@@ -98,9 +98,8 @@ def mean_text(metric: str, figures: dict[str, Any]) -> str:
     if figures["mean"] is None:
         return "-"
     factor = scale(metric)
-    if figures["sd"] is not None:
-        return f"{figures['mean'] * factor:.2f} ± {figures['sd'] * factor:.2f}"
-    return with_interval(figures["mean"], figures["ci95"], factor)
+    text = with_interval(figures["mean"], figures["ci95"], factor)
+    return text if figures["sd"] is None else text.replace(" [", f" ± {figures['sd'] * factor:.2f} [")
 
 
 def with_interval(value: float | None, ci95: Sequence[float | None], factor: float, sign: str = "") -> str:

@@ -229,11 +229,21 @@ def test_the_head_says_what_was_evaluated(volumes):
         ({"checkpoints": [{"file": "a", "sha256": "b", "selection": "test"}]}, "Selected on the test part"),
         ({"protocol": "legacy"}, "A missed class counts with distance 0"),
         ({"selection": "as published"}, "how their authors chose"),
+        ({"note": "chosen by <i>these</i> images"}, "Note. chosen by <i>these</i> images"),
     ],
 )
 def test_warnings(volumes, meta, expected):
     assert expected in " ".join(head_of(volumes, **meta).words)
     assert len(warnings(volumes.summary | meta)) == 1
+
+
+@pytest.mark.parametrize("dataset", ["/home/someone/data/polyps", "../data/polyps/", "polyps"])
+def test_a_data_set_is_known_by_its_last_folder(volumes, dataset):
+    text = page(volumes.summary | {"dataset": dataset}, volumes.rows, volumes.cases, {})
+    assert "<title>polyps, standard test</title>" in text
+    assert "<h1>polyps</h1>" in text
+    assert Page(text).json("summary")["dataset"] == "polyps"
+    assert "data/polyps" not in text
 
 
 @pytest.mark.parametrize("value", ["</script>", "<!--<script>", "a&b", {"<": [float("nan"), 1, (2.5, None)]}])

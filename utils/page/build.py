@@ -20,7 +20,17 @@ from utils.page.curves import Points, curves
 from utils.page.frames import CaseFrames
 from utils.page.plots import box_plots
 from utils.page.tables import case_means, cases_table, figures_table, worst_first
-from utils.page.words import digits_of, facts, is_main_figure, kind_of, label_of, number, scale_of, warnings
+from utils.page.words import (
+    data_name,
+    digits_of,
+    facts,
+    is_main_figure,
+    kind_of,
+    label_of,
+    number,
+    scale_of,
+    warnings,
+)
 from utils.report import metric_names, write_atomically
 from utils.scores import Row
 from utils.visualize import class_color
@@ -112,10 +122,10 @@ def fixed_parts(
         beside="" if several else CASE_FIGURES, below=CASE_FIGURES if several else ""
     )
     viewer = Template(GALLERY if gallery else VOLUMES).substitute(viewer=viewer)
-    name = str(summary.get("dataset", "results"))
+    name = data_name(summary)
     return {
         "title": escape(f"{name}, {summary['protocol']} test"),
-        "heading": escape(Path(name).name or name),
+        "heading": escape(name),
         "lead": escape(
             f"HeteroMedSeg, {summary['protocol']} protocol, {summary['num_cases']} cases: {summary['split']}"
         ),
@@ -129,7 +139,7 @@ def fixed_parts(
         "cases_table": cases_table(rows, order, classes),
         "training": training if drawn else "",
         "training_link": '<a href="#training">Training</a>' if drawn else "",
-        "summary": embed(summary),
+        "summary": embed(summary | {"dataset": name}),
         "index": embed(index_data(summary, rows, order, gallery)),
         "style": "\n".join(_resource(name) for name in STYLES),
         "script": script,

@@ -2,6 +2,7 @@
 
 import re
 from html import escape
+from pathlib import PurePath
 from typing import Any
 
 from utils.table import IN_PERCENT, SHOWN
@@ -64,6 +65,12 @@ def number(metric: str, value: float | None) -> str:
     return f"{value * scale_of(metric):,.{digits_of(metric)}f}"
 
 
+def data_name(summary: dict[str, Any]) -> str:
+    """The data set as a page may show it that leaves this machine: of a path its last folder."""
+    name = str(summary.get("dataset", "results"))
+    return PurePath(name).name or name
+
+
 def selection_in_words(selection: str) -> str:
     """The rule, or the several rules of an ensemble, by which the checkpoint was chosen."""
     return "; ".join(SELECTIONS.get(rule, rule) for rule in selection.split(", "))
@@ -111,4 +118,6 @@ def warnings(summary: dict[str, Any]) -> list[str]:
             "<strong>Legacy protocol.</strong> A missed class counts with distance 0 and a class that only the "
             "prediction has with Dice 1, as in the published tables. Use the standard protocol to judge a network."
         )
+    if "note" in summary:
+        found.append(f"<strong>Note.</strong> {escape(summary['note'])}")
     return found

@@ -91,7 +91,7 @@ def test_a_smaller_batch_is_filled_up_instead_of_compiled_again(monkeypatch):
 
     def pretend(model, **options):
         given.append(options)
-        return lambda x: seen.append(len(x)) or model(x)
+        return lambda x: seen.append((len(x), torch._inductor.config.freezing)) or model(x)
 
     monkeypatch.setattr(torch, "compile", pretend)
     model = Shapes().eval()
@@ -100,8 +100,9 @@ def test_a_smaller_batch_is_filled_up_instead_of_compiled_again(monkeypatch):
         x = torch.randn(count, 1, 8, 8)
         torch.testing.assert_close(network(x), model(x))
     network(torch.randn(1, 1, 8, 9))  # another size of image
-    assert seen == [3, 3, 3, 5, 5, 1]
-    assert given == [{"dynamic": False, "options": {"freezing": True}}]
+    assert seen == [(count, True) for count in (3, 3, 3, 5, 5, 1)]
+    assert given == [{"dynamic": False}]
+    assert not torch._inductor.config.freezing
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler of torch.compile is not installed")

@@ -6,7 +6,7 @@
 
 A folder is one of results (summary.json and cases.csv) or a run's that holds one. Results of different protocols,
 data, cases or input sizes are refused. Settings are compared case by case with the Wilcoxon signed-rank test; the
-seeds of one setting (NAME=FOLDER,FOLDER) are averaged per case first, and their spread is shown as mean ± SD, with an interval over cases.
+seeds of one setting (NAME=FOLDER,FOLDER) are averaged per case first; shown is mean ± SD [interval over cases].
 """
 
 import argparse

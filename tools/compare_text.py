@@ -41,7 +41,7 @@ def heading(comparison: Comparison) -> str:
 
 
 def means_table(comparison: Comparison, scope: str = ALL_CLASSES) -> list[list[str]]:
-    """A line for each setting: mean, ± SD over its seeds where there are several, interval over cases; counts per seed."""
+    """A line for each setting: mean, ± SD over several seeds, interval over cases; counts per seed."""
     single = len(comparison["classes"]) == 1
     title = comparison["classes"][0] if single and scope == ALL_CLASSES else scope
     table = [[title, "seeds", "missed", "false pos.", *(label(metric) for metric in comparison["metrics"])]]

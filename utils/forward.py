@@ -6,6 +6,7 @@ through torch.compile. B batch, C channels, K classes, S/T the networks' input s
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -83,8 +84,12 @@ class Compiled:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        options = {"freezing": True} if device.type == "cpu" else None
-        self.network = torch.compile(model, dynamic=False, options=options)
+        self.network = torch.compile(model, dynamic=False)
+        from torch._inductor import config  # takes more than a second to import
+
+        self.settings = partial(
+            config.patch, freezing=device.type == "cpu"
+        )  # as an option of compile it comes too late
         self.batch: Counter[tuple[int, ...]] = Counter()  # largest so far of each shape of image
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -92,4 +97,5 @@ class Compiled:
         self.batch[shape] = max(self.batch[shape], count)
         missing = self.batch[shape] - count
         filled = torch.cat([images, images.new_zeros(missing, *shape)]) if missing else images.contiguous()
-        return self.network(filled)[:count]
+        with self.settings():
+            return self.network(filled)[:count]

@@ -89,7 +89,7 @@ class Compiled:
 
         self.settings = partial(
             config.patch, freezing=device.type == "cpu"
-        )  # as an option of compile it comes too late
+        )  # an option of compile comes too late
         self.batch: Counter[tuple[int, ...]] = Counter()  # largest so far of each shape of image
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -87,9 +87,7 @@ class Compiled:
         self.network = torch.compile(model, dynamic=False)
         from torch._inductor import config  # takes more than a second to import
 
-        self.settings = partial(
-            config.patch, freezing=device.type == "cpu"
-        )  # an option of compile comes too late
+        self.settings = partial(config.patch, freezing=device.type == "cpu")  # an option of compile comes too late
         self.batch: Counter[tuple[int, ...]] = Counter()  # largest so far of each shape of image
 
     def __call__(self, images: Tensor) -> Tensor:

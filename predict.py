@@ -3,7 +3,6 @@
 `python predict.py --help` lists every flag.
 """
 
-import dataclasses
 from pathlib import Path
 
 from isic_polyp_rectal import task as pictures
@@ -11,7 +10,7 @@ from models.build import load_network
 from synapse_train_test import task as volumes
 from tools.prediction import find_inputs, predict_files
 from utils import checkpoint, runtime
-from utils.command_line import parse_flags
+from utils.command_line import apply, parse_flags
 from utils.config import PREDICT, describe
 from utils.forward import forward_fn
 from utils.runtime import UserError
@@ -30,8 +29,8 @@ def main(argv: list[str]) -> None:
     runtime.init_distributed(device)
     loaded = [load_network(path, RECIPES.get(given.get("recipe"))) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
-    given = {"output_dir": "predictions", "force": False, "compile": False} | given
-    cfg = dataclasses.replace(loaded[0].cfg, **{k: v for k, v in given.items() if k != "recipe"})
+    given = {"output_dir": "predictions", "force": False, "compile": False, "graphs": False, "accumulate": 1} | given
+    cfg = apply(loaded[0].cfg, {k: v for k, v in given.items() if k != "recipe"})
     precision = runtime.choose_precision(cfg.precision, device)
     runtime.log(f"HeteroMedSeg, segmenting {len(inputs)} inputs\n{describe(cfg, PREDICT)}")
     runtime.log(f"device {runtime.describe_device(device)}, precision {precision}; {cfg.num_classes} outputs")
@@ -40,7 +39,9 @@ def main(argv: list[str]) -> None:
         runtime.log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))
     for note in (note for one in loaded for note in one.notes):
         runtime.log(note)
-    forward = forward_fn([one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile)
+    forward = forward_fn(
+        [one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile, cfg.graphs
+    )
     written = predict_files(cfg, forward, device, inputs, grey=cfg.recipe in volumes.RECIPES)
     runtime.log(f"{len(written)} masks in {Path(cfg.output_dir).resolve()}")
 

@@ -53,7 +53,9 @@ def main(argv: list[str]) -> None:
     runtime.log(f"device {runtime.describe_device(device)}, precision {precision}; results in {out.resolve()}")
     for note in (note for one in loaded for note in one.notes):
         runtime.log(note)
-    forward = forward_fn([one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile)
+    forward = forward_fn(
+        [one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile, cfg.graphs
+    )
     album = Album(len(classes)) if cfg.report else None
     rows, split = evaluation.evaluate(cfg, forward, device, classes, out, album)
     summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))

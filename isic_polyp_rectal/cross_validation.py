@@ -17,7 +17,7 @@ from isic_polyp_rectal.evaluation import evaluate
 from isic_polyp_rectal.task import fold_in_words, num_folds, open_split
 from models.build import load_network
 from utils import checkpoint, runtime
-from utils.config import Config, from_dict
+from utils.config import AUTO_BATCH, Config, from_dict
 from utils.forward import forward_fn
 from utils.page.album import BUDGET, Album
 from utils.page.build import PAGE, write_page
@@ -41,6 +41,8 @@ def train_folds(cfg: Config, train: Callable[[Config], None]) -> None:
 
     raises: UserError, before anything is trained, for sets without folds and folders that cannot be used
     """
+    if cfg.batch_size == AUTO_BATCH:
+        raise UserError("--batch_size auto: may differ from fold to fold under --fold all; give a number")
     out = claim_folder(replace(cfg, resume=False, force=True))  # the folder itself only must not be a file
     folds = [replace(cfg, fold=str(k), output_dir=str(out / f"fold_{k}")) for k in range(num_folds(cfg))]
     if cfg.resume and not any((Path(fold.output_dir) / LAST).is_file() for fold in folds):

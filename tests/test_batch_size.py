@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from isic_polyp_rectal.cross_validation import train_folds
 from models import batch_size
 from models.batch_size import LARGEST, fitting_batch, largest, settle_batch
 from models.build import step_bytes
@@ -83,3 +84,8 @@ def test_auto_is_settled_and_a_resumed_run_keeps_its_batch(tmp_path, monkeypatch
     settled, _ = settle_batch(dataclasses.replace(cfg, resume=True), CPU, "fp32", None, last)
     assert settled.batch_size == 5
     assert settle_batch(settled, CPU, "fp32", None, last) == (settled, ())
+
+
+def test_folds_all_take_the_same_batch():
+    with pytest.raises(UserError, match=r"--batch_size auto: .* --fold all"):
+        train_folds(config(batch_size=AUTO_BATCH, fold="all"), None)

@@ -10,8 +10,10 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from benchmarks import (
+    breakdown,
     gpu,
     gpu_plan,
     input_pipeline,
@@ -243,3 +245,18 @@ def test_peers_segment(name):
         except ImportError as error:
             pytest.skip(f"not installed: {error.name}")
     assert logits.shape == (1, 9, 64, 64)
+
+
+def test_breakdown_sorts_operations_and_leaves_none_out():
+    image, kernel = torch.rand(1, 4, 6, 6, requires_grad=True), torch.rand(4, 1, 3, 3, requires_grad=True)
+    dense = torch.rand(2, 4, 3, 3, requires_grad=True)
+    with breakdown.Stopwatch(torch.device("cpu")) as watch:
+        y = F.conv2d(F.conv2d(image, kernel, groups=4), dense)
+        y = F.layer_norm(y.flatten(2) @ torch.rand(4, 3), (3,)).clone()
+        y.sum().backward()
+    calls = dict(watch.calls)
+    assert calls["depthwise convolutions"] == calls["dense convolutions"] == 2  # forward and backward
+    assert calls["matrix products"] == 2
+    assert calls["norms"] == 2
+    assert calls["copies and gathers"] >= 1
+    assert all(seconds > 0 for seconds in watch.seconds.values())

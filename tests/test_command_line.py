@@ -6,7 +6,7 @@ import pytest
 
 import test as test_script
 import train as train_script
-from utils.command_line import build_parser, parse_flags, resolve_dataset
+from utils.command_line import apply, build_parser, parse_flags, resolve_dataset
 from utils.config import ALL, AUTO_BATCH, FIELDS, TEST, TRAIN, Config, describe, from_dict, to_dict
 from utils.runtime import UserError
 
@@ -61,6 +61,19 @@ def test_automatic_batch_is_for_training():
     assert parse("--batch_size auto") == {"batch_size": AUTO_BATCH}
     with pytest.raises(UserError, match=r"--batch_size auto: only train\.py"):
         parse("--batch_size auto", TEST)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"graphs": True}, "--graphs: .* give --compile"),
+        ({"graphs": True, "compile": True, "accumulate": 2}, "--graphs: .*--accumulate 2"),
+    ],
+)
+def test_flags_that_exclude_each_other(fields, message):
+    with pytest.raises(UserError, match=message):
+        apply(Config(), fields)
+    assert apply(Config(), {"graphs": True, "compile": True}).graphs
 
 
 def test_scales_are_numbers_within_bounds():

@@ -101,7 +101,8 @@ def test_a_smaller_batch_is_filled_up_instead_of_compiled_again(monkeypatch):
         torch.testing.assert_close(network(x), model(x))
     network(torch.randn(1, 1, 8, 9))  # another size of image
     assert seen == [(count, True) for count in (3, 3, 3, 5, 5, 1)]
-    assert given == [{"dynamic": False}]
+    Compiled(model, CPU, graphs=True)
+    assert given == [{"dynamic": False, "mode": None}, {"dynamic": False, "mode": "reduce-overhead"}]
     assert not torch._inductor.config.freezing
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utils.config import AUTO_BATCH, FIELDS, TRAIN, Config
+from utils.config import AUTO_BATCH, FIELDS, TRAIN, Config, check_together
 from utils.runtime import UserError, log_once
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -115,8 +115,8 @@ def _check_one(name: str, text: str, kind: type) -> Any:
 
 
 def apply(cfg: Config, given: Mapping[str, Any]) -> Config:
-    """`cfg` with the fields in `given` replaced."""
-    return dataclasses.replace(cfg, **given)
+    """`cfg` with the fields in `given` replaced. raises: UserError for flags that exclude each other"""
+    return check_together(dataclasses.replace(cfg, **given))
 
 
 def _convert(name: str, text: str, kind: type) -> Any:

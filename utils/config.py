@@ -104,6 +104,11 @@ class Config:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", verbs=ALL)
     precision: str = option("auto", "arithmetic of the network", verbs=ALL, choices=("auto", "fp32", "bf16", "fp16"))
     compile: bool = option(False, "run the network through torch.compile", verbs=ALL)
+    graphs: bool = option(
+        False,
+        "with --compile on a GPU: replay the compiled network as CUDA graphs, one for each size of batch",
+        verbs=ALL,
+    )
     recompute: str = option(
         "auto",
         "compute activations again in the backward pass, for less memory and a third more time; auto: if short of it",
@@ -153,6 +158,17 @@ class Config:
 
 
 FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Config)}
+
+
+def check_together(cfg: Config) -> Config:
+    """`cfg` itself. raises: UserError for flags that exclude each other"""
+    if cfg.graphs and not cfg.compile:
+        raise UserError("--graphs: CUDA graphs are recorded of the compiled network; give --compile, too")
+    if cfg.graphs and cfg.accumulate > 1:
+        raise UserError(
+            f"--graphs: gradients cannot be added up over --accumulate {cfg.accumulate} batches; leave one out"
+        )
+    return cfg
 
 
 def to_dict(cfg: Config) -> dict[str, Any]:

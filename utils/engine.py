@@ -116,6 +116,8 @@ def as_fraction(images: Tensor) -> Tensor:
 
 def train_step(run: Run, task: Task, cfg: Config, images: Tensor, targets: Tensor, update: bool) -> Tensor:
     """Forward, backward and, if `update`, one step of the optimizer; returns the loss, not yet waited for."""
+    if cfg.graphs:
+        torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
     with autocast(run.device, run.precision):
         logits = run.network(images)
     loss = task.loss(logits, targets)

@@ -26,6 +26,7 @@ def forward_fn(
     tta: bool = False,
     scales: Sequence[float] = (),
     compiled: bool = False,
+    graphs: bool = False,
 ) -> Forward:
     """One function out of one or several networks, which are put into evaluation mode on `device`.
 
@@ -35,7 +36,7 @@ def forward_fn(
     in: (B, C, S, T); out: float32 (B, K, S, T)
     """
     models = [model.to(device).eval() for model in models]
-    networks = [Compiled(model, device) for model in models] if compiled else models
+    networks = [Compiled(model, device, graphs) for model in models] if compiled else models
     flips = FLIPS if tta else FLIPS[:1]
     views = [(network, scale, dims) for network in networks for scale in (1.0, *scales) for dims in flips]
 
@@ -80,11 +81,13 @@ class Compiled:
     """A network in evaluation mode behind torch.compile; each size of image is compiled once, not each size of batch.
 
     A batch smaller than one before is filled up with zeros, which costs less than compiling again. On a CPU the
-    weights are laid out once for all calls, so they must not change any more.
+    weights are laid out once for all calls, so they must not change any more. With `graphs`, a GPU replays the whole
+    pass as a CUDA graph.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self.network = torch.compile(model, dynamic=False)
+    def __init__(self, model: nn.Module, device: torch.device, graphs: bool = False) -> None:
+        self.network = torch.compile(model, dynamic=False, mode="reduce-overhead" if graphs else None)
+        self.graphs = graphs
         from torch._inductor import config  # takes more than a second to import
 
         self.settings = partial(config.patch, freezing=device.type == "cpu")  # an option of compile comes too late
@@ -96,4 +99,5 @@ class Compiled:
         missing = self.batch[shape] - count
         filled = torch.cat([images, images.new_zeros(missing, *shape)]) if missing else images.contiguous()
         with self.settings():
-            return self.network(filled)[:count]
+            logits = self.network(filled)[:count]
+        return logits.clone() if self.graphs else logits  # the next call overwrites what a graph returned

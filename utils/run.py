@@ -80,7 +80,8 @@ class Run:
 def start(model: nn.Module, cfg: Config, device: torch.device, precision: str) -> Run:
     """A run at its first update: model on the device, optimizer, scaler, average, wrappers."""
     model = model.to(device)
-    network: nn.Module = torch.compile(model, dynamic=False) if cfg.compile else model
+    mode = "reduce-overhead" if cfg.graphs else None
+    network: nn.Module = torch.compile(model, dynamic=False, mode=mode) if cfg.compile else model
     if world_size() > 1:
         ids = [device.index] if device.type == "cuda" else None
         network = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)

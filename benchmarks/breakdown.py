@@ -1,0 +1,112 @@
+"""What a step's time goes into: matrix products, convolutions, attention, everything that only moves memory.
+
+    python -m benchmarks.breakdown [--variant ours-fp32] [--work train,infer] [--batch 8] [--size 224] [--steps 3]
+
+Every operation that PyTorch dispatches, forward and backward, is timed by itself (a GPU is waited for after
+each). The times of the parts therefore add up to a little more than an undisturbed step, which is printed
+beside them. Products are compared with the rate of a large matrix product on this machine.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.machine import ROOT, write_json
+from benchmarks.measure import matrix_product
+from benchmarks.speed import matrix_side
+from benchmarks.station import INFER, TRAIN, Station
+from benchmarks.tables import align
+from benchmarks.variants import parse_variant
+from utils.allocator import keep_freed_memory
+from utils.runtime import choose_device, describe_device
+
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
+OPTIMIZER = ("_fused_adamw_", "lerp_", "addcdiv_", "_foreach")
+MOVES = ("clone", "copy_", "cat", "_to_copy", "index_", "constant_pad", "new_zeros", "zeros", "stack")
+NORMS = ("native_layer_norm", "native_group_norm", "batch_norm", "native_batch_norm")
+
+
+def kind_of(name: str, args: tuple[Any, ...]) -> str:
+    """The part that the operation `name` (such as aten.mm.default) belongs to."""
+    name = name.split(".")[1]
+    if name in PRODUCTS:
+        return "matrix products"
+    if name.startswith("convolution"):
+        weight = args[2 if name == "convolution_backward" else 1]
+        return "depthwise convolutions" if weight.shape[1] == 1 else "dense convolutions"
+    if "scaled_dot_product" in name:
+        return "attention"
+    if name.startswith(OPTIMIZER):
+        return "optimizer"
+    if name.startswith(NORMS):
+        return "norms"
+    return "copies and gathers" if name.startswith(MOVES) else "other elementwise"
+
+
+class Stopwatch(TorchDispatchMode):
+    """Seconds and calls of every kind of operation while the context lasts."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.seconds: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        start = time.perf_counter()
+        result = function(*args, **(kwargs or {}))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        kind = kind_of(str(function), args)
+        self.seconds[kind] += time.perf_counter() - start
+        self.calls[kind] += 1
+        return result
+
+
+def measure(word: str, work: str, device: torch.device, batch: int, size: int, steps: int) -> dict[str, Any]:
+    """One step undisturbed and by parts, milliseconds an image."""
+    station = Station(parse_variant(word), work, device, batch, size)
+    per_image = 1e3 / batch
+    whole = sorted(station.seconds(1) for _ in range(steps))[steps // 2] * per_image
+    with Stopwatch(device) as watch:
+        station.seconds(steps)
+    parts = {kind: seconds / steps * per_image for kind, seconds in watch.seconds.most_common()}
+    calls = {kind: count // steps for kind, count in watch.calls.items()}
+    station.close()
+    setting = {"variant": word, "work": work, "batch": batch, "size": size}
+    return setting | {"step_ms": whole, "parts_ms": parts, "calls": calls}
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--variant", default="ours-fp32")
+    parser.add_argument("--work", default=f"{TRAIN},{INFER}", type=lambda text: text.split(","))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--output", default=ROOT / "results" / "breakdown.json")
+    args = parser.parse_args(argv)
+    device = choose_device(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as train.py does
+    side, precision = matrix_side(device), parse_variant(args.variant).precision
+    rate = 2 * side**3 / matrix_product(device, precision, side)(5)
+    rows = [measure(args.variant, work, device, args.batch, args.size, args.steps) for work in args.work]
+    for row in rows:
+        total = sum(row["parts_ms"].values())
+        print(f"{row['work']}, batch {row['batch']}, {row['size']}x{row['size']}: {row['step_ms']:.1f} ms an image")
+        table = [("part", "ms", "share", "calls")]
+        table += [(k, f"{ms:.1f}", f"{ms / total:.0%}", f"{row['calls'][k]}") for k, ms in row["parts_ms"].items()]
+        print("\n".join(align(cells, (24, 8, 7, 7), left=(0,)) for cells in table) + "\n")
+    print(f"a large matrix product in {precision}: {rate / 1e9:.0f} GFLOP/s")
+    write_json(args.output, {"device": describe_device(device), "matrix_flop_per_s": rate, "rows": rows})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

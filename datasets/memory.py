@@ -1,11 +1,16 @@
-"""A data set decoded once and kept in memory, read back as whole batches.
+"""A data set decoded once and kept in memory, or in a file mapped into it, read back as whole batches.
 
 Letters: N items, B items of one batch, C channels, S the network's input size.
 """
 
+import atexit
+import math
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,7 +18,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets.synapse_lists import join_listed
-from utils.runtime import UserError, free_memory, is_main
+from utils.runtime import UserError, free_memory, is_main, world_size
 
 
 class InMemory(Dataset):
@@ -23,14 +28,17 @@ class InMemory(Dataset):
     `storage_dtype()` says, else bytes as bytes and floats as float16. float16 keeps 11 bits of each value, a relative
     rounding error of at most 2^-11: 0.2 HU at most of a CT window of 400 HU. Floats stored as uint8 are x * 255,
     rounded and clipped, which loses nothing where they were read from bytes.
+    With `mapped` both lie in temporary files that the system reads in and drops as it needs; they vanish with the
+    process.
     Raises one UserError with the problems of all items that could not be decoded.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, mapped: bool = False) -> None:
         image, target = dataset[0]
         dtype = _storage_dtype(dataset, image)
-        self.images = torch.empty((len(dataset), *image.shape), dtype=dtype)
-        self.targets = torch.empty((len(dataset), *target.shape), dtype=target.dtype)
+        empty = mapped_tensor if mapped else torch.empty
+        self.images = empty((len(dataset), *image.shape), dtype=dtype)
+        self.targets = empty((len(dataset), *target.shape), dtype=target.dtype)
 
         def decode(index: int) -> str | None:
             try:
@@ -66,6 +74,18 @@ class InMemory(Dataset):
         return self.images.nbytes + self.targets.nbytes
 
 
+def mapped_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor of zeros in a temporary file (of Python's `tempfile`: TMPDIR), removed when the process ends."""
+    with tempfile.NamedTemporaryFile(prefix="heteromedseg-", delete=False) as file:
+        path = Path(file.name)
+    tensor = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+    try:
+        path.unlink()  # the mapping keeps the space until it is gone
+    except OSError:  # Windows removes no file in use
+        atexit.register(path.unlink, missing_ok=True)
+    return tensor
+
+
 def estimate_bytes(dataset: Dataset) -> int:
     """`nbytes` of `InMemory(dataset)`, from its first item alone."""
     image, target = dataset[0]
@@ -79,7 +99,12 @@ def _storage_dtype(dataset: Dataset, image: Tensor) -> torch.dtype:
 
 
 def keep_in_memory(dataset: Dataset, mode: str) -> Dataset:
-    """`InMemory(dataset)` for mode "yes", the data set itself for "no"; "auto" decides by half of the free memory."""
-    if mode == "no" or (mode == "auto" and estimate_bytes(dataset) > free_memory() / 2):
-        return dataset
-    return InMemory(dataset)
+    """`InMemory(dataset)` for mode "yes", mapped for "disk", the data set itself for "no".
+
+    "auto" takes the first of the three that fits in half of the free memory, in half of the free disk.
+    """
+    if mode == "auto":
+        needed = estimate_bytes(dataset)
+        on_disk = shutil.disk_usage(tempfile.gettempdir()).free
+        mode = "yes" if needed <= free_memory() / 2 else "disk" if needed * world_size() <= on_disk / 2 else "no"
+    return dataset if mode == "no" else InMemory(dataset, mapped=mode == "disk")

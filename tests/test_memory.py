@@ -1,5 +1,11 @@
 """A data set in memory: the same numbers as the data set itself, whole batches, known size."""
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -112,4 +118,25 @@ def test_kept_where_it_fits(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 2 * 1920)
     assert isinstance(keep_in_memory(pictures, "auto"), InMemory)
     monkeypatch.setattr(memory, "free_memory", lambda: 2 * 1920 - 1)
-    assert keep_in_memory(pictures, "auto") is pictures
+    for ranks, free, mapped in (
+        (1, 2 * 1920, True),
+        (1, 2 * 1920 - 1, False),
+        (4, 8 * 1920, True),
+        (4, 8 * 1919, False),
+    ):
+        monkeypatch.setattr(memory, "world_size", lambda ranks=ranks: ranks)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        kept = keep_in_memory(pictures, "auto")
+        assert isinstance(kept, InMemory) if mapped else kept is pictures
+
+
+def test_mapped_set_is_that_in_memory_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mapped, kept = keep_in_memory(Pictures(), "disk"), InMemory(Pictures())
+    if os.name == "posix":
+        assert not list(tmp_path.iterdir())
+        maps = Path("/proc/self/maps")
+        assert not maps.exists() or maps.read_text().count(f"{tmp_path}/heteromedseg-") == 2
+    for ours, theirs in zip(mapped.__getitems__([3, 9, 0]), kept.__getitems__([3, 9, 0])):
+        assert torch.equal(ours, theirs)
+    assert mapped.nbytes == kept.nbytes

@@ -4,6 +4,7 @@ tests/golden holds a part of the figures (one sample, every n-th value); the who
 """
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from models.ssd import SSD_FORMS
 from models.vssd import Mixer, VSSDBlock
 from tests.fill import GOLDEN, REFERENCE, fill_module, golden_image, golden_network
 from tests.manifests import quick_model, shapes_of
+from utils.forward import forward_fn
 
 FORMS = ("causal", "noncausal")
 BRA_NAMES = {"qkv.weight": "qkv.qkv.weight", "qkv.bias": "qkv.qkv.bias"}
@@ -99,6 +101,14 @@ def test_whole_network(tag, shape, num_classes, form):
     if (REFERENCE / "golden_full.npz").exists():
         with np.load(REFERENCE / "golden_full.npz") as golden:
             assert_close(logits[..., ::4, ::4], golden[f"{tag}_{form}_logits_stride4"], rel=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler of torch.compile is not installed")
+def test_compiled_network():
+    forward = forward_fn([golden_network(1, "causal")], torch.device("cpu"), compiled=True)
+    logits = forward(golden_image("binary", (1, 3, 256, 256)))
+    with np.load(GOLDEN / "networks.npz") as golden:
+        assert_close(logits[..., ::16, ::16], golden["binary_causal_logits_stride16"], rel=2e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -115,7 +115,9 @@ class Config:
         choices=("auto", "yes", "no"),
     )
     cache: str = option(
-        "auto", "keep the decoded training set in memory: auto (if it fits), yes, no", choices=("auto", "yes", "no")
+        "auto",
+        "keep the decoded training set: yes, in memory; disk, in temporary files mapped into it; auto, where it fits",
+        choices=("auto", "yes", "disk", "no"),
     )
     workers: int = option(4, "loader processes where the set is not kept in memory", least=0)
     log_every: int = option(20, "updates between two looks at the loss", least=1)

@@ -251,3 +251,10 @@ def test_a_run_is_not_resumed_on_other_cases(tmp_path):
     for other in (hash_names(["a"], ["b", "c"]), hash_names(["a", "b"], []), hash_names(["a", "b", "c"])):
         with pytest.raises(UserError, match="trained on other cases"):
             run(tmp_path, dataclasses.replace(toy_task(), split_sha256=other), resume=True, epochs=3)
+
+
+def test_an_update_is_counted_once_for_all_its_batches(tmp_path):
+    state = run(tmp_path, epochs=2, batch_size=4, accumulate=2)  # 11 images: batches of 4, 4 and 3
+    assert state["iteration"] == 4
+    rates = [learning_rate(toy_config(tmp_path, epochs=2, batch_size=4, accumulate=2), i, 2) for i in (1, 3)]
+    assert [record["lr"] for record in state["history"]] == rates

@@ -11,7 +11,7 @@ from synapse_train_test import task as volumes
 from tools.prediction import find_inputs, predict_files
 from utils import checkpoint, runtime
 from utils.command_line import apply, parse_flags
-from utils.config import PREDICT, describe
+from utils.config import NOT_PASSED_ON, PREDICT, describe
 from utils.forward import forward_fn
 from utils.runtime import UserError
 from utils.testing import check_alike
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     runtime.init_distributed(device)
     loaded = [load_network(path, RECIPES.get(given.get("recipe"))) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
-    given = {"output_dir": "predictions", "force": False, "compile": False, "graphs": False, "accumulate": 1} | given
+    given = NOT_PASSED_ON | {"output_dir": "predictions", "force": False} | given
     cfg = apply(loaded[0].cfg, {k: v for k, v in given.items() if k != "recipe"})
     precision = runtime.choose_precision(cfg.precision, device)
     runtime.log(f"HeteroMedSeg, segmenting {len(inputs)} inputs\n{describe(cfg, PREDICT)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import checkpoint
-from utils.config import Config, check_together
+from utils.config import NOT_PASSED_ON, Config, check_together
 from utils.run import BEST, LAST
 from utils.runtime import UserError, log
 
@@ -48,9 +48,7 @@ def settle(trained: Config, given: Mapping[str, Any]) -> Config:
     for name in TRAINED_WITH:
         if name in given and given[name] != getattr(trained, name):
             log(f"warning: --{name} {given[name]}: the checkpoint was trained with {getattr(trained, name)}")
-    given = {"compile": False, "graphs": False, "accumulate": 1} | {
-        name: value for name, value in given.items() if name not in TRAINED_WITH
-    }
+    given = NOT_PASSED_ON | {name: value for name, value in given.items() if name not in TRAINED_WITH}
     return check_together(dataclasses.replace(trained, **given))
 
 

@@ -23,7 +23,7 @@ from utils.page.album import BUDGET, Album
 from utils.page.build import PAGE, write_page
 from utils.page.curves import read_histories
 from utils.report import summarise, write_atomically, write_results
-from utils.run import BEST, LAST, MUST_AGREE, claim_folder
+from utils.run import BEST, LAST, changed_settings, claim_folder
 from utils.runtime import UserError
 from utils.table import format_table
 from utils.testing import describe_result
@@ -85,9 +85,7 @@ def check_same_run(state: dict[str, Any], cfg: Config, source: str) -> None:
     if state.get("format") != "heteromedseg":
         raise UserError(f"--resume: {source} is not of a training run; remove it, or use another --output_dir")
     before = from_dict(state["config"], source)
-    changed = [
-        f"{n} {getattr(before, n)} -> {getattr(cfg, n)}" for n in MUST_AGREE if getattr(before, n) != getattr(cfg, n)
-    ]
+    changed = changed_settings(before, cfg)
     _, split = open_split(cfg)
     words = f"{split.description}; {fold_in_words(cfg, split)}"
     if state["split"] != words:

@@ -237,7 +237,7 @@ def test_warnings(volumes, meta, expected):
     assert len(warnings(volumes.summary | meta)) == 1
 
 
-@pytest.mark.parametrize("dataset", ["/home/someone/data/polyps", "../data/polyps/", "polyps"])
+@pytest.mark.parametrize("dataset", ["/srv/someone/polyps", "../data/polyps/", "polyps"])
 def test_a_data_set_is_known_by_its_last_folder(volumes, dataset):
     text = page(volumes.summary | {"dataset": dataset}, volumes.rows, volumes.cases, {})
     assert "<title>polyps, standard test</title>" in text

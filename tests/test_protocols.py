@@ -129,7 +129,7 @@ def legacy_rows(rows):
 
 def write_pair(folder, legacy=None, standard=None):
     """test_legacy and test_standard of one checkpoint: 4 cases, of which the first misses the liver."""
-    given = {"cases": 4, "missed": ((0, "liver"),), "dataset": "/home/someone/polyps/"}
+    given = {"cases": 4, "missed": ((0, "liver"),), "dataset": "/srv/someone/polyps/"}
     first = given | {"protocol": "legacy", "changed": legacy_rows, "dataset": "polyps"} | (legacy or {})
     return [
         str(write_result(folder / "test_legacy", **first)),

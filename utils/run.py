@@ -156,6 +156,12 @@ MUST_AGREE = (
 )
 
 
+def changed_settings(before: Config, now: Config) -> list[str]:
+    """The settings that change a run's mathematics and differ, as `name before -> now`."""
+    pairs = ((name, getattr(before, name), getattr(now, name)) for name in MUST_AGREE)
+    return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+
+
 def restore(run: Run, state: dict[str, Any], cfg: Config, task: Task, source: str) -> None:
     """Put `run` where the checkpoint `state` was written.
 
@@ -164,9 +170,7 @@ def restore(run: Run, state: dict[str, Any], cfg: Config, task: Task, source: st
     if state.get("format") != "heteromedseg" or "optimizer" not in state:
         raise UserError(f"{source}: not an epoch_last.pth of a training run; --resume needs one")
     before = from_dict(state["config"], source)
-    changed = [
-        f"{n} {getattr(before, n)} -> {getattr(cfg, n)}" for n in MUST_AGREE if getattr(before, n) != getattr(cfg, n)
-    ]
+    changed = changed_settings(before, cfg)
     if changed:
         raise UserError(
             f"--resume: {source} was trained with other settings: {'; '.join(changed)}; "

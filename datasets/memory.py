@@ -101,7 +101,7 @@ def _storage_dtype(dataset: Dataset, image: Tensor) -> torch.dtype:
 def keep_in_memory(dataset: Dataset, mode: str) -> Dataset:
     """`InMemory(dataset)` for mode "yes", mapped for "disk", the data set itself for "no".
 
-    "auto" takes the first of the three that fits in half of the free memory, in half of the free disk.
+    "auto" is "yes" where the set fits in half of the free memory, else "disk" where it fits in half of the free disk.
     """
     if mode == "auto":
         needed = estimate_bytes(dataset)

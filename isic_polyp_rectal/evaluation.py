@@ -14,11 +14,11 @@ from datasets.pairs import ImageMaskSet, Pair
 from datasets.pictures import resize_image, resize_mask
 from isic_polyp_rectal.task import fold_number, open_split
 from utils.config import Config
+from utils.forward import Forward
 from utils.inference import predict_images
 from utils.page.album import Album
 from utils.runtime import UserError, is_main, log
 from utils.scores import Row, score_image
-from utils.task import Forward
 from utils.visualize import overlay, save_overlay
 
 

@@ -50,8 +50,7 @@ def fitting_batch(cfg: Config, device: torch.device, precision: str, loss: Loss)
         peaks = [_peak(cfg, device, precision, loss, count) for count in PROBES]
         count = _tried(cfg, device, precision, loss, largest(*peaks, SHARE * free))
     else:
-        one = dataclasses.replace(cfg, recompute="no")
-        sizes = (step_bytes(dataclasses.replace(one, batch_size=n * world_size()), device) for n in PROBES)
+        sizes = (step_bytes(dataclasses.replace(cfg, batch_size=n * world_size()), device) for n in PROBES)
         count = largest(*sizes, SHARE * free_memory(device))
     count = smallest_of_ranks(count, device)
     if count < 1:

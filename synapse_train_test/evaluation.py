@@ -23,11 +23,11 @@ from datasets.synapse import (
 )
 from synapse_train_test.task import TEST_LIST, TRAIN_LIST, VAL_LIST, locate
 from utils.config import Config
+from utils.forward import Forward
 from utils.inference import predict_volume
 from utils.page.album import Album
 from utils.runtime import is_main, log
 from utils.scores import Row, score_volume
-from utils.task import Forward
 from utils.visualize import contact_sheet, save_overlay
 
 

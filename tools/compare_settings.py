@@ -74,7 +74,7 @@ def describe_setting(setting: Setting, metrics: list[str]) -> dict[str, Any]:
         "num_seeds": len(results),
         "folders": [str(result.folder) for result in results],
         "checkpoints": [result.hashes for result in results],
-        **{field: summary.get(field) for field in ("ssd", "tta", "precision", "selection")},
+        **{field: summary.get(field) for field in ("ssd", "tta", "tta_scales", "precision", "selection")},
         "counts": {
             scope: {kind: [part[kind] for part in parts] for kind in COUNTED} for scope, parts in scopes.items()
         },

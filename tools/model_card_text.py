@@ -7,6 +7,7 @@ from typing import Any
 from tools.results import Result
 from utils.config import FIELDS, TRAIN, Config
 from utils.engine import RULES
+from utils.page.words import augmentation_in_words
 from utils.table import format_table
 
 Facts = dict[str, Any]
@@ -114,7 +115,7 @@ def results_text(facts: Facts, results: Sequence[Result]) -> str:
         size = "x".join(map(str, summary["img_size"]))
         data = str(summary.get("dataset") or UNKNOWN).rstrip("/").split("/")[-1]
         more = [f"data set {data}", f"input {size}", f"precision {summary.get('precision', UNKNOWN)}"]
-        more.append("test-time augmentation" if summary.get("tta") else "no test-time augmentation")
+        more.append(f"test-time augmentation {augmentation_in_words(summary)}")
         if summary["protocol"] == "standard" and "tolerance" in summary:
             more.append(f"surface tolerance {summary['tolerance']:g}")
         head = f"### {summary['split']}, protocol {summary['protocol']}\n\n{', '.join(more)}; {summary['interval']}"

@@ -11,9 +11,9 @@ from tqdm import tqdm
 from datasets.augment import normalise_imagenet, normalise_synapse
 from datasets.image_io import Image, mask_suffix, read_image, suffix_of, window_ct, write_mask
 from utils.config import Config
+from utils.forward import Forward
 from utils.inference import predict_image, predict_volume
 from utils.runtime import UserError, is_main, log, rank, world_size
-from utils.task import Forward
 
 
 def predict_files(cfg: Config, forward: Forward, device: torch.device, paths: Sequence[Path], grey: bool) -> list[Path]:

@@ -27,7 +27,12 @@ MUST_AGREE = {
     "unit": "unit of distances",
 }
 # ... and what the seeds of one setting must share besides
-ONE_SETTING = {"ssd": "SSD form", "tta": "test-time augmentation", "selection": "selection of the checkpoint"}
+ONE_SETTING = {
+    "ssd": "SSD form",
+    "tta": "test-time augmentation",
+    "tta_scales": "scales of test-time augmentation",
+    "selection": "selection of the checkpoint",
+}
 
 
 @dataclass(frozen=True)
@@ -203,4 +208,6 @@ def _check_fields(first: Result, other: Result, fields: dict[str, str], why: str
 
 def _comparable(field: str, value: Any) -> Any:
     """A data set given as a folder is known by that folder's name, wherever it lies."""
+    if field == "tta_scales":
+        return value or []  # results of before there were any do not name them
     return Path(value).name.lower() if field == "dataset" and value else value

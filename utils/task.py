@@ -11,9 +11,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from utils.forward import Forward
 from utils.losses import Loss
-
-Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

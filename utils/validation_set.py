@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from utils.forward import Forward
 from utils.runtime import all_reduce_sum, is_main, rank, world_size
-from utils.task import Forward, Validation
+from utils.task import Validation
 from utils.validation import case_counts, dice_from_counts, labels_from_logits
 from utils.visualize import overlay
 

@@ -71,6 +71,13 @@ def data_name(summary: dict[str, Any]) -> str:
     return PurePath(name).name or name
 
 
+def augmentation_in_words(summary: dict[str, Any]) -> str:
+    """off, or on with what test-time augmentation averaged over."""
+    scales = ", ".join(f"{scale:g}" for scale in summary.get("tta_scales") or ())
+    parts = ["flips"] * bool(summary.get("tta")) + [f"sizes times {scales}"] * bool(scales)
+    return f"on: {' and '.join(parts)}" if parts else "off"
+
+
 def selection_in_words(selection: str) -> str:
     """The rule, or the several rules of an ensemble, by which the checkpoint was chosen."""
     return "; ".join(SELECTIONS.get(rule, rule) for rule in selection.split(", "))
@@ -93,11 +100,10 @@ def facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         code = f"<code title='SHA-256 {escape(origin['sha256'])}'>{escape(origin['sha256'][:12])}</code>"
         found.append(("Checkpoint", f"{escape(str(origin['file']))}{epoch} {code}"))
     found.append(("Input size", " × ".join(str(n) for n in summary["img_size"])))
-    named = (("ssd", "SSD form"), ("precision", "Precision"), ("tta", "Test-time augmentation"))
-    for key, term in named:
-        if key in summary:
-            value = summary[key]
-            found.append((term, escape({True: "on", False: "off"}[value] if isinstance(value, bool) else str(value))))
+    named = (("ssd", "SSD form"), ("precision", "Precision"))
+    found += [(term, escape(str(summary[key]))) for key, term in named if key in summary]
+    if "tta" in summary:
+        found.append(("Test-time augmentation", escape(augmentation_in_words(summary))))
     if "tolerance" in summary and summary["protocol"] != "legacy":
         found.append(("Surface tolerance", f"{summary['tolerance']:g} {escape(summary['unit'])}"))
     return [*found, ("Intervals", escape(summary["interval"]))]

@@ -6,9 +6,12 @@ query best, and its pixels attend to all pixels of those.
 Shapes: B batch, H/W map, C channels in heads of 32, G = rows * columns regions, n pixels in a region, k routes.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from models.layers import DepthwiseConv, Mlp, add_branch
 
@@ -46,15 +49,42 @@ def choose_routes(q: Tensor, k: Tensor, topk: int) -> Tensor:
 def gather_regions(x: Tensor, routes: Tensor) -> Tensor:
     """The routed regions' pixels of every region, one after another.
 
-    One flat `index_select`: its backward adds into a tensor of the size of `x`, where a gather from an
-    expanded (B, G, G, n, C) view would fill one G times as large.
-
     in:  x (B, G, n, C), routes (B, G, k)
     out: (B * G, k * n, C)
     """
-    b, g, n, c = x.shape
-    first = torch.arange(0, b * g, g, device=x.device).view(b, 1, 1)
-    return x.reshape(b * g, n * c).index_select(0, (routes + first).flatten()).view(b * g, -1, c)
+    b, g, _, c = x.shape
+    return SelectRegions.apply(x.flatten(2), routes.flatten(1)).view(b * g, -1, c)
+
+
+class SelectRegions(torch.autograd.Function):
+    """Rows of x, one flat `index_select`.
+
+    Its backward adds into a tensor of the size of `x`, where a gather from an expanded (B, G, G, n, C) view
+    would fill one G times as large. The compiler would add number by number with atomic operations, 50
+    times slower on a CPU; there the same sum is a product with the matrix of who chose whom.
+
+    in:  x (B, G, S), chosen (B, M) indices of rows
+    out: (B, M, S)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, chosen: Tensor) -> Tensor:
+        b, g, s = x.shape
+        rows = (chosen + torch.arange(0, b * g, g, device=x.device).unsqueeze(1)).flatten()
+        ctx.save_for_backward(chosen, rows)
+        ctx.num_rows = g
+        return x.reshape(b * g, s).index_select(0, rows).view(b, -1, s)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        chosen, rows = ctx.saved_tensors
+        b, _, s = grad.shape
+        if torch.compiler.is_compiling():
+            all_rows = torch.arange(ctx.num_rows, device=grad.device)
+            return (all_rows.unsqueeze(1) == chosen.unsqueeze(1)).to(grad.dtype) @ grad, None
+        total = grad.new_zeros(b * ctx.num_rows, s)
+        return total.index_add_(0, rows, grad.reshape(-1, s)).view(b, ctx.num_rows, s), None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -106,7 +136,7 @@ class BRABlock(nn.Module):
 
     `norm1` is applied twice with the same weights: that is how the released network was trained.
 
-    in/out: (B, H, W, C); regions (rows, columns); keep (2, B) factors of the two branches, or None
+    in/out: (B, H, W, C); regions (rows, columns); keep (B, 2) factors of the two branches, or None
     """
 
     def __init__(self, dim: int, topk: int) -> None:
@@ -118,7 +148,7 @@ class BRABlock(nn.Module):
         self.mlp = Mlp(dim)
 
     def forward(self, x: Tensor, regions: tuple[int, int], keep: Tensor | None = None) -> Tensor:
-        keep_attention, keep_mlp = (None, None) if keep is None else keep.unbind()
+        keep_attention, keep_mlp = (None, None) if keep is None else keep.unbind(1)
         x = self.norm1(x)
         x = x + self.pos_embed(x)
         x = add_branch(x, self.attn(self.norm1(x), regions), keep_attention)

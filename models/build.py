@@ -56,13 +56,17 @@ def name_weights(cfg: Config) -> Config:
 
 
 def step_bytes(cfg: Config, device: torch.device) -> float:
-    """About the memory that a training step of this process takes when every activation is kept.
+    """About the memory that a training step of this process takes; every activation is kept but under --recompute yes.
 
-    11 kB a pixel in float32 and 7 kB in half precision, measured on a CPU; weights, gradients and Adam's moments.
+    Bytes a pixel of the images, and of everything else (weights, gradients, Adam's moments, libraries; with
+    recomputing also the inside of a part), measured on a CPU.
     """
     height, width = cfg.img_size
     pixels = cfg.batch_size / world_size() * height * width
-    return pixels * (11e3 if choose_precision(cfg.precision, device) == "fp32" else 7e3) + 0.8e9
+    single = choose_precision(cfg.precision, device) == "fp32"
+    if cfg.recompute == "yes":
+        return pixels * (1.8e3 if single else 1e3) + 1.4e9
+    return pixels * (11e3 if single else 7e3) + 0.8e9
 
 
 def _weights_file(wanted: str, kind: str) -> Path | None:

@@ -4,6 +4,7 @@ Shapes: B batch, H/W height and width of the image or of the map at hand, C chan
 """
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ DECODER_DEPTHS = (8, 2, 2)
 TOPK = (8, 4, 2)  # routes of a region in the decoder, coarse to fine
 SKIP_HEADS = (16, 12, 8)  # of the skips' channel attention, coarse to fine
 REGION = 32  # side of an attention region in input pixels; inputs are padded to multiples of it
+# pixels of a map that a part takes together under `recompute`: a GPU wants many, a CPU is as fast with few
+PIXELS_AT_ONCE = {"cpu": 2 * 56**2, "cuda": 64 * 56**2}
 
 
 class HeteroMedSeg(nn.Module):
@@ -40,7 +43,7 @@ class HeteroMedSeg(nn.Module):
     repeating its last pixels, and the logits are cropped back. One channel is repeated to three.
 
     With `recompute` set, training keeps only what goes into each part and computes its inside again in the backward
-    pass: a fraction of the memory, a third more time, the same numbers.
+    pass, a few images at a time: a fraction of the memory, a third more time, the same numbers.
 
     in:  image (B, 1 or 3, H, W), float
     out: logits (B, K, H, W); K counts the background, or is 1 for a binary task
@@ -89,10 +92,17 @@ class HeteroMedSeg(nn.Module):
         return self._run(self.head, x)[:, :, :height, :width]
 
     def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
-        """`part(*inputs)`; under `recompute` its inside is not kept for the backward pass."""
-        if self.recompute and self.training:
-            return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
-        return part(*inputs)
+        """`part(*inputs)`; under `recompute` its inside is not kept for the backward pass.
+
+        No part mixes images, so that the inside of one part of a few images is all that there is at any time.
+        inputs: tensors whose first axis is the batch, and whatever is the same for all images
+        """
+        if not (self.recompute and self.training):
+            return part(*inputs)
+        count = images_at_once(*(x for x in inputs if torch.is_tensor(x)))
+        pieces = zip(*(x.split(count) if torch.is_tensor(x) else repeat(x) for x in inputs))
+        done = [checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
+        return torch.cat(done) if len(done) > 1 else done[0]
 
     def _pad(self, image: Tensor) -> Tensor:
         """Extend to multiples of 32. Repeating the border adds no edge, as zeros would, and needs no minimal size,
@@ -103,7 +113,7 @@ class HeteroMedSeg(nn.Module):
         return F.pad(image, (0, -width % REGION, 0, -height % REGION), mode="replicate")
 
     def _draw_paths(self, image: Tensor) -> list[Tensor | None]:
-        """Stochastic depth: for each block the factors (2, B) of its two branches, or None where nothing is dropped.
+        """Stochastic depth: for each block the factors (B, 2) of its two branches, or None where nothing is dropped.
 
         One draw serves the global batch, and each process takes its own columns, so that several
         processes drop what one would.
@@ -115,7 +125,7 @@ class HeteroMedSeg(nn.Module):
         total, offset = batch_share(batch)
         draws = torch.rand(2 * len(rates), total, device=image.device)
         draws = draws[:, offset : offset + batch].view(len(rates), 2, batch)
-        return [(draw >= rate) / (1 - rate) if rate else None for draw, rate in zip(draws, rates)]
+        return [((draw >= rate) / (1 - rate)).T if rate else None for draw, rate in zip(draws, rates)]
 
 
 class DecoderStage(nn.Module):
@@ -143,6 +153,17 @@ class DecoderStage(nn.Module):
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
         x = torch.cat([self.expand(x), skip], dim=-1)
         return self.reduce(self.attention(x))
+
+
+def images_at_once(*inputs: Tensor) -> int:
+    """How many images of a batch a part computes together under `recompute`.
+
+    inputs: tensors whose first axis is the batch, the maps among them (B, H, W, C)
+    """
+    if torch.compiler.is_compiling():
+        return len(inputs[0])  # the compiled graph would hold every piece
+    pixels = max(x.shape[1] * x.shape[2] for x in inputs if x.dim() == 4)
+    return max(1, PIXELS_AT_ONCE.get(inputs[0].device.type, PIXELS_AT_ONCE["cuda"]) // pixels)
 
 
 def _drop_rates(drop_path: float) -> list[float]:

@@ -55,7 +55,7 @@ class Mixer(nn.Module):
 class VSSDBlock(nn.Module):
     """Mixer and MLP with residuals, a depthwise convolution before each for the position.
 
-    in/out: (B, H, W, C); keep (2, B) factors of the two branches under stochastic depth, or None
+    in/out: (B, H, W, C); keep (B, 2) factors of the two branches under stochastic depth, or None
     """
 
     def __init__(self, dim: int, num_heads: int, ssd: str) -> None:
@@ -68,7 +68,7 @@ class VSSDBlock(nn.Module):
         self.mlp = Mlp(dim)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        keep_mixer, keep_mlp = (None, None) if keep is None else keep.unbind()
+        keep_mixer, keep_mlp = (None, None) if keep is None else keep.unbind(1)
         x = x + self.cpe1(x)
         x = add_branch(x, self.attn(self.norm1(x)), keep_mixer)
         x = x + self.cpe2(x)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 
 from models import bra
 from models.bra import BRA, BRABlock, choose_routes, from_regions, gather_regions, to_regions
@@ -108,6 +110,24 @@ def test_gather_takes_each_sample_from_itself_and_adds_up_backwards():
     torch.testing.assert_close(a, b)
 
 
+def test_compiled_gather_adds_up_backwards_without_atomic_operations():
+    """What is compiled has a product in place of index_add, and the same gradient."""
+    x = randn(2, 3, 4, 5).requires_grad_()
+    routes = torch.tensor([[[0, 2], [2, 1], [0, 0]], [[1, 1], [0, 1], [2, 0]]])
+    operations = []
+
+    def note(graph, _):
+        operations.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return make_boxed_func(graph.forward)
+
+    compiled = torch.compile(gather_regions, backend=aot_autograd(fw_compiler=note), fullgraph=True)
+    weight = randn(6, 8, 5, seed=3)
+    a, b = (torch.autograd.grad((f(x, routes) * weight).sum(), x)[0] for f in (gather_regions, compiled))
+    torch.testing.assert_close(a, b)
+    assert any("bmm" in operation for operation in operations)
+    assert not any("index_add" in operation or "index_put" in operation for operation in operations)
+
+
 def test_moving_whole_regions_moves_the_output():
     """Without its convolution the attention does not know where a region lies."""
     module = filled(BRA(32, 3))
@@ -141,7 +161,7 @@ def test_block_step_by_step():
     keep = torch.tensor([[0.0, 2.0], [1.5, 0.0]], dtype=torch.float64)
     y = module.norm1(x)
     y = y + module.pos_embed(y)
-    y = y + keep[0].view(2, 1, 1, 1) * module.attn(module.norm1(y), (2, 2))
-    y = y + keep[1].view(2, 1, 1, 1) * module.mlp(module.norm2(y))
+    y = y + keep[:, 0].view(2, 1, 1, 1) * module.attn(module.norm1(y), (2, 2))
+    y = y + keep[:, 1].view(2, 1, 1, 1) * module.mlp(module.norm2(y))
     torch.testing.assert_close(module(x, (2, 2), keep), y)
     assert module.norm1.eps == module.norm2.eps == 1e-6

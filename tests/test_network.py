@@ -118,10 +118,10 @@ def test_stochastic_depth_drops_whole_branches_of_samples(model):
         if rate == 0:
             assert keep is None
             continue
-        assert keep.shape == (2, 4000)
+        assert keep.shape == (4000, 2)
         assert keep.unique().tolist() == pytest.approx([0, 1 / (1 - rate)])
         assert keep.mean().item() == pytest.approx(1, abs=0.03)
-        assert not torch.equal(keep[0], keep[1])
+        assert not torch.equal(keep[:, 0], keep[:, 1])
     assert model._draw_paths(x) == [None] * 18
 
 
@@ -136,7 +136,7 @@ def test_ranks_drop_what_one_process_would(model):
             parts.append(model._draw_paths(torch.zeros(size, 1)))
     model.eval()
     for one, *shared in zip(whole, *parts):
-        assert one is None or torch.equal(one, torch.cat(shared, dim=1))
+        assert one is None or torch.equal(one, torch.cat(shared))
 
 
 def test_training_is_random_and_repeatable():

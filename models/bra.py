@@ -151,5 +151,5 @@ class BRABlock(nn.Module):
         keep_attention, keep_mlp = (None, None) if keep is None else keep.unbind(1)
         x = self.norm1(x)
         x = x + self.pos_embed(x)
-        x = add_branch(x, self.attn(self.norm1(x), regions), keep_attention)
-        return add_branch(x, self.mlp(self.norm2(x)), keep_mlp)
+        x = add_branch(x, lambda x: self.attn(self.norm1(x), regions), keep_attention)
+        return add_branch(x, lambda x: self.mlp(self.norm2(x)), keep_mlp)

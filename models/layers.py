@@ -5,6 +5,7 @@ are channels-last, (B, H, W, C). Convolutions see the same memory as a (B, C, H,
 PyTorch's `channels_last` format, so that going in and out of them copies nothing.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -151,11 +152,19 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-def add_branch(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
-    """x + keep * branch, with one factor a sample (stochastic depth); `keep` None adds the branch whole.
+def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], keep: Tensor | None) -> Tensor:
+    """x + keep * branch(x), with one factor a sample (stochastic depth); `keep` None adds the branch whole.
 
-    in: x and branch (B, H, W, C), keep (B,)
+    The factors are zero or all the same. On a CPU the branch is computed for the samples alone that keep it;
+    a GPU would have to wait for their number, and DistributedDataParallel for a branch that nobody keeps.
+
+    in/out: x (B, H, W, C), keep (B,); branch: any number of samples to as many
     """
     if keep is None:
-        return x + branch
-    return torch.addcmul(x, branch, keep.to(branch.dtype)[:, None, None, None])
+        return x + branch(x)
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        kept = keep.nonzero().flatten()
+        if 0 < len(kept) < len(keep):
+            return x.index_add(0, kept, branch(x[kept]).to(x.dtype), alpha=keep[kept[0]].item())
+    y = branch(x)
+    return torch.addcmul(x, y, keep.to(y.dtype)[:, None, None, None])

@@ -70,6 +70,6 @@ class VSSDBlock(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         keep_mixer, keep_mlp = (None, None) if keep is None else keep.unbind(1)
         x = x + self.cpe1(x)
-        x = add_branch(x, self.attn(self.norm1(x)), keep_mixer)
+        x = add_branch(x, lambda x: self.attn(self.norm1(x)), keep_mixer)
         x = x + self.cpe2(x)
-        return add_branch(x, self.mlp(self.norm2(x)), keep_mlp)
+        return add_branch(x, lambda x: self.mlp(self.norm2(x)), keep_mlp)

@@ -85,9 +85,36 @@ def test_sum_of_squares():
 
 
 def test_add_branch():
-    x, branch = torch.ones(2, 1, 1, 1), torch.full((2, 1, 1, 1), 3.0)
-    assert add_branch(x, branch, None).flatten().tolist() == [4, 4]
-    assert add_branch(x, branch, torch.tensor([0.0, 2.0])).flatten().tolist() == [1, 7]
+    x = torch.tensor([1.0, 1.0]).view(2, 1, 1, 1)
+    assert add_branch(x, lambda x: 3 * x, None).flatten().tolist() == [4, 4]
+    assert add_branch(x, lambda x: 3 * x, torch.tensor([0.0, 2.0])).flatten().tolist() == [1, 7]
+
+
+@pytest.mark.parametrize(
+    ("keep", "computed"),
+    [([1.25, 0, 1.25, 0, 0], 2), ([0, 0, 0, 0, 1.25], 1), ([1.25] * 5, 5), ([0.0] * 5, 5)],
+    ids=["some", "one", "all", "none"],
+)
+def test_a_dropped_branch_is_not_computed_and_changes_no_number(keep, computed):
+    """With nobody left it is computed all the same, so that its weights have a gradient: zero."""
+    torch.manual_seed(0)
+    layer, seen = torch.nn.Linear(3, 3).double(), []
+    layer.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    keep, results = torch.tensor(keep, dtype=torch.float64), []
+    for form in (lambda x: add_branch(x, layer, keep), lambda x: x + keep.view(5, 1, 1, 1) * layer(x)):
+        x = torch.linspace(-1, 1, 5 * 2 * 2 * 3, dtype=torch.float64).view(5, 2, 2, 3).requires_grad_()
+        y = form(x)
+        results.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
+    assert seen == [computed, 5]
+    for found, expected in zip(*results):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_branch_in_half_precision_is_added_to_a_float32_map():
+    x, keep = torch.ones(3, 1, 1, 2), torch.tensor([0.0, 2.0, 2.0])
+    y = add_branch(x, lambda x: x.bfloat16() * 1.5, keep)
+    assert y.dtype == torch.float32
+    assert y[:, 0, 0, 0].tolist() == [1, 4, 4]
 
 
 def pair_of_norms():

@@ -4,7 +4,8 @@
 
 Every operation that PyTorch dispatches, forward and backward, is timed by itself (a GPU is waited for after
 each). The times of the parts therefore add up to a little more than an undisturbed step, which is printed
-beside them. Products are compared with the rate of a large matrix product on this machine.
+beside them. Products, convolutions and attention together are the time that would be left if everything else
+were fused away. Products are compared with the rate of a large matrix product on this machine.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from benchmarks.variants import parse_variant
 from utils.allocator import keep_freed_memory
 from utils.runtime import choose_device, describe_device
 
+KERNELS = ("matrix products", "dense convolutions", "depthwise convolutions", "attention")  # of the libraries
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 OPTIMIZER = ("_fused_adamw_", "lerp_", "addcdiv_", "_foreach")
 MOVES = ("clone", "copy_", "cat", "_to_copy", "index_", "constant_pad", "new_zeros", "zeros", "stack")
@@ -79,7 +81,8 @@ def measure(word: str, work: str, device: torch.device, batch: int, size: int, s
     calls = {kind: count // steps for kind, count in watch.calls.items()}
     station.close()
     setting = {"variant": word, "work": work, "batch": batch, "size": size}
-    return setting | {"step_ms": whole, "parts_ms": parts, "calls": calls}
+    kernels = sum(parts.get(kind, 0.0) for kind in KERNELS)
+    return setting | {"step_ms": whole, "kernels_ms": kernels, "parts_ms": parts, "calls": calls}
 
 
 def main(argv: list[str]) -> None:
@@ -103,7 +106,8 @@ def main(argv: list[str]) -> None:
         print(f"{row['work']}, batch {row['batch']}, {row['size']}x{row['size']}: {row['step_ms']:.1f} ms an image")
         table = [("part", "ms", "share", "calls")]
         table += [(k, f"{ms:.1f}", f"{ms / total:.0%}", f"{row['calls'][k]}") for k, ms in row["parts_ms"].items()]
-        print("\n".join(align(cells, (24, 8, 7, 7), left=(0,)) for cells in table) + "\n")
+        print("\n".join(align(cells, (24, 8, 7, 7), left=(0,)) for cells in table))
+        print(f"products, convolutions and attention alone: {row['kernels_ms']:.1f} ms an image\n")
     print(f"a large matrix product in {precision}: {rate / 1e9:.0f} GFLOP/s")
     write_json(args.output, {"device": describe_device(device), "matrix_flop_per_s": rate, "rows": rows})
 

@@ -260,3 +260,4 @@ def test_breakdown_sorts_operations_and_leaves_none_out():
     assert calls["norms"] == 2
     assert calls["copies and gathers"] >= 1
     assert all(seconds > 0 for seconds in watch.seconds.values())
+    assert set(breakdown.KERNELS) <= {*calls, "attention"}, "the names are those of the parts"

@@ -69,7 +69,8 @@ class HeteroMedSeg(nn.Module):
         self.head = Head(DIMS[0], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                # six deviations: older PyTorch may return the bounds themselves, by default a hundred away
+                nn.init.trunc_normal_(module.weight, std=0.02, a=-0.12, b=0.12)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 

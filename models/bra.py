@@ -60,8 +60,8 @@ class SelectRegions(torch.autograd.Function):
     """Rows of x, one flat `index_select`.
 
     Its backward adds into a tensor of the size of `x`, where a gather from an expanded (B, G, G, n, C) view
-    would fill one G times as large. The compiler would add number by number with atomic operations, 50
-    times slower on a CPU; there the same sum is a product with the matrix of who chose whom.
+    would fill one G times as large. The compiler would add number by number with atomic operations, tens
+    of times slower on a CPU; there the same sum is a product with the matrix of who chose whom.
 
     in:  x (B, G, S), chosen (B, M) indices of rows
     out: (B, M, S)

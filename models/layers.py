@@ -155,8 +155,8 @@ class Mlp(nn.Module):
 def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], keep: Tensor | None) -> Tensor:
     """x + keep * branch(x), with one factor a sample (stochastic depth); `keep` None adds the branch whole.
 
-    The factors are zero or all the same. On a CPU the branch is computed for the samples alone that keep it;
-    a GPU would have to wait for their number, and DistributedDataParallel for a branch that nobody keeps.
+    The factors are zero or all the same. On a CPU the branch is computed only for the samples that keep it
+    (a GPU would have to wait for their number); for all where none does, so that its weights have a gradient.
 
     in/out: x (B, H, W, C), keep (B,); branch: any number of samples to as many
     """

@@ -2,8 +2,8 @@
 
 import argparse
 
-from datasets.make_split import split_dataset
-from utils.runtime import UserError, run_main
+from datasets.images.make_split import split_dataset
+from utils.errors import UserError, run_main
 
 
 def main(argv: list[str]) -> None:

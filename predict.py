@@ -9,12 +9,15 @@ from isic_polyp_rectal import task as pictures
 from models.build import load_network
 from synapse_train_test import task as volumes
 from tools.prediction import find_inputs, predict_files
-from utils import checkpoint, runtime
+from utils import checkpoint
 from utils.command_line import apply, parse_flags
 from utils.config import NOT_PASSED_ON, PREDICT, describe
-from utils.forward import forward_fn
-from utils.runtime import UserError
-from utils.testing import check_alike
+from utils.device import choose_device, choose_precision, describe_device
+from utils.distributed import init_distributed
+from utils.errors import UserError, run_main
+from utils.inference.forward import forward_fn
+from utils.log import log
+from utils.results.testing import check_alike
 
 RECIPES = volumes.RECIPES | pictures.RECIPES
 
@@ -25,26 +28,26 @@ def main(argv: list[str]) -> None:
         raise UserError("--checkpoint: nothing given; name the checkpoint to use, e.g. save_models/best_model.pth")
     inputs = find_inputs(given.get("input", ()))
     paths = [checkpoint.find(name) for name in given["checkpoint"]]
-    device = runtime.choose_device(given.get("device", "auto"))
-    runtime.init_distributed(device)
+    device = choose_device(given.get("device", "auto"))
+    init_distributed(device)
     loaded = [load_network(path, RECIPES.get(given.get("recipe"))) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
     given = NOT_PASSED_ON | {"output_dir": "predictions", "force": False} | given
     cfg = apply(loaded[0].cfg, {k: v for k, v in given.items() if k != "recipe"})
-    precision = runtime.choose_precision(cfg.precision, device)
-    runtime.log(f"HeteroMedSeg, segmenting {len(inputs)} inputs\n{describe(cfg, PREDICT)}")
-    runtime.log(f"device {runtime.describe_device(device)}, precision {precision}; {cfg.num_classes} outputs")
+    precision = choose_precision(cfg.precision, device)
+    log(f"HeteroMedSeg, segmenting {len(inputs)} inputs\n{describe(cfg, PREDICT)}")
+    log(f"device {describe_device(device)}, precision {precision}; {cfg.num_classes} outputs")
     classes = cfg.class_names or loaded[0].class_names
     if classes:
-        runtime.log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))
+        log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))
     for note in (note for one in loaded for note in one.notes):
-        runtime.log(note)
+        log(note)
     forward = forward_fn(
         [one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile, cfg.graphs
     )
     written = predict_files(cfg, forward, device, inputs, grey=cfg.recipe in volumes.RECIPES)
-    runtime.log(f"{len(written)} masks in {Path(cfg.output_dir).resolve()}")
+    log(f"{len(written)} masks in {Path(cfg.output_dir).resolve()}")
 
 
 if __name__ == "__main__":
-    runtime.run_main(main)
+    run_main(main)

@@ -11,16 +11,18 @@ from isic_polyp_rectal import task as pictures
 from models.build import load_network
 from synapse_train_test import evaluation as volume_evaluation
 from synapse_train_test import task as volumes
-from utils import runtime
 from utils.command_line import parse_flags, resolve_dataset
 from utils.config import TEST, describe
-from utils.forward import forward_fn
-from utils.page.album import Album
-from utils.page.build import PAGE, write_page
-from utils.page.curves import read_histories
-from utils.report import write_results
-from utils.table import format_table
-from utils.testing import check_alike, describe_result, find_checkpoints, settle
+from utils.device import choose_device, choose_precision, describe_device
+from utils.errors import run_main
+from utils.inference.forward import forward_fn
+from utils.log import log
+from utils.results.page.album import Album
+from utils.results.page.build import PAGE, write_page
+from utils.results.page.curves import read_histories
+from utils.results.summary import write_results
+from utils.results.table import format_table
+from utils.results.testing import check_alike, describe_result, find_checkpoints, settle
 
 RECIPES = volumes.RECIPES | pictures.RECIPES
 
@@ -41,29 +43,29 @@ def flags(argv: list[str]) -> tuple[dict[str, Any], str | None]:
 def main(argv: list[str]) -> None:
     given, recipe = flags(argv)
     paths = find_checkpoints(given, recipe)
-    device = runtime.choose_device(given.get("device", "auto"))
+    device = choose_device(given.get("device", "auto"))
     loaded = [load_network(path, RECIPES.get(recipe)) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
     cfg = settle(loaded[0].cfg, given)
-    precision = runtime.choose_precision(cfg.precision, device)
+    precision = choose_precision(cfg.precision, device)
     task, evaluation = (volumes, volume_evaluation) if cfg.recipe in volumes.RECIPES else (pictures, picture_evaluation)
     classes = cfg.class_names or loaded[0].class_names or task.class_names(cfg)
     out = Path(given.get("output_dir", paths[0].parent)) / f"{cfg.split}_{cfg.protocol}"
-    runtime.log(f"HeteroMedSeg, testing {', '.join(map(str, paths))}\n{describe(cfg, TEST)}")
-    runtime.log(f"device {runtime.describe_device(device)}, precision {precision}; results in {out.resolve()}")
+    log(f"HeteroMedSeg, testing {', '.join(map(str, paths))}\n{describe(cfg, TEST)}")
+    log(f"device {describe_device(device)}, precision {precision}; results in {out.resolve()}")
     for note in (note for one in loaded for note in one.notes):
-        runtime.log(note)
+        log(note)
     forward = forward_fn(
         [one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile, cfg.graphs
     )
     album = Album(len(classes)) if cfg.report else None
     rows, split = evaluation.evaluate(cfg, forward, device, classes, out, album)
     summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))
-    runtime.log(format_table(summary))
+    log(format_table(summary))
     if album is not None:
         write_page(out / PAGE, summary, rows, album.cases, read_histories(paths))
-        runtime.log(f"the page to look at: {(out / PAGE).resolve()}")
+        log(f"the page to look at: {(out / PAGE).resolve()}")
 
 
 if __name__ == "__main__":
-    runtime.run_main(main)
+    run_main(main)

@@ -3,15 +3,18 @@
 import isic_polyp_rectal.task as pictures
 import synapse_train_test.task as volumes
 from isic_polyp_rectal.cross_validation import train_folds
-from models.batch_size import settle_batch
 from models.build import build_network, name_weights
-from utils import runtime
-from utils.allocator import keep_freed_memory
+from models.memory import settle_batch
 from utils.command_line import apply, parse_flags, resolve_dataset
 from utils.config import TRAIN, Config, describe
-from utils.engine import fit
-from utils.losses import loss_for
-from utils.run import LAST, claim_folder, open_folder
+from utils.device import choose_device, choose_precision, describe_device, seed_everything
+from utils.distributed import init_distributed
+from utils.errors import run_main
+from utils.log import log, logging_to
+from utils.training.allocator import keep_freed_memory
+from utils.training.engine import fit
+from utils.training.losses import loss_for
+from utils.training.run import LAST, claim_folder, open_folder
 
 RECIPES = volumes.RECIPES | pictures.RECIPES
 
@@ -28,25 +31,25 @@ def configure(argv: list[str]) -> Config:
 
 def train(cfg: Config) -> None:
     """One run: check, say what will happen, fit. Nothing is written before the data has been checked."""
-    device = runtime.choose_device(cfg.device)
-    runtime.init_distributed(device)
+    device = choose_device(cfg.device)
+    init_distributed(device)
     kept = device.type == "cpu" and keep_freed_memory()
     out = claim_folder(cfg)
-    precision = runtime.choose_precision(cfg.precision, device)
+    precision = choose_precision(cfg.precision, device)
     cfg, notes = settle_batch(cfg, device, precision, loss_for(cfg.loss, cfg.num_classes), out / LAST)
     task = (volumes if cfg.recipe in volumes.RECIPES else pictures).build_task(cfg)
-    runtime.seed_everything(cfg.seed)
+    seed_everything(cfg.seed)
     model, more = build_network(cfg, device)
     cfg = name_weights(cfg)
     open_folder(cfg, out)
-    with runtime.logging_to(out / "log.txt"):
-        runtime.log(f"HeteroMedSeg, training on {task.name}\n{describe(cfg, TRAIN)}")
+    with logging_to(out / "log.txt"):
+        log(f"HeteroMedSeg, training on {task.name}\n{describe(cfg, TRAIN)}")
         memory = ", freed memory kept for reuse" if kept else ""
-        runtime.log(f"device {runtime.describe_device(device)}, precision {precision}{memory}")
+        log(f"device {describe_device(device)}, precision {precision}{memory}")
         for line in (*notes, *more, *task.found, f"split: {task.split}", f"results in {out.resolve()}"):
-            runtime.log(line)
+            log(line)
         best = fit(model, task, cfg, device, precision)
-        runtime.log(f"done; test it with: python test.py --checkpoint {best}")
+        log(f"done; test it with: python test.py --checkpoint {best}")
 
 
 def main(argv: list[str]) -> None:
@@ -58,4 +61,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run_main(main)
+    run_main(main)

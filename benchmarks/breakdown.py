@@ -23,8 +23,8 @@ from benchmarks.speed import matrix_side
 from benchmarks.station import INFER, TRAIN, Station
 from benchmarks.tables import align
 from benchmarks.variants import parse_variant
-from utils.allocator import keep_freed_memory
-from utils.runtime import choose_device, describe_device
+from utils.device import choose_device, describe_device
+from utils.training.allocator import keep_freed_memory
 
 KERNELS = ("matrix products", "dense convolutions", "depthwise convolutions", "attention")  # of the libraries
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")

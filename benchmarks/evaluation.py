@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.machine import ROOT, seconds, spread, write_json
-from utils.scores import Row, score_volume
+from utils.scoring.protocols import Row, score_volume
 
 SHAPE = (120, 512, 512)
 NAMES = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")

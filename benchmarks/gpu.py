@@ -28,7 +28,7 @@ from benchmarks.speed import matrix_side
 from benchmarks.tables import lines
 from benchmarks.variants import PEERS, parse_variant, parse_variants
 from models.ssd import mamba_kernel
-from utils.runtime import choose_device, describe_device
+from utils.device import choose_device, describe_device
 
 LEAST = 10.0  # seconds that must be left for a part to start
 

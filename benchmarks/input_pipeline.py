@@ -30,15 +30,15 @@ from benchmarks.station import TRAIN, Station
 from benchmarks.tables import align
 from benchmarks.variants import parse_variant
 from datasets.augment import normalise_imagenet, normalise_synapse
+from datasets.images.pairs import ImageMaskSet, pair_files
 from datasets.memory import InMemory
-from datasets.pairs import ImageMaskSet, pair_files
-from datasets.synapse import SynapseSlices
-from utils.batches import EpochBatches, train_loader
+from datasets.volumes.sets import SynapseSlices
 from utils.config import Config
-from utils.engine import prepare
-from utils.losses import loss_for
-from utils.runtime import choose_device, choose_precision, describe_device
-from utils.task import Task
+from utils.device import choose_device, choose_precision, describe_device
+from utils.training.batches import EpochBatches, train_loader
+from utils.training.engine import prepare
+from utils.training.losses import loss_for
+from utils.training.task import Task
 
 WIDTHS = (9, 5, 6, 16, 17, 14, 8, 8)
 HEADER = ("input", "size", "batch", "decode images/s", "batches images/s", "step images/s", "times", "share")

@@ -17,7 +17,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.machine import ROOT, write_json
-from utils import metrics, surface
+from utils.scoring import metrics, surface
 
 Pair = tuple[np.ndarray, np.ndarray, tuple[float, ...]]
 TOLERANCE = 2.0  # mm

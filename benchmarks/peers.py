@@ -21,7 +21,7 @@ from benchmarks.operations import TOTAL, count_operations
 from benchmarks.speed import add_options, matrix_side, settings
 from benchmarks.tables import lines
 from benchmarks.variants import PEERS, parse_variant
-from utils.runtime import choose_device, describe_device
+from utils.device import choose_device, describe_device
 
 
 def main(argv: list[str]) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets.pairs import Pair
+from datasets.images.pairs import Pair
 from isic_polyp_rectal import evaluation
 from isic_polyp_rectal.task import RECIPES
-from utils.inference import predict_images, predict_volume
-from utils.scores import Row, score_image, score_volume
+from utils.inference.volumes import predict_images, predict_volume
+from utils.scoring.protocols import Row, score_image, score_volume
 
 CPU = torch.device("cpu")
 THICK = (5.0, 1.0, 1.0)  # mm between slices, rows, columns

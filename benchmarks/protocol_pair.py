@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from tools.results import Result, find_result, read_result
-from utils.page.words import data_name
-from utils.runtime import UserError
-from utils.scores import PROTOCOLS
+from utils.errors import UserError
+from utils.results.page.words import data_name
+from utils.results.reading import Result, find_result, read_result
+from utils.scoring.protocols import PROTOCOLS
 
 # Fields of summary.json that two results of one prediction share, and how the refusal calls them
 MUST_AGREE = {

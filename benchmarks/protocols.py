@@ -13,9 +13,9 @@ from typing import Any
 from benchmarks.machine import ROOT, write_json
 from benchmarks.protocol_cases import TRAPS, Figures, Trap
 from benchmarks.protocol_pair import COUNTS, read_pair, side_by_side
-from utils.report import summarise
-from utils.runtime import run_main
-from utils.scores import PROTOCOLS
+from utils.errors import run_main
+from utils.results.summary import summarise
+from utils.scoring.protocols import PROTOCOLS
 
 COLUMNS = ("dice", "hd95", "nsd")
 KNOWN = 1e-12  # how far rounding may take a figure from the one found by hand

@@ -26,12 +26,12 @@ from datasets.augment import normalise_synapse
 from datasets.memory import InMemory
 from models import build_model
 from synapse_train_test.task import SYNAPSE, augment
-from utils.batches import EpochBatches, train_loader
-from utils.engine import train_one_epoch
-from utils.losses import loss_for
-from utils.run import start
-from utils.runtime import choose_device, choose_precision, describe_device
-from utils.task import Task
+from utils.device import choose_device, choose_precision, describe_device
+from utils.training.batches import EpochBatches, train_loader
+from utils.training.engine import train_one_epoch
+from utils.training.losses import loss_for
+from utils.training.run import start
+from utils.training.task import Task
 
 SLICES = 2211
 IMAGE_STEPS = SLICES * SYNAPSE.epochs

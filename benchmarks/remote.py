@@ -18,7 +18,7 @@ from benchmarks import memory
 from benchmarks.machine import ROOT
 from benchmarks.station import Station
 from benchmarks.variants import Variant
-from utils.allocator import keep_freed_memory
+from utils.training.allocator import keep_freed_memory
 
 ENVIRONMENT = {
     "kept": {"MALLOC_MMAP_THRESHOLD_": str(2**34), "MALLOC_TRIM_THRESHOLD_": str(2**34)},

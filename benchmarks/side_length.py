@@ -21,7 +21,7 @@ from benchmarks.operations import TOTAL, count_operations, of_part
 from benchmarks.remote import Remote
 from benchmarks.station import INFER, TRAIN, Station
 from benchmarks.variants import Variant, parse_variant
-from utils.runtime import choose_device, describe_device
+from utils.device import choose_device, describe_device
 
 SIDES = "224,320,416,512,640,768,896,1024"
 PARTS = ("stem", "encoder", "downsample", "decoder", "head")

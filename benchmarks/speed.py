@@ -1,7 +1,7 @@
 """Training and inference speed and peak memory, against a plainly written network and the machine's matrix rate.
 
     python -m benchmarks.speed [--device auto] [--work train,infer] [--batch 8] [--size 224] [--variants ...]
-    python -m benchmarks.speed --malloc          # CPU: what becomes of freed memory, see utils/allocator.py
+    python -m benchmarks.speed --malloc          # CPU: what becomes of freed memory, see utils/training/allocator.py
     python -m benchmarks.speed --smoke           # tiny sizes: does it run?
 
 Every batch is combined with every size. The first variant is the one that the column `times` refers to. A variant
@@ -22,7 +22,7 @@ from benchmarks.measure import compare
 from benchmarks.station import INFER, TRAIN
 from benchmarks.tables import lines
 from benchmarks.variants import CHOICES, parse_variants
-from utils.runtime import choose_device, describe_device
+from utils.device import choose_device, describe_device
 
 ON_CPU = "plain-fp32,plain-bf16,ours-fp32,ours-bf16,ours-fp32-compiled,ours-bf16-compiled,ours-bf16-noncausal"
 ON_GPU = f"{ON_CPU},ours-bf16-compiled-noncausal,ours-bf16-graphs,ours-bf16-bidirectional,ours-bf16-products"

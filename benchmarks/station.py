@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from benchmarks import memory
 from benchmarks.variants import Variant, build_network
 from models import ssd
-from utils.forward import Compiled
-from utils.losses import loss_for
-from utils.runtime import autocast
+from utils.device import autocast
+from utils.inference.forward import Compiled
+from utils.training.losses import loss_for
 
 TRAIN, INFER = "train", "infer"
 NUM_CLASSES = 9

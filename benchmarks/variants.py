@@ -18,7 +18,7 @@ CHOICES = {
     "scan": ("auto", "products"),  # products: without mamba_ssm's kernel even where it is installed
     "activations": ("stored", "recompute"),  # kept for the backward pass, or computed again in it (ours only)
     # what becomes of freed memory: returned to the system, kept by raised thresholds in the environment,
-    # kept by utils.allocator, or returned in huge pages (Linux only; each in a process of its own)
+    # kept by utils.training.allocator, or returned in huge pages (Linux only; each in a process of its own)
     "memory": ("returned", "kept", "allocator", "huge"),
 }
 

@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from datasets.synapse_lists import join_listed
-from utils.runtime import UserError, free_memory, is_main, world_size
+from datasets.volumes.lists import join_listed
+from utils.device import free_memory
+from utils.distributed import is_main, world_size
+from utils.errors import UserError
 
 
 class InMemory(Dataset):

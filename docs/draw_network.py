@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.network_insets import draw_bra, draw_scsa, draw_vssd
-from tools.drawing import Drawing
+from tools.explain.drawing import Drawing
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 224  # of the input for which sizes are given

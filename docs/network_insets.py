@@ -6,7 +6,7 @@ Each function draws one panel whose upper left corner is (left, top); data flow 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tools.drawing import Drawing
+from tools.explain.drawing import Drawing
 
 ROW = 37  # from one step of a chain to the next
 SMALL = 13.5

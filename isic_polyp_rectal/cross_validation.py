@@ -16,17 +16,20 @@ import numpy as np
 from isic_polyp_rectal.evaluation import evaluate
 from isic_polyp_rectal.task import fold_in_words, num_folds, open_split
 from models.build import load_network
-from utils import checkpoint, runtime
+from utils import checkpoint
 from utils.config import AUTO_BATCH, Config, from_dict
-from utils.forward import forward_fn
-from utils.page.album import BUDGET, Album
-from utils.page.build import PAGE, write_page
-from utils.page.curves import read_histories
-from utils.report import summarise, write_atomically, write_results
-from utils.run import BEST, LAST, changed_settings, claim_folder
-from utils.runtime import UserError
-from utils.table import format_table
-from utils.testing import describe_result
+from utils.device import choose_device, choose_precision
+from utils.distributed import is_main
+from utils.errors import UserError
+from utils.inference.forward import forward_fn
+from utils.log import log
+from utils.results.page.album import BUDGET, Album
+from utils.results.page.build import PAGE, write_page
+from utils.results.page.curves import read_histories
+from utils.results.summary import summarise, write_atomically, write_results
+from utils.results.table import format_table
+from utils.results.testing import describe_result
+from utils.training.run import BEST, LAST, changed_settings, claim_folder
 
 RESULTS, BEST_FOLD, BEST_WEIGHTS = "out_of_fold", "best_fold.json", "best_fold.pth"
 RESULT_FILES = ("cases.csv", "summary.json", PAGE)
@@ -48,16 +51,16 @@ def train_folds(cfg: Config, train: Callable[[Config], None]) -> None:
     if cfg.resume and not any((Path(fold.output_dir) / LAST).is_file() for fold in folds):
         raise UserError(f"--resume: no {LAST} in any {out}/fold_*; leave --resume out to start there")
     plans = [plan(fold) for fold in folds]
-    if runtime.is_main() and any(plans):
+    if is_main() and any(plans):
         for path in (*(out / RESULTS / name for name in RESULT_FILES), out / BEST_FOLD, out / BEST_WEIGHTS):
             path.unlink(missing_ok=True)
     for fold, planned in zip(folds, plans):
         if planned is None:
-            runtime.log(f"fold {fold.fold} of {len(folds)}: finished before, {fold.output_dir} is kept")
+            log(f"fold {fold.fold} of {len(folds)}: finished before, {fold.output_dir} is kept")
         else:
-            runtime.log(f"fold {fold.fold} of {len(folds)}")
+            log(f"fold {fold.fold} of {len(folds)}")
             train(planned)
-    if runtime.is_main():
+    if is_main():
         summarise_folds(cfg, folds)
 
 
@@ -100,8 +103,8 @@ def check_same_run(state: dict[str, Any], cfg: Config, source: str) -> None:
 def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     """Score each fold's best_model.pth on its own validation part; write and print the joined results."""
     out = Path(cfg.output_dir)
-    device = runtime.choose_device(cfg.device)
-    precision = runtime.choose_precision(cfg.precision, device)
+    device = choose_device(cfg.device)
+    precision = choose_precision(cfg.precision, device)
     rows, origins, parts, frames = [], [], [], []
     for fold in folds:
         loaded = load_network(Path(fold.output_dir) / BEST, None)
@@ -129,12 +132,12 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     notes = {"note": OPTIMISTIC} if chosen else {}
     summary = write_results(out / RESULTS, rows, head | notes | {"over_folds": over_folds(parts), "folds": parts})
     write_page(out / RESULTS / PAGE, summary, rows, frames, read_histories(Path(part["checkpoint"]) for part in parts))
-    runtime.log(f"\n{format_table(summary)}\n\n{fold_table(summary)}")
+    log(f"\n{format_table(summary)}\n\n{fold_table(summary)}")
     for note in notes.values():
-        runtime.log(f"note: {note}")
+        log(f"note: {note}")
     best = write_best_fold(out, parts)
     every = " ".join(part["checkpoint"] for part in parts)
-    runtime.log(
+    log(
         f"results in {(out / RESULTS).resolve()}\n"
         f"best fold on validation: fold {best}; test it with: python test.py --checkpoint {out / BEST_WEIGHTS}\n"
         f"all folds averaged: python test.py --checkpoint {every}"

@@ -9,17 +9,19 @@ import torch
 from tqdm import tqdm
 
 from datasets.augment import normalise_imagenet
-from datasets.pair_check import check_pairs
-from datasets.pairs import ImageMaskSet, Pair
-from datasets.pictures import resize_image, resize_mask
+from datasets.files.pictures import resize_image, resize_mask
+from datasets.images.check import check_pairs
+from datasets.images.pairs import ImageMaskSet, Pair
 from isic_polyp_rectal.task import fold_number, open_split
 from utils.config import Config
-from utils.forward import Forward
-from utils.inference import predict_images
-from utils.page.album import Album
-from utils.runtime import UserError, is_main, log
-from utils.scores import Row, score_image
-from utils.visualize import overlay, save_overlay
+from utils.distributed import is_main
+from utils.errors import UserError
+from utils.inference.forward import Forward
+from utils.inference.volumes import predict_images
+from utils.log import log
+from utils.results.overlay import overlay, save_overlay
+from utils.results.page.album import Album
+from utils.scoring.protocols import Row, score_image
 
 
 def evaluate(

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from datasets.augment import Draws, augment_binary, normalise_imagenet
-from datasets.csv_split import DEFAULT_NAME, Split, load_split
+from datasets.images.check import check_pairs
+from datasets.images.pairs import ImageMaskSet, Pair, data_root, pair_files
+from datasets.images.split import DEFAULT_NAME, Split, load_split
 from datasets.memory import InMemory, keep_in_memory
-from datasets.pair_check import check_pairs
-from datasets.pairs import ImageMaskSet, Pair, data_root, pair_files
 from utils.config import Config
-from utils.losses import loss_for
-from utils.runtime import UserError
-from utils.task import Task, hash_names
-from utils.validation_set import ValidationSet
+from utils.errors import UserError
+from utils.training.losses import loss_for
+from utils.training.task import Task, hash_names
+from utils.training.validation_set import ValidationSet
 
 # As published; the cosine runs over 200 epochs even where the training stops at 180.
 ISIC2018 = Config(

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from models.hetero_medseg import build_model
-from models.pretrained import initialise
-from models.released import is_released, load_released, released_num_classes
 from models.ssd import backend_name
+from models.weights.pretrained import initialise
+from models.weights.released import is_released, load_released, released_num_classes
 from utils import checkpoint
 from utils.config import Config, from_dict
-from utils.runtime import UserError, choose_precision, free_memory, world_size
+from utils.device import choose_precision, free_memory
+from utils.distributed import world_size
+from utils.errors import UserError
 
 
 def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[str, ...]]:

@@ -18,7 +18,9 @@ from models.layers import PatchExpand, down_conv, to_nchw, to_nhwc
 from models.scsa import SCSA
 from models.ssd import SSD_FORMS, backend_name
 from models.vssd import VSSDBlock
-from utils.runtime import UserError, batch_share, log_once
+from utils.distributed import batch_share
+from utils.errors import UserError
+from utils.log import log_once
 
 DIMS = (96, 192, 384, 768)
 HEADS = (3, 6, 12)  # of the encoder's mixers

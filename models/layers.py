@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
-from utils.runtime import all_reduce_sum, world_size
+from utils.distributed import all_reduce_sum, world_size
 
 
 def to_nchw(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from datasets.augment import normalise_synapse
 from datasets.summary import DataSummary
-from datasets.synapse import (
+from datasets.volumes.sets import (
     SliceVolumes,
     SynapseVolumes,
     Volume,
@@ -23,12 +23,13 @@ from datasets.synapse import (
 )
 from synapse_train_test.task import TEST_LIST, TRAIN_LIST, VAL_LIST, locate
 from utils.config import Config
-from utils.forward import Forward
-from utils.inference import predict_volume
-from utils.page.album import Album
-from utils.runtime import is_main, log
-from utils.scores import Row, score_volume
-from utils.visualize import contact_sheet, save_overlay
+from utils.distributed import is_main
+from utils.inference.forward import Forward
+from utils.inference.volumes import predict_volume
+from utils.log import log
+from utils.results.overlay import contact_sheet, save_overlay
+from utils.results.page.album import Album
+from utils.scoring.protocols import Row, score_volume
 
 
 def evaluate(

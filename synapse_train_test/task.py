@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import phantom
 from datasets.augment import Draws, augment_synapse, normalise_synapse
 from datasets.memory import keep_in_memory
-from datasets.synapse import (
+from datasets.phantom import generate as phantom
+from datasets.volumes.sets import (
     SliceVolumes,
     SynapseSlices,
     SynapseVolumes,
@@ -27,10 +27,11 @@ from datasets.synapse import (
     resize,
 )
 from utils.config import Config
-from utils.losses import loss_for
-from utils.runtime import UserError, barrier, is_main
-from utils.task import Task, hash_names
-from utils.validation_set import ValidationSet
+from utils.distributed import barrier, is_main
+from utils.errors import UserError
+from utils.training.losses import loss_for
+from utils.training.task import Task, hash_names
+from utils.training.validation_set import ValidationSet
 
 LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
 

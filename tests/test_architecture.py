@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.places import ROOT
+
 PACKAGES = ("models", "datasets", "utils", "synapse_train_test", "isic_polyp_rectal", "tools", "benchmarks", "tests")
-FOUNDATION = {"utils.config", "utils.runtime", "utils.checkpoint"}
+FOUNDATION = {f"utils.{name}" for name in ("config", "errors", "log", "device", "distributed", "checkpoint")}
 # package -> packages it may import; everything may import the foundation
 MAY_IMPORT = {
     "models": {"models"},

@@ -3,16 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.trees import write_picture_tree, write_synapse_tree
-from utils.report import read_cases
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.places import ROOT
+from tests.support.trees import write_picture_tree, write_synapse_tree
+from utils.results.summary import read_cases
 
 
 def command(script, *flags, cwd, expect=0):

@@ -14,11 +14,12 @@ from isic_polyp_rectal import task as pictures
 from models.build import Loaded, load_network
 from synapse_train_test import task as volumes
 from tools.model_card_text import card
-from tools.results import Result, find_result, read_result
-from utils import checkpoint, runtime
+from utils import checkpoint
 from utils.command_line import match_name
-from utils.report import write_atomically
-from utils.runtime import UserError
+from utils.errors import UserError, run_main
+from utils.log import log
+from utils.results.reading import Result, find_result, read_result
+from utils.results.summary import write_atomically
 
 RECIPES = volumes.RECIPES | pictures.RECIPES
 NAME = "MODEL_CARD.md"
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> None:
     loaded = load_network(path, RECIPES.get(recipe))
     results = [own_result(folder, loaded) for folder in given.results]
     write_atomically(output, card(describe(path, loaded), results))
-    runtime.log(f"written: {output}")
+    log(f"written: {output}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,4 +98,4 @@ def describe(path: Path, loaded: Loaded) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    runtime.run_main(main)
+    run_main(main)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.results import Result
 from utils.config import FIELDS, TRAIN, Config
-from utils.engine import RULES
-from utils.page.words import augmentation_in_words
-from utils.table import format_table
+from utils.results.page.words import augmentation_in_words
+from utils.results.reading import Result
+from utils.results.table import format_table
+from utils.training.engine import RULES
 
 Facts = dict[str, Any]
 UNKNOWN = "unknown (the file does not say)"
@@ -187,7 +187,7 @@ import torch
 from datasets.image_io import read_image
 from models.build import load_network
 from tools.prediction import predict_mask
-{needs}from utils.forward import forward_fn
+{needs}from utils.inference.forward import forward_fn
 
 loaded = load_network(Path("{facts["file"]}"), {argument})
 device = torch.device("cpu")

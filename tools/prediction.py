@@ -9,11 +9,13 @@ import torch
 from tqdm import tqdm
 
 from datasets.augment import normalise_imagenet, normalise_synapse
-from datasets.image_io import Image, mask_suffix, read_image, suffix_of, window_ct, write_mask
+from datasets.files.image import Image, mask_suffix, read_image, suffix_of, window_ct, write_mask
 from utils.config import Config
-from utils.forward import Forward
-from utils.inference import predict_image, predict_volume
-from utils.runtime import UserError, is_main, log, rank, world_size
+from utils.distributed import is_main, rank, world_size
+from utils.errors import UserError
+from utils.inference.forward import Forward
+from utils.inference.volumes import predict_image, predict_volume
+from utils.log import log
 
 
 def predict_files(cfg: Config, forward: Forward, device: torch.device, paths: Sequence[Path], grey: bool) -> list[Path]:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.serialization import safe_globals
 
-from utils.runtime import UserError
+from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACES = (

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.config import AUTO_BATCH, FIELDS, TRAIN, Config, check_together
-from utils.runtime import UserError, log_once
+from utils.errors import UserError
+from utils.log import log_once
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 HINTS = typing.get_type_hints(Config)

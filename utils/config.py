@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from utils.runtime import UserError
+from utils.errors import UserError
 
 TRAIN, TEST, PREDICT = "train", "test", "predict"
 ALL = (TRAIN, TEST, PREDICT)

@@ -1,0 +1,106 @@
+"""Pictures and picture masks: decoding, the scaling to eight bits, the threshold, the resizing.
+
+Shapes: pictures are (H, W, 3) RGB or (H, W) grey, masks (H, W) bool. Files are read as bytes and
+decoded by OpenCV, so that any file name works on any system; the EXIF orientation is never
+applied, because a mask does not carry the one of its image.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.errors import UserError
+from utils.log import log_once
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """The picture as stored, without its alpha channel: (H, W) or (H, W, 3) RGB, native type.
+
+    Raises UserError for a file that is missing, empty, cut short, of several pages or no picture.
+    """
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); restore the file") from None
+    pages: tuple[np.ndarray, ...] = ()
+    if data.size:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1]
+        else:
+            page = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)  # unchanged also means: not turned by EXIF
+            pages = () if page is None else (page,)
+    if not pages:
+        found = f"{data.size} bytes that do not decode" if data.size else "an empty file"
+        raise UserError(f"{path}: found {found}, expected a whole picture; copy or download the file again")
+    if len(pages) > 1:
+        raise UserError(f"{path}: found {len(pages)} pages, expected one picture; store a volume as NIfTI")
+    picture = pages[0]
+    if picture.ndim == 2:
+        return picture
+    if picture.shape[2] <= 2:  # grey, or grey and alpha
+        return np.ascontiguousarray(picture[..., 0])
+    return np.ascontiguousarray(picture[..., 2::-1])  # BGR(A) -> RGB
+
+
+def type_range(array: np.ndarray, path: Path) -> float:
+    """The value that stands for white: the maximum of an unsigned integer type, 1 for bool and floats."""
+    if array.dtype.kind == "u":
+        return float(np.iinfo(array.dtype).max)
+    if array.dtype.kind == "b" or (array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1):
+        return 1.0
+    raise UserError(
+        f"{path}: found {array.dtype} values from {array.min()} to {array.max()}, expected unsigned integers "
+        "or fractions in [0, 1]; convert the picture to 8 or 16 bits"
+    )
+
+
+def to_rgb8(picture: np.ndarray, path: Path) -> np.ndarray:
+    """Scale by the range of the type to 0..255 and repeat grey: (H, W[, 3]) -> uint8 (H, W, 3)."""
+    white = type_range(picture, path)
+    if picture.dtype != np.uint8:
+        picture = np.rint(picture.astype(np.float64) * (255 / white)).astype(np.uint8)
+    return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
+
+
+def to_mask(picture: np.ndarray, path: Path) -> np.ndarray:
+    """True above half the range of the type (> 127 of 255) in any channel: (H, W[, 3]) -> bool (H, W).
+
+    Never > 0: published masks hold grey 5 to 15 in their background. A mask of integers whose
+    largest value is 1 is taken as one of 0 and 1, which is said once; not so in JPEG, where 1 is noise.
+    """
+    grey = picture if picture.ndim == 2 else picture.max(axis=2)
+    if is_zero_one(grey, path):
+        log_once(f"masks with largest value 1, such as {path.name}, are read as 0 and 1 (not as shades of 255)")
+        return grey > 0
+    return grey > type_range(grey, path) / 2
+
+
+def is_zero_one(mask: np.ndarray, path: Path) -> bool:
+    """Whether an integer mask stores its foreground as 1."""
+    return mask.dtype.kind == "u" and path.suffix.lower() not in LOSSY_SUFFIXES and int(mask.max()) == 1
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (h, w[, C]) to `size` (H, W): area average if both sides shrink, else bilinear.
+
+    Plain bilinear reads four pixels however far apart the new ones are, so that hair and
+    specular highlights of a 3000-pixel photograph would alias; at exactly half the size both agree.
+    """
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a bool mask (h, w) to `size` (H, W) by the nearest pixel centre."""
+    height, width = size
+    if mask.shape == (height, width):
+        return mask
+    # INTER_NEAREST takes the pixel to the upper left, half a pixel beside where the image is read.
+    return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)

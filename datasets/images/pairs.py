@@ -1,0 +1,135 @@
+"""A folder of images/ and masks/: pairing by name, and reading as a data set.
+
+Shapes: H, W of a file are its own; S is the side that the network is given.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets.files.pictures import PICTURE_SUFFIXES, read_picture, resize_image, resize_mask, to_mask, to_rgb8
+from utils.errors import UserError
+
+MASK_SUFFIX = re.compile(r"[ _.-](segmentation|seg|mask|gt|groundtruth|label|annotation)s?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and its mask; image_id is the file name of the image."""
+
+    image_id: str
+    image: Path
+    mask: Path
+
+
+def stem_of(name: str) -> str:
+    """The name by which images, masks and lines of a CSV are matched.
+
+    Folders and a picture's suffix go; accents are composed, since macOS stores them decomposed.
+    """
+    name = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
+    suffix = Path(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in PICTURE_SUFFIXES else name
+
+
+def data_root(path: str | Path) -> Path:
+    """The folder that holds images/ and masks/; `path` is that folder or its images/. Raises UserError."""
+    path = Path(path)
+    for root in (path, path.absolute().parent) if path.absolute().name == "images" else (path,):
+        if (root / "images").is_dir() and (root / "masks").is_dir():
+            return root
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; expected one with images/ and masks/")
+    found = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
+    raise UserError(f"{path}: found {found}; expected the folders images/ and masks/ in it")
+
+
+def pair_files(root: str | Path) -> list[Pair]:
+    """Pair images/ with masks/ by stem, a mask's `_segmentation`, `_mask`, `-seg` ... apart; sorted by image_id.
+
+    A mask named exactly as an image is that image's; only else its ending is taken off. Raises
+    UserError with every image without a mask, mask without an image, and name that fits twice.
+    """
+    root = data_root(root)
+    images, masks = _by_stem(root / "images"), _by_stem(root / "masks")
+    matched: dict[str, list[Path]] = {}
+    for stem, paths in masks.items():
+        matched.setdefault(stem if stem in images else MASK_SUFFIX.sub("", stem), []).extend(paths)
+    problems = []
+    for stem in sorted(images.keys() | matched.keys()):
+        found_images, found_masks = images.get(stem, []), matched.get(stem, [])
+        if not found_masks:
+            problems += [f"images/{path.name}: no mask" for path in found_images]
+        elif not found_images:
+            problems += [f"masks/{path.name}: no image" for path in found_masks]
+        elif len(found_images) > 1 or len(found_masks) > 1:
+            names = [f"images/{path.name}" for path in found_images] + [f"masks/{path.name}" for path in found_masks]
+            problems.append(f"ambiguous: {', '.join(names)}")
+    if problems:
+        raise UserError(
+            f"{root}: {len(problems)} files do not pair; every image needs one mask of the same name "
+            "(or with _segmentation, _mask, _seg, _gt after it); add or remove files:\n  " + "\n  ".join(problems)
+        )
+    pairs = [Pair(paths[0].name, paths[0], matched[stem][0]) for stem, paths in images.items()]
+    return sorted(pairs, key=lambda pair: pair.image_id)
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Picture files of a folder by stem, hidden ones left out; UserError when there is none."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    pictures: dict[str, list[Path]] = {}
+    for path in paths:
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            pictures.setdefault(stem_of(path.name), []).append(path)
+    if not pictures:
+        found = ", ".join(sorted({path.suffix or path.name for path in paths})) or "nothing"
+        raise UserError(f"{folder}: found {found}, expected pictures ({', '.join(PICTURE_SUFFIXES)})")
+    return pictures
+
+
+def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 (H, W, 3) and mask bool (H, W) in their own size; UserError when the sizes differ."""
+    image = to_rgb8(read_picture(pair.image), pair.image)
+    mask = to_mask(read_picture(pair.mask), pair.mask)
+    check_sizes(pair, image, mask)
+    return image, mask
+
+
+def check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
+    """Raise UserError unless image and mask have one height and width."""
+    if image.shape[:2] != mask.shape[:2]:
+        sizes = ["x".join(map(str, array.shape[:2])) for array in (mask, image)]
+        raise UserError(
+            f"{pair.mask}: found a mask of {sizes[0]}, expected {sizes[1]} as {pair.image.name} has; export it again"
+        )
+
+
+class ImageMaskSet(Dataset):
+    """Pairs resized for the network; nothing is kept in memory.
+
+    out: image uint8 (3, S, S), target uint8 (S, S) of 0 and 1, for `img_size` (S, S), height first
+    """
+
+    def __init__(self, pairs: Sequence[Pair], img_size: tuple[int, int]) -> None:
+        self.pairs = list(pairs)
+        self.img_size = img_size
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, mask = self.native(index)
+        image = resize_image(image, self.img_size)
+        mask = resize_mask(mask, self.img_size)
+        return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(mask.astype(np.uint8))
+
+    def native(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H, W, 3) and mask bool (H, W) of the files' own size."""
+        return read_pair(self.pairs[index])

@@ -1,0 +1,187 @@
+"""The CSV that says which images train and which test: reading it, writing it, making one.
+
+Columns: image_id, category (train or test), and where wanted group (a patient, a video: never in
+two parts) and fold (of a training image).
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets.images.folds import assign_folds
+from datasets.images.pairs import Pair, stem_of
+from utils.errors import UserError
+
+DEFAULT_NAME = "test_train_data.csv"
+
+
+class Row(NamedTuple):
+    """One line of a split; fold and group are None where the file has none."""
+
+    image_id: str
+    category: str
+    fold: int | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pairs of a data set by part; `folds` holds the fold of each training pair, if folds were asked for."""
+
+    train: list[Pair]
+    test: list[Pair]
+    folds: list[int] | None
+    description: str
+
+    def fold(self, index: int) -> tuple[list[Pair], list[Pair]]:
+        """(training pairs, validation pairs) when fold `index` validates."""
+        inside = [pair for pair, fold in zip(self.train, self.folds) if fold == index]
+        if not inside:
+            raise UserError(f"--fold {index}: expected 0 to {max(self.folds)}, or all")
+        return [pair for pair, fold in zip(self.train, self.folds) if fold != index], inside
+
+
+def load_split(path: str | Path, pairs: Sequence[Pair], num_folds: int | None = None, seed: int = 1234) -> Split:
+    """Find the files of every line of the CSV and divide its training part into folds.
+
+    A `fold` column wins over `num_folds`. Images that the CSV leaves out are in no part. Raises
+    UserError for what `read_split` does, for ids without a file (all listed) and for an empty part.
+    """
+    rows = read_split(path)
+    by_stem = {stem_of(pair.image_id): pair for pair in pairs}
+    missing = [row.image_id for row in rows if stem_of(row.image_id) not in by_stem]
+    if missing:
+        raise UserError(
+            f"{path}: no image for {len(missing)} of {len(rows)} ids; is it the CSV of this folder?\n  "
+            + "\n  ".join(missing)
+        )
+    parts = {name: [row for row in rows if row.category == name] for name in ("train", "test")}
+    for name, part in parts.items():
+        if not part:
+            raise UserError(f"{path}: no image has the category {name!r}, expected at least one")
+    folds = _training_folds(path, parts["train"], num_folds, seed)
+    description = describe(rows)
+    if unlisted := len(pairs) - len(rows):
+        description += f"; {unlisted} images of the folder are not in the CSV and not used"
+    found = {name: [by_stem[stem_of(row.image_id)] for row in part] for name, part in parts.items()}
+    return Split(found["train"], found["test"], folds, description)
+
+
+def _training_folds(path: str | Path, rows: Sequence[Row], num_folds: int | None, seed: int) -> list[int] | None:
+    given = [row.fold for row in rows]
+    if any(fold is not None for fold in given):
+        seen = {fold for fold in given if fold is not None}
+        if None in given or seen != set(range(len(seen))) or len(seen) < 2:
+            raise UserError(
+                f"{path}: column fold: found {sorted(seen)} and {given.count(None)} training images without one; "
+                "expected folds numbered from 0 without a gap, two or more, for every training image"
+            )
+        return given
+    if num_folds is None:
+        return None
+    groups = [row.group for row in rows]
+    return assign_folds([row.image_id for row in rows], num_folds, seed, groups if groups[0] else None)
+
+
+def describe(rows: Sequence[Row]) -> str:
+    """How the parts were kept apart, for reports: images of one patient or video look alike."""
+    counts = Counter(row.category for row in rows)
+    text = f"{counts['train']} train + {counts['test']} test images"
+    if rows[0].group is None:
+        return f"{text}, split by image: patients or videos may be in both parts"
+    groups = [{row.group for row in rows if row.category == name} for name in ("train", "test")]
+    if shared := len(groups[0] & groups[1]):
+        return f"{text}, split by image: {shared} groups are in both parts"
+    return f"{text}, split by group: {len(groups[0])} + {len(groups[1])} groups, none in both parts"
+
+
+# --- the file --------------------------------------------------------------------------------
+
+
+def read_split(path: str | Path) -> list[Row]:
+    """The lines of a CSV, whatever its separator (, ; or tab), line ends, column order and further columns.
+
+    Raises UserError for a file that is missing or empty, missing columns, and one list of all lines
+    with an empty id, an unknown category, a fold that is no number, an id that was there before, or
+    no group where others have one.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); make one with data_split_csv.py") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; save it as CSV UTF-8") from None
+    header = text.lstrip().partition("\n")[0]
+    lines = csv.reader(StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+    table = [[value.strip() for value in line] for line in lines if any(value.strip() for value in line)]
+    names = [name.lower() for name in table[0]] if table else []
+    for name in ("image_id", "category"):
+        if names.count(name) != 1:
+            raise UserError(f"{path}: found the columns {names}, expected image_id and category, once each")
+    if len(table) == 1:
+        raise UserError(f"{path}: found no line below the header, expected one for each image")
+    rows, problems, seen = [], [], {}
+    for line in table[1:]:
+        values = dict(zip(names, line))
+        row, problem = _parse(values)
+        stem = stem_of(row.image_id)
+        if not problem and stem in seen:
+            both = f"in {seen[stem]} and {row.category}" if seen[stem] != row.category else f"twice in {row.category}"
+            problem = f"{row.image_id}: {both}"
+        seen.setdefault(stem, row.category)
+        if problem:
+            problems.append(problem)
+        rows.append(row)
+    if any(row.group for row in rows):
+        problems += [
+            f"{row.image_id}: no group, expected one in every line or in none" for row in rows if not row.group
+        ]
+    if problems:
+        raise UserError(f"{path}: {len(problems)} lines cannot be used:\n  " + "\n  ".join(problems))
+    return rows
+
+
+def _parse(values: dict[str, str]) -> tuple[Row, str]:
+    """The row of one line and what is wrong with it, if anything."""
+    image_id, fold = values.get("image_id", ""), values.get("fold", "")
+    category = values.get("category", "").lower()
+    row = Row(image_id, category, int(fold) if fold.isdecimal() else None, values.get("group") or None)
+    if not stem_of(image_id):
+        return row, f"a line of category {category!r} without an image_id"
+    if category not in ("train", "test"):
+        return row, f"{image_id}: category {category!r}, expected train or test"
+    if fold and not fold.isdecimal():
+        return row, f"{image_id}: fold {fold!r}, expected a number from 0"
+    return row, ""
+
+
+def write_split(path: str | Path, rows: Sequence[Row], force: bool = False) -> None:
+    """Write the CSV in one step, with the columns group and fold where rows have them.
+
+    Raises UserError when the file exists and `force` is not given, or its folder does not.
+    """
+    path = Path(path)
+    check_output(path, force)
+    extra = [name for name in ("group", "fold") if any(getattr(row, name) is not None for row in rows)]
+    columns = ["image_id", "category", *extra]
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([getattr(row, name) for name in columns] for row in rows)  # None is written as nothing
+    part.replace(path)
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Raise UserError when a new file cannot be written to `path`."""
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder, expected the name of a CSV file in it")
+    if path.exists() and not force:
+        raise UserError(f"{path}: exists already; give --force to replace it, or --output for another file")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--output {path}: there is no folder {path.absolute().parent}; create it first")

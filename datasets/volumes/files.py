@@ -1,0 +1,127 @@
+"""Files of the Synapse layout, each checked as it is read: slices (npz) and volumes (h5).
+
+    train_npz/NAME.npz        `image`, `label` (H, W)
+    test_vol_h5/NAME.npy.h5   `image`, `label` (D, H, W), also spelt NAME.npz.h5 or NAME.h5;
+                              `spacing` (z, y, x) in mm, an attribute or a data set, where it is known
+
+Images are floats in [0, 1], or uint8 / uint16 that stand for fractions of their type's range.
+Letters: D slices, H height, W width.
+"""
+
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from utils.errors import UserError
+
+# How far a float image may leave [0, 1] before it is taken for one that was never scaled: cubic resampling overshoots.
+RANGE_TOLERANCE = 0.05
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One case: image (D, H, W) float32 in [0, 1], label (D, H, W) uint8 or None, spacing (z, y, x) in mm or None."""
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray | None
+    spacing: tuple[float, float, float] | None
+
+
+def read_slice(path: Path, num_classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Image (H, W) float32 in [0, 1] and label (H, W) uint8 of one npz; UserError names everything wrong with it."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path}: not a complete npz file (truncated, or another format); copy or convert it again")
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = {"image", "label"} - set(arrays.files)
+            if missing:
+                raise UserError(f"{path}: holds {sorted(arrays.files)}; expected `image` and `label`")
+            image, label = arrays["image"], arrays["label"]
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read ({_one_line(error)}); copy or convert it again") from None
+    return _checked(path, image, label, ("H", "W"), num_classes)
+
+
+def read_volume(path: Path, name: str, num_classes: int | None = None) -> Volume:
+    """The volume of one h5 file; a file without `label` is a volume without label; UserError names everything wrong."""
+    try:
+        with h5py.File(path, "r") as file:
+            if "image" not in file:
+                raise UserError(f"{path}: holds {sorted(file)}; expected `image` and `label`")
+            image = np.asarray(file["image"])
+            label = np.asarray(file["label"]) if "label" in file else None
+            spacing = file["spacing"][()] if "spacing" in file else file.attrs.get("spacing")
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read ({_one_line(error)}); copy or convert it again") from None
+    image, label = _checked(path, image, label, ("D", "H", "W"), num_classes)
+    return Volume(name, image, label, None if spacing is None else _spacing(path, spacing))
+
+
+def _spacing(path: Path, values: object) -> tuple[float, float, float]:
+    values = np.asarray(values)
+    if values.shape != (3,) or values.dtype.kind not in "iuf" or not (np.isfinite(values) & (values > 0)).all():
+        raise UserError(f"{path}: `spacing` is {values.tolist()}; expected three positive lengths (z, y, x) in mm")
+    return tuple(float(value) for value in values)
+
+
+def _checked(path: Path, image: np.ndarray, label: np.ndarray | None, axes: tuple[str, ...], num_classes: int | None):
+    """Image as float32 fractions and label as uint8; raises one UserError with every problem of the two."""
+    problems = []
+    if image.ndim != len(axes) or image.size == 0:
+        problems.append(f"`image` has shape {image.shape}; expected ({', '.join(axes)})")
+    elif label is not None and label.shape != image.shape:
+        problems.append(f"`label` has shape {label.shape} and `image` {image.shape}; expected the same")
+    problems += _image_problems(image) if image.size else []
+    problems += _label_problems(label, num_classes) if label is not None and label.size else []
+    if problems:
+        raise UserError(f"{path}: " + "; ".join(problems))
+    if image.dtype.kind == "u":
+        image = image.astype(np.float32) / np.iinfo(image.dtype).max
+    return image.astype(np.float32, copy=False), None if label is None else label.astype(np.uint8, copy=False)
+
+
+def _image_problems(image: np.ndarray) -> list[str]:
+    if image.dtype in (np.uint8, np.uint16):
+        return []
+    if image.dtype.kind != "f":
+        return [f"`image` is of type {image.dtype}; expected floats in [0, 1], uint8 or uint16"]
+    low, high = float(image.min()), float(image.max())
+    if not np.isfinite(low + high):
+        return [f"`image` holds {np.count_nonzero(~np.isfinite(image))} values that are not finite"]
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        return [f"`image` ranges over {low:g} to {high:g}; expected [0, 1] (clip and scale it, see prepare_data.py)"]
+    return []
+
+
+def _label_problems(label: np.ndarray, num_classes: int | None) -> list[str]:
+    if label.dtype.kind not in "uifb":
+        return [f"`label` is of type {label.dtype}; expected whole numbers"]
+    low, high, last = float(label.min()), float(label.max()), 255 if num_classes is None else num_classes - 1
+    if not np.isfinite(low + high):
+        return [f"`label` holds {np.count_nonzero(~np.isfinite(label))} values that are not finite"]
+    if low < 0 or high > last:
+        classes = "" if num_classes is None else f" ({num_classes} classes; set num_classes, or map the labels)"
+        return [f"`label` holds {low if low < 0 else high:g}; expected 0 to {last}{classes}"]
+    if label.dtype.kind == "f" and not np.array_equal(label, label.astype(np.uint8)):
+        return ["`label` holds fractions; expected whole numbers (was it resized with interpolation?)"]
+    return []
+
+
+def _one_line(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__

@@ -1,0 +1,149 @@
+"""Initialisation from ImageNet weights: BiFormer-Base for most of the network, VSSD-Base for its encoder.
+
+The published network copied what agreed with BiFormer-Base by name and shape: stem, down-sampling and the
+encoder's norms (form `published`). Far more of that file is the same layer under another name: its
+position convolutions are our `cpe1`, its MLPs are our encoder's, and its stages 2, 1 and 0 are our
+decoder's blocks (form `extended`). VSSD-Base (Shi et al. 2024) has our encoder's mixers and
+convolutions; its MLPs are wider than ours, so none of an MLP is taken, a bias that would fit included.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from models.weights.released import DEAD, released_name
+from models.weights.state_dicts import LoadSummary, bare_state
+from utils.errors import UserError
+
+PUBLISHED = (
+    # released name of an entry of ours     its name in BiFormer-Base
+    (r"(downsample_layers\.\d\.)", r"\1"),
+    (r"(stages\.\d\.\d\.norm[12]\.)", r"\1"),
+)
+FORMS = {
+    "published": PUBLISHED,
+    "extended": (
+        *PUBLISHED,
+        (r"(stages\.\d\.\d)\.cpe1\.", r"\1.pos_embed."),
+        (r"(stages\.\d\.\d)\.mlp\.fc1\.", r"\1.mlp.0."),
+        (r"(stages\.\d\.\d)\.mlp\.fc2\.", r"\1.mlp.3."),
+        (r"layers_up\.1\.blocks\.", r"stages.2."),
+        (r"layers_up\.2\.blocks\.", r"stages.1."),
+        (r"layers_up\.3\.blocks\.", r"stages.0."),
+    ),
+}
+# The same for VSSD-Base: alone, and beside BiFormer-Base, which then gives the norms.
+VSSD_ALONE = ((r"stages\.(\d)\.(\d)\.(attn|cpe1|cpe2|norm1|norm2)\.", r"layers.\1.blocks.\2.\3."),)
+VSSD_BESIDE = ((r"stages\.(\d)\.(\d)\.(attn|cpe1|cpe2)\.", r"layers.\1.blocks.\2.\3."),)
+
+
+# Why an entry of either file has no place in the network (the first that matches).
+REASONS = (
+    (r"(norm|head)\.", "the ImageNet classifier"),
+    (r"(stages|layers)\.3\.", "a fourth encoder stage, which the network does not build"),
+    (r"layers\.\d\.blocks\.[01]\.mlp\.", "MLPs of ratio 4, where ours have 3"),
+    (r"(stages\.\d|layers\.\d\.blocks)\.\d+\.", "blocks beyond the depth of ours"),
+    (r"", "layers that the network does not have"),
+)
+
+
+def initialise(
+    model: nn.Module,
+    biformer: Mapping[str, object] | None,
+    vssd: Mapping[str, object] | None,
+    form: str = "extended",
+    biformer_source: str = "BiFormer-Base",
+    vssd_source: str = "VSSD-Base",
+) -> list[LoadSummary]:
+    """Copy what fits of the checkpoints that are given into `model`; one summary each.
+
+    Where both have a tensor, VSSD-Base gives the encoder's mixers and convolutions and BiFormer-Base the
+    rest. Raises UserError, and leaves `model` as it was, when a file gives less than half of what
+    its form should: it is another network's, and training would start from scratch unnoticed.
+    """
+    if form not in FORMS:
+        raise UserError(f"pretrained form: found {form!r}, expected one of {', '.join(FORMS)}")
+    from_vssd = {} if vssd is None else wanted(model, VSSD_ALONE if biformer is None else VSSD_BESIDE)
+    plans = []
+    if biformer is not None:
+        names = wanted(model, FORMS[form])
+        yielded = from_vssd.keys() & names.keys()
+        others = dict.fromkeys(
+            wanted(model, FORMS["extended"]).values(), "fit, but only the form `extended` takes them"
+        )
+        if form == "published":  # the original code also copied them, to where no forward pass reads them
+            dead = (name for name in DEAD if any(re.match(pattern, name) for pattern, _ in PUBLISHED))
+            others |= dict.fromkeys(dead, "fit the fourth encoder stage of the published code, never called")
+        names = {own: there for own, there in names.items() if own not in yielded}
+        note = (f"{len(yielded)} tensors that it also has are given by VSSD-Base",) if yielded else ()
+        plans.append(plan(model, names, bare_state(biformer, biformer_source), biformer_source, others, note))
+    if vssd is not None:
+        others = dict.fromkeys(wanted(model, VSSD_ALONE).values(), "given by BiFormer-Base instead")
+        note = () if model.ssd == "noncausal" else (f"trained with the noncausal SSD; the network runs {model.ssd}",)
+        plans.append(plan(model, from_vssd, bare_state(vssd, vssd_source), vssd_source, others, note))
+    own = model.state_dict()
+    with torch.no_grad():
+        for fitting, _ in plans:
+            for name, value in fitting.items():
+                own[name].copy_(value)
+    return [summary for _, summary in plans]
+
+
+def wanted(model: nn.Module, rules: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """For every entry of ours that a file gives by `rules`: its name there."""
+    names = {}
+    for own in model.state_dict():
+        released = released_name(own)
+        for pattern, replacement in rules:
+            if match := re.match(pattern, released):
+                names[own] = match.expand(replacement) + released[match.end() :]
+                break
+    return names
+
+
+def plan(
+    model: nn.Module,
+    names: dict[str, str],
+    state: dict[str, object],
+    source: str,
+    others: dict[str, str],
+    notes: tuple[str, ...],
+) -> tuple[dict[str, Tensor], LoadSummary]:
+    """What the file's `state` gives under `names` (ours → the file's), and the account of all its entries.
+
+    others: reasons for which entries of the file are left out, where `REASONS` does not know better
+    """
+    own = model.state_dict()
+    sizes = {name: value.numel() if isinstance(value, Tensor) else 0 for name, value in state.items()}
+    fitting = {
+        name: state[there]
+        for name, there in names.items()
+        if isinstance(state.get(there), Tensor) and state[there].shape == own[name].shape
+    }
+    if 2 * len(fitting) < len(names):
+        raise UserError(
+            f"{source}: only {len(fitting)} of the {len(names)} tensors that it should give fit the network; among its "
+            f"{len(state)} entries are {', '.join(sorted(state)[:2])}. Give the published BiFormer-Base or VSSD-Base "
+            "weights (see pretrained_ckpt/README.md), or ask for no pretrained weights"
+        )
+    taken = [names[name] for name in fitting]
+    left_out: dict[str, tuple[int, int]] = {}
+    for there in state.keys() - set(taken):
+        general = next(reason for pattern, reason in REASONS if re.match(pattern, there))
+        reason = "of another shape here" if there in names.values() else others.get(there, general)
+        tensors, values = left_out.get(reason, (0, 0))
+        left_out[reason] = (tensors + 1, values + sizes[there])
+    if len(set(taken)) < len(taken):
+        notes = (f"{len(taken) - len(set(taken))} of its entries serve twice, in the encoder and the decoder", *notes)
+    if absent := sorted(set(names.values()) - state.keys()):
+        notes = (*notes, f"not in the file: {len(absent)} entries, such as {absent[0]}")
+    return fitting, LoadSummary(
+        source,
+        tensors=len(fitting),
+        values=sum(value.numel() for value in fitting.values()),
+        total=sum(value.numel() for value in own.values()),
+        left_out=dict(sorted(left_out.items())),
+        notes=notes,
+    )

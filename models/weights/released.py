@@ -1,0 +1,174 @@
+"""The published network's released weights: their names, to ours and back.
+
+A released file is the bare state dict of 467 entries, every name under `bra_unet.`. 425 of them are
+our network, under other names; 42 belong to a fourth encoder stage that the published forward pass
+never calls, and are dropped by name. State dicts in, state dicts out: files are `utils.checkpoint`'s.
+"""
+
+from collections.abc import Iterable, Mapping
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from models.ssd import SSD_FORMS
+from models.vssd import Mixer
+from models.weights.state_dicts import PREFIX, LoadSummary, bare_state, compare
+from utils.errors import UserError
+
+RULES = (
+    # released name begins        ours begins
+    ("downsample_layers.0.", "stem."),
+    ("downsample_layers.1.", "downsample.0."),
+    ("downsample_layers.2.", "downsample.1."),
+    ("downsample_layers.3.", "downsample.2."),
+    ("stages.0.", "encoder.0."),
+    ("stages.1.", "encoder.1."),
+    ("stages.2.", "encoder.2."),
+    ("layers_up.0.", "decoder.0.expand."),
+    ("layers_up.1.upsample.", "decoder.1.expand."),
+    ("layers_up.2.upsample.", "decoder.2.expand."),
+    ("sccsa3.", "decoder.0.attention."),
+    ("sccsa2.", "decoder.1.attention."),
+    ("sccsa1.", "decoder.2.attention."),
+    ("concat_back_dim.1.", "decoder.0.reduce."),
+    ("concat_back_dim.2.", "decoder.1.reduce."),
+    ("concat_back_dim.3.", "decoder.2.reduce."),
+    ("layers_up.1.blocks.", "decoder.0.blocks."),
+    ("layers_up.2.blocks.", "decoder.1.blocks."),
+    ("layers_up.3.blocks.", "decoder.2.blocks."),
+    ("norm_up.", "head.norm."),
+    ("up4.", "head.expand."),
+    ("output.", "head.classify."),
+)
+BLOCK_RULES = (
+    # inside a decoder block      ours
+    (".attn.qkv.qkv.", ".attn.qkv."),
+    (".mlp.0.", ".mlp.fc1."),
+    (".mlp.3.", ".mlp.fc2."),
+)
+
+# The fourth encoder stage, two VSSD blocks of width 768: name -> shape.
+DEAD_BLOCK = {
+    "cpe1.weight": (768, 1, 3, 3),
+    "cpe1.bias": (768,),
+    "norm1.weight": (768,),
+    "norm1.bias": (768,),
+    "attn.dt_bias": (24,),
+    "attn.A_log": (24,),
+    "attn.D": (24,),
+    "attn.in_proj.weight": (3224, 768),
+    "attn.conv2d.weight": (1664, 1, 3, 3),
+    "attn.conv2d.bias": (1664,),
+    "attn.norm.weight": (1536,),
+    "attn.norm.bias": (1536,),
+    "attn.out_proj.weight": (768, 1536),
+    "cpe2.weight": (768, 1, 3, 3),
+    "cpe2.bias": (768,),
+    "norm2.weight": (768,),
+    "norm2.bias": (768,),
+    "mlp.fc1.weight": (2304, 768),
+    "mlp.fc1.bias": (2304,),
+    "mlp.fc2.weight": (768, 2304),
+    "mlp.fc2.bias": (768,),
+}
+DEAD = {f"stages.3.{block}.{leaf}": shape for block in (0, 1) for leaf, shape in DEAD_BLOCK.items()}
+
+
+def translate(name: str) -> str | None:
+    """Our name of a released entry (without its prefix), None for the dead stage; KeyError if there is none."""
+    return None if name in DEAD else rename(name, RULES, BLOCK_RULES)
+
+
+def released_name(name: str) -> str:
+    """The released name, without prefix, of one of our entries; KeyError if there is none."""
+    return rename(name, ((b, a) for a, b in RULES), tuple((b, a) for a, b in BLOCK_RULES))
+
+
+def rename(name: str, rules: Iterable[tuple[str, str]], block_rules: Iterable[tuple[str, str]]) -> str:
+    """Swap the beginning of `name`, and in a decoder block its local name, by the first rule that fits."""
+    for old, new in rules:
+        if name.startswith(old):
+            local = name.removeprefix(old)
+            if old.endswith(".blocks."):
+                for old_local, new_local in block_rules:
+                    local = local.replace(old_local, new_local)
+            return new + local
+    raise KeyError(name)
+
+
+def is_released(checkpoint: Mapping[str, object]) -> bool:
+    """Whether a checkpoint carries the released network's names (our own checkpoints do not)."""
+    return {"output.weight", "layers_up.0.expand.weight"} <= bare_state(checkpoint, "checkpoint").keys()
+
+
+def released_num_classes(checkpoint: Mapping[str, object], source: str = "checkpoint") -> int:
+    """The number of output channels of a released checkpoint; UserError for another network's."""
+    state = bare_state(checkpoint, source)
+    weight = state.get("output.weight")
+    if not isinstance(weight, Tensor) or weight.ndim != 4:
+        raise UserError(
+            f"{source}: not a released HeteroMedSeg checkpoint: none of its {len(state)} entries "
+            f"({', '.join(sorted(state)[:2])}, …) is output.weight. Give a released file, such as synapse_84.00.pth"
+        )
+    return len(weight)
+
+
+def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: str) -> LoadSummary:
+    """Load a released checkpoint into `model`, every one of its 467 entries accounted for.
+
+    The SSD form becomes causal, the one that the released weights were trained with. Raises UserError, and
+    leaves `model` as it was, when an entry is missing, unknown, of another shape or not finite.
+    """
+    own = model.state_dict()
+    num_classes, built = released_num_classes(checkpoint, source), len(own["head.classify.weight"])
+    if num_classes != built:
+        raise UserError(
+            f"{source}: weights of {num_classes} output channels, but the network was built with {built}; "
+            f"choose a data set or --num_classes that needs {num_classes}, or a checkpoint trained for {built}"
+        )
+    state = bare_state(checkpoint, source)
+    expected = {released_name(name): tuple(value.shape) for name, value in own.items()} | DEAD
+    problems = compare(state, expected)
+    if problems:
+        raise UserError(
+            f"{source}: differs from the published network's {len(expected)} entries:\n{problems}\n"
+            "Give a released file as it was published; this project's own checkpoints need no conversion"
+        )
+    model.load_state_dict({translate(name): value for name, value in state.items() if name not in DEAD})
+    set_ssd(model, "causal")
+    total = sum(value.numel() for value in own.values())
+    dead = (len(DEAD), sum(map(prod, DEAD.values())))
+    return LoadSummary(
+        source,
+        tensors=len(own),
+        values=total,
+        total=total,
+        left_out={"the fourth encoder stage, which the forward pass never calls": dead},
+        notes=("SSD form set to causal, the one that the released weights were trained with",),
+    )
+
+
+def set_ssd(model: nn.Module, form: str) -> None:
+    """Let a built network run another form of SSD; all forms share their parameters."""
+    model.ssd = form
+    for module in model.modules():
+        if isinstance(module, Mixer):
+            module.ssd = SSD_FORMS[form]
+
+
+def to_released(model: nn.Module, dead: Mapping[str, object] | None = None) -> dict[str, Tensor]:
+    """The 467 entries of the released format, on the CPU, from `model`.
+
+    `dead` gives the fourth encoder stage: any state dict that holds it, such as the file that was
+    loaded. Without it that stage is zeros, which no forward pass reads.
+    """
+    state = {released_name(name): value for name, value in model.state_dict().items()}
+    if dead is None:
+        state |= {name: torch.zeros(shape) for name, shape in DEAD.items()}
+    else:
+        given = {name: value for name, value in bare_state(dead, "dead").items() if name in DEAD}
+        if problems := compare(given, DEAD):
+            raise UserError(f"the fourth encoder stage that was given does not fit:\n{problems}")
+        state |= given
+    return {PREFIX + name: value.detach().cpu().clone() for name, value in state.items()}

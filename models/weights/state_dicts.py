@@ -1,0 +1,72 @@
+"""What all loading of weights shares: the state dict in a checkpoint, how it differs, what was taken from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from utils.errors import UserError
+
+PREFIX = "bra_unet."  # of every name in a released file
+
+
+@dataclass(frozen=True)
+class LoadSummary:
+    """What was taken from one file: str() is the report that a run prints.
+
+    `total` is the number of values in the network's state dict; `left_out` maps a reason to the
+    numbers of tensors and values of the file that were not taken for it.
+    """
+
+    source: str
+    tensors: int
+    values: int
+    total: int
+    left_out: dict[str, tuple[int, int]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fraction(self) -> float:
+        return self.values / self.total
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.source}: loaded {self.tensors} tensors, {self.values:,} values, {self.fraction:.1%} of the network"
+        ]
+        lines += [f"  left out {n} tensors, {v:,} values: {why}" for why, (n, v) in self.left_out.items()]
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+def bare_state(checkpoint: Mapping[str, object], source: str) -> dict[str, object]:
+    """The state dict in a checkpoint: bare or under `model` or `state_dict`, prefixes of wrappers removed."""
+    for key in ("model", "state_dict"):
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    state = {str(name).removeprefix("module.").removeprefix(PREFIX): value for name, value in checkpoint.items()}
+    if len(state) < len(checkpoint):
+        raise UserError(f"{source}: holds the same entry with and without the prefix `module.` or `{PREFIX}`")
+    return state
+
+
+def compare(state: Mapping[str, object], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """How a state dict differs from the names and shapes expected of it: a line a kind, empty if it does not."""
+    shapes = {
+        name: tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for name, value in state.items()
+    }
+    kinds = {
+        "missing": [name for name in expected if name not in shapes],
+        "unexpected": [f"{name} {shape}" for name, shape in shapes.items() if name not in expected],
+        "of another shape": [
+            f"{name} {shapes[name]} instead of {shape}"
+            for name, shape in expected.items()
+            if name in shapes and shapes[name] != shape
+        ],
+        "not finite": [
+            name for name, value in state.items() if isinstance(value, Tensor) and not value.isfinite().all()
+        ],
+    }
+    return "\n".join(
+        f"  {len(names)} {kind}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+        for kind, names in kinds.items()
+        if names
+    )

@@ -1,0 +1,37 @@
+"""The plainly written network that the benchmarks measure against is the same network."""
+
+import pytest
+import torch
+
+from benchmarks.plain import Plain
+from tests.support.manifests import quick_model
+
+
+@pytest.mark.parametrize("ssd", ["causal", "noncausal", "bidirectional"])
+def test_plain_network_is_ours_in_values_and_gradients(ssd):
+    torch.manual_seed(0)
+    ours, plain = quick_model(2, ssd).double(), Plain(2, ssd, 0.0).double()
+    ours.drop_rates = [0.0] * len(ours.drop_rates)
+    with torch.no_grad():  # away from the ones and zeros that hide a forgotten weight
+        for parameter in ours.parameters():
+            spread = 0.1 if parameter.ndim < 2 else 0.5 / parameter[0].numel() ** 0.5
+            parameter.add_(torch.randn_like(parameter), alpha=spread)
+    plain.load_state_dict(ours.state_dict())
+    image = torch.randn(2, 1, 64, 96, dtype=torch.float64)
+    found, expected = ours.train()(image), plain.train()(image)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    weight = torch.randn_like(found)
+    gradients = [torch.autograd.grad((y * weight).sum(), m.parameters()) for y, m in ((found, ours), (expected, plain))]
+    largest = max(g.abs().max() for g in gradients[0])
+    for (name, _), a, b in zip(ours.named_parameters(), *gradients):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9 * float(largest), msg=name)
+
+
+def test_plain_network_drops_as_much_as_ours():
+    ours, plain = quick_model(1), Plain(1)
+    blocks = [block for blocks in plain.encoder for block in blocks]
+    blocks += [block for stage in plain.decoder for block in stage.blocks]
+    assert [block.rate for block in blocks] == pytest.approx(ours.drop_rates)
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.equal(plain.eval()(x), plain(x))
+    assert not torch.equal(plain.train()(x.repeat(2, 1, 1, 1))[0], plain(x.repeat(2, 1, 1, 1))[0])

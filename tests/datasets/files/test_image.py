@@ -1,0 +1,185 @@
+"""Pictures and array files, masks of every kind, the CT window, refusals."""
+
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from datasets.files.image import Image, mask_suffix, read_image, suffix_of, window_ct, write_mask
+from utils.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def volume(*shape: int) -> np.ndarray:
+    return RNG.integers(-1000, 1500, shape, dtype=np.int16)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".tiff", ".bmp"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures(tmp_path, suffix, channels):
+    array = RNG.integers(0, 256, (6, 9, 3), np.uint8)[..., : channels if channels == 3 else 1].squeeze()
+    path = tmp_path / f"ö 1{suffix}"
+    cv2.imencode(suffix.lower(), array[..., ::-1] if channels == 3 else array)[1].tofile(path)
+    image = read_image(path)
+    assert np.array_equal(image.array, array)
+    assert (image.kind, image.spacing, image.meta, image.path) == ("picture", None, {}, path)
+
+
+def test_a_jpeg_and_a_16_bit_picture(tmp_path):
+    cv2.imencode(".jpg", np.full((8, 8, 3), (200, 90, 10), np.uint8))[1].tofile(tmp_path / "a.JPG")
+    assert np.abs(read_image(tmp_path / "a.JPG").array.astype(int) - (10, 90, 200)).max() < 6
+    deep = RNG.integers(0, 65536, (5, 7), np.uint16)
+    cv2.imencode(".png", deep)[1].tofile(tmp_path / "b.png")
+    assert np.array_equal(read_image(tmp_path / "b.png").array, deep)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "expected"),
+    [
+        ((5, 7), "picture", (5, 7)),
+        ((5, 7, 3), "picture", (5, 7, 3)),
+        ((5, 7, 4), "picture", (5, 7, 3)),
+        ((5, 7, 1), "picture", (5, 7)),
+        ((3, 5, 7), "volume", (3, 5, 7)),
+        ((1, 5, 7), "volume", (1, 5, 7)),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5"])
+def test_array_files(tmp_path, suffix, shape, kind, expected):
+    array, path = RNG.random(shape, np.float32), tmp_path / f"case.npy{suffix}"
+    spacing = None
+    if suffix == ".npy":
+        np.save(path, array)
+    else:
+        spacing = (2.5, 0.5, 0.75)[-len(expected) if kind == "volume" else -2 :]
+        if suffix == ".npz":
+            np.savez(path, image=array, label=np.zeros(shape), spacing=spacing)
+        else:
+            with h5py.File(path, "w") as file:
+                file["image"], file["label"], file.attrs["spacing"] = array, np.zeros(shape), spacing
+    image = read_image(path)
+    assert image.array.dtype == np.float32
+    assert np.array_equal(image.array, array[..., 0] if shape[-1] == 1 else array[tuple(map(slice, expected))])
+    assert (image.kind, image.spacing) == (kind, spacing)
+
+
+def test_the_only_array_and_a_spacing_data_set_are_found(tmp_path):
+    np.savez(tmp_path / "a.npz", volume(2, 3, 5))
+    assert read_image(tmp_path / "a.npz").array.shape == (2, 3, 5)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"], file["label"], file["spacing"] = volume(2, 3, 5), np.zeros((2, 3, 5)), [3, 2, 1.5]
+    assert read_image(tmp_path / "a.h5").spacing == (3, 2, 1.5)
+    np.savez(tmp_path / "b.npz", also=volume(1, 1, 5), image=volume(2, 3, 5))
+    assert read_image(tmp_path / "b.npz").array.shape == (2, 3, 5)
+
+
+def picture_of(*shape: int) -> Image:
+    return Image(np.zeros(shape, np.uint8), None, "picture", Path("like.png"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".npy"])
+def test_masks_of_pictures(tmp_path, suffix):
+    like, path = picture_of(6, 9, 3), tmp_path / f"ü{suffix}"
+    labels = RNG.integers(0, 9, (6, 9))
+    write_mask(path, labels, like)
+    assert np.array_equal(read_image(path).array, labels)
+    write_mask(path, labels > 4, like)
+    assert np.array_equal(read_image(path).array, (labels > 4) * (1 if suffix == ".npy" else 255))
+    if suffix != ".bmp":
+        write_mask(path, labels * 300, like)
+        assert np.array_equal(read_image(path).array, labels * 300)
+
+
+def test_masks_of_volumes_without_geometry(tmp_path):
+    np.save(tmp_path / "a.npy", volume(3, 4, 5))
+    image = read_image(tmp_path / "a.npy")
+    assert mask_suffix(image) == ".npy"
+    for name in ("m.npy", "m.nii"):
+        write_mask(tmp_path / name, image.array > 0, image)
+        assert np.array_equal(read_image(tmp_path / name).array, image.array > 0)
+    assert read_image(tmp_path / "m.nii").spacing == (1, 1, 1)
+    np.savez(tmp_path / "b.npz", image=volume(3, 4, 5), spacing=(2.5, 0.75, 0.5))
+    image = read_image(tmp_path / "b.npz")
+    assert mask_suffix(image) == ".nii.gz"
+    write_mask(tmp_path / "m.nii.gz", image.array > 0, image)
+    assert read_image(tmp_path / "m.nii.gz").spacing == (2.5, 0.75, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "like", "words"),
+    [
+        ("m.png", np.zeros((6, 8)), picture_of(6, 9, 3), r"shape \(6, 8\), expected \(6, 9\) as like\.png has"),
+        ("m.png", np.zeros((9, 6)), picture_of(6, 9), "expected"),
+        ("m.jpg", np.zeros((6, 9)), picture_of(6, 9), r"\.bmp, \.png, \.tif, \.tiff or \.npy"),
+        ("m.nii.gz", np.zeros((6, 9)), picture_of(6, 9), "the mask of a picture"),
+        ("m", np.zeros((6, 9)), picture_of(6, 9), "the mask of a picture"),
+        ("m.png", np.zeros((2, 6, 9)), Image(np.zeros((2, 6, 9)), None, "volume", Path("v")), "the mask of a volume"),
+        ("m.png", np.full((6, 9), -1), picture_of(6, 9), "labels from -1"),
+        ("m.png", np.full((6, 9), 70000), picture_of(6, 9), "to 70000"),
+        ("m.png", np.full((6, 9), 0.5), picture_of(6, 9), "whole numbers"),
+        ("no/m.png", np.zeros((6, 9)), picture_of(6, 9), "cannot be written"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused_and_nothing_is_written(tmp_path, name, mask, like, words):
+    with pytest.raises(UserError, match=words):
+        write_mask(tmp_path / name, mask, like)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
+    (tmp_path / "m.npy").mkdir()
+    with pytest.raises(UserError, match=r"m\.npy: cannot be written"):
+        write_mask(tmp_path / "m.npy", np.zeros((6, 9)), picture_of(6, 9))
+    assert [item.name for item in tmp_path.iterdir()] == ["m.npy"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy", "a.npz", "a.h5", "a.nii", "a.nii.gz", "a.dcm", "a"])
+def test_damaged_files_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"nonsense" * 20)
+    with pytest.raises(UserError, match=name):
+        read_image(tmp_path / name)
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_image(tmp_path / "none.png")
+    (tmp_path / "a.gif").write_bytes(b"GIF")
+    with pytest.raises(UserError, match=r"a\.gif: of no known kind, expected DICOM or one of"):
+        read_image(tmp_path / "a.gif")
+    for array, words in (
+        (np.zeros(5), r"shape \(5,\)"),
+        (np.zeros((2, 3, 4, 5)), r"shape \(2, 3, 4, 5\)"),
+        (np.zeros((2, 3), complex), "complex128"),
+        (np.zeros((0, 3)), r"shape \(0, 3\)"),
+    ):
+        np.save(tmp_path / "a.npy", array)
+        with pytest.raises(UserError, match=words):
+            read_image(tmp_path / "a.npy")
+    for arrays, words in (
+        ({"a": np.zeros((2, 3)), "b": np.zeros((2, 3))}, "expected one named image"),
+        ({"image": np.zeros((2, 3)), "spacing": [1, 2, 3]}, "expected 2 positive numbers"),
+        ({"image": np.zeros((2, 3)), "spacing": [0, 2]}, "expected 2 positive numbers"),
+    ):
+        np.savez(tmp_path / "a.npz", **arrays)
+        with pytest.raises(UserError, match=words):
+            read_image(tmp_path / "a.npz")
+
+
+def test_the_window_of_abdominal_ct():
+    values = window_ct(np.array([-2000, -125, 75, 275, 3000], np.int16))
+    assert values.dtype == np.float32
+    assert values.tolist() == [0, 0, 0.5, 1, 1]
+    assert window_ct(np.array([0.0, 50]), 0, 100).tolist() == [0, 0.5]
+
+
+def test_endings():
+    assert [suffix_of(name) for name in ("a.b.NII.gz", "x/a.npy.h5", "a.JPEG", "a.gz", "nii")] == [
+        ".nii.gz",
+        ".h5",
+        ".jpeg",
+        "",
+        "",
+    ]

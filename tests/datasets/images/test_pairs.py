@@ -1,0 +1,282 @@
+"""images/ and masks/: pairing, reading of every kind of picture, the check of a whole set."""
+
+import struct
+import unicodedata
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from datasets.files.pictures import read_picture, resize_image, resize_mask, to_mask, to_rgb8
+from datasets.images.check import check_pairs
+from datasets.images.pairs import ImageMaskSet, data_root, pair_files, read_pair, stem_of
+from utils.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def save(path: Path, picture: np.ndarray) -> Path:
+    """Write RGB(A) or grey under any name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    order = {4: [2, 1, 0, 3], 3: [2, 1, 0]}
+    stored = picture[..., order[picture.shape[2]]] if picture.ndim == 3 else picture
+    cv2.imencode(path.suffix, stored)[1].tofile(path)
+    return path
+
+
+def noise(height: int = 20, width: int = 30) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def box(height: int = 20, width: int = 30, value: int = 255) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    mask[5:12, 10:20] = value
+    return mask
+
+
+def write_set(root: Path, names: dict[str, str]) -> Path:
+    """Image name -> mask name."""
+    for image, mask in names.items():
+        save(root / "images" / image, noise())
+        save(root / "masks" / mask, box())
+    return root
+
+
+def test_pairs_by_stem_with_every_usual_ending_and_sorted(tmp_path):
+    names = {
+        "b.jpg": "b.png",
+        "a.PNG": "a_segmentation.png",
+        "ISIC_07.JPEG": "ISIC_07_Segmentation.PNG",
+        "c.tif": "c_mask.tiff",
+        "d.bmp": "d-mask.bmp",
+        "e.png": "e_seg.png",
+        "f.png": "f_gt.png",
+        "g_mask.png": "g_mask.png",
+        "h.v2.png": "h.v2_GT.png",
+        "i.png": "i_masks.png",
+        "x0.png": "x0_mask.png",  # sorts after x.png, but before x_mask.png
+        "x.png": "x_mask.png",
+        "Überweisung é.png": "Überweisung é_mask.png",
+    }
+    root = write_set(tmp_path, names)
+    (root / "images" / ".hidden.png").write_bytes(b"x")
+    (root / "images" / "Thumbs.db").write_bytes(b"x")
+    (root / "masks" / "notes.txt").write_text("x")
+    pairs = pair_files(root)
+    assert [pair.image_id for pair in pairs] == sorted(names)
+    assert {pair.image.name: pair.mask.name for pair in pairs} == names
+    assert pair_files(root / "images") == pairs
+    for pair in pairs:
+        read_pair(pair)
+
+
+def test_a_mask_named_exactly_as_an_image_is_its_own(tmp_path):
+    root = write_set(tmp_path, {"a.png": "a_gt.png", "a_mask.png": "a_mask.png"})
+    assert [(p.image_id, p.mask.name) for p in pair_files(root)] == [("a.png", "a_gt.png"), ("a_mask.png",) * 2]
+
+
+def test_composed_and_decomposed_accents_are_one_name(tmp_path):
+    root = write_set(tmp_path, {unicodedata.normalize("NFD", "né.png"): unicodedata.normalize("NFC", "né.png")})
+    assert len(pair_files(root)) == 1
+    assert stem_of("x/y\\né.png") == stem_of(unicodedata.normalize("NFD", "né")) == "né"
+
+
+def test_every_file_that_does_not_pair_is_named(tmp_path):
+    root = write_set(tmp_path, {"good.png": "good.png", "two.png": "two.png", "dup.png": "dup.png"})
+    save(root / "masks" / "two_mask.png", box())
+    save(root / "images" / "dup.jpg", noise())
+    save(root / "images" / "lonely.png", noise())
+    save(root / "masks" / "orphan_seg.png", box())
+    with pytest.raises(UserError) as error:
+        pair_files(root)
+    for words in (
+        "ambiguous: images/two.png, masks/two.png, masks/two_mask.png",
+        "ambiguous: images/dup.jpg, images/dup.png, masks/dup.png",
+        "images/lonely.png: no mask",
+        "masks/orphan_seg.png: no image",
+        "4 ",
+    ):
+        assert words in str(error.value)
+    assert "good" not in str(error.value)
+
+
+def test_a_folder_without_the_two_folders_or_pictures(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        data_root(tmp_path / "nowhere")
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(UserError, match="found masks; expected the folders images/ and masks/"):
+        pair_files(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.gif").write_bytes(b"")
+    with pytest.raises(UserError, match=r"images: found \.gif, expected pictures"):
+        pair_files(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_colours_keep_their_order_and_alpha_is_dropped(tmp_path, suffix):
+    picture = noise()
+    path = save(tmp_path / f"Maß 猫{suffix}", picture)
+    assert np.array_equal(to_rgb8(read_picture(path), path), picture)
+    if suffix != ".bmp":
+        alpha = np.dstack([picture, RNG.integers(0, 256, (20, 30), np.uint8)])
+        assert np.array_equal(read_picture(save(tmp_path / f"alpha{suffix}", alpha)), picture)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (np.array([[0, 255, 17]], np.uint8), [0, 255, 17]),
+        (np.array([[0, 65535, 32768, 257 * 9, 100]], np.uint16), [0, 255, 128, 9, 0]),
+        (np.array([[0, 1, 0.5]], np.float32), [0, 255, 128]),
+    ],
+)
+def test_images_are_scaled_by_the_range_of_their_type(tmp_path, stored, expected):
+    path = save(tmp_path / "a.tif", stored)
+    image = to_rgb8(read_picture(path), path)
+    assert image.dtype == np.uint8
+    assert image.shape == (*stored.shape, 3)
+    assert image[0, :, 0].tolist() == image[0, :, 2].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (np.array([[0, 5, 15, 127, 128, 255]], np.uint8), [0, 0, 0, 0, 1, 1]),
+        (np.array([[0, 1, 1]], np.uint8), [0, 1, 1]),
+        (np.array([[0, 1, 2]], np.uint8), [0, 0, 0]),
+        (np.array([[0, 0, 0]], np.uint8), [0, 0, 0]),
+        (np.array([[0, 32767, 32768, 65535]], np.uint16), [0, 0, 1, 1]),
+        (np.array([[0, 1, 0]], np.uint16), [0, 1, 0]),
+        (np.array([[0, 0.5, 0.6, 1]], np.float32), [0, 0, 1, 1]),
+        (np.array([[[0, 0, 0], [9, 9, 9], [255, 0, 0], [0, 0, 255]]], np.uint8), [0, 0, 1, 1]),
+    ],
+)
+def test_masks_are_cut_at_half_the_range(tmp_path, stored, expected):
+    path = save(tmp_path / "a.tif", stored)
+    mask = to_mask(read_picture(path), path)
+    assert mask.dtype == bool
+    assert mask[0].tolist() == [bool(value) for value in expected]
+
+
+def test_one_bit_masks_and_jpeg_noise():
+    assert to_mask(np.array([[False, True]]), Path("a.png")).tolist() == [[False, True]]
+    assert not to_mask(np.array([[0, 1]], np.uint8), Path("a.jpg")).any()
+
+
+def test_the_exif_orientation_turns_nothing(tmp_path):
+    data = cv2.imencode(".jpg", noise(16, 40))[1].tobytes()
+    tag = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(tag) + 2) + tag + data[2:])
+    assert cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR).shape == (40, 16, 3)
+    assert read_picture(path).shape == (16, 40, 3)
+
+
+@pytest.mark.parametrize(("size", "flag"), [((10, 15), cv2.INTER_AREA), ((40, 15), cv2.INTER_LINEAR)])
+def test_images_are_averaged_when_they_shrink(size, flag):
+    image = noise()
+    assert np.array_equal(resize_image(image, size), cv2.resize(image, size[::-1], interpolation=flag))
+
+
+def test_masks_are_read_at_the_nearest_pixel_centre():
+    mask = RNG.random((30, 42)) > 0.5
+    assert np.array_equal(resize_mask(mask, (10, 14)), mask[1::3, 1::3])  # the middle one of each three
+    assert np.array_equal(resize_mask(mask, (60, 84)), mask.repeat(2, 0).repeat(2, 1))
+
+
+def test_the_data_set_gives_resized_tensors_and_native_arrays(tmp_path):
+    root = tmp_path
+    image, mask = noise(20, 30), RNG.random((20, 30)) > 0.5
+    save(root / "images" / "a.png", image)
+    save(root / "masks" / "a.png", mask.astype(np.uint8) * 255)
+    data = ImageMaskSet(pair_files(root), (10, 60))
+    resized, target = data[0]
+    assert len(data) == 1
+    assert (resized.shape, resized.dtype, target.shape, target.dtype) == (
+        (3, 10, 60),
+        torch.uint8,
+        (10, 60),
+        torch.uint8,
+    )
+    assert set(target.unique().tolist()) == {0, 1}
+    assert np.array_equal(resized.permute(1, 2, 0).numpy(), cv2.resize(image, (60, 10)))
+    assert np.array_equal(data.native(0)[0], image)
+    assert np.array_equal(data.native(0)[1], mask)
+    same = ImageMaskSet(data.pairs, (20, 30))[0]
+    assert np.array_equal(same[0].numpy(), image.transpose(2, 0, 1))
+    assert np.array_equal(same[1].numpy(), mask)
+
+
+def test_the_check_counts_and_notes_what_is_unusual(tmp_path):
+    root = write_set(tmp_path, {f"{name}.png": f"{name}.png" for name in "abcdef"})
+    save(root / "masks" / "b.png", box() * 0)
+    save(root / "masks" / "c.png", box(value=100))
+    save(root / "masks" / "d.png", box() + 9 * (box() == 0))
+    save(root / "masks" / "e.png", box(value=1))
+    save(root / "images" / "f.png", RNG.integers(0, 65536, (25, 30), np.uint16))
+    save(root / "masks" / "f.png", np.full((25, 30), 255, np.uint8))
+    summary = check_pairs(pair_files(root), num_threads=2)
+    assert (summary.num_cases, summary.num_images) == (6, 6)
+    assert summary.sizes == {(20, 30): 5, (25, 30): 1}
+    assert summary.classes == {0: 5, 1: 4}
+    for line in (
+        "2 masks without foreground; the first is b.png",
+        "1 masks with grey values, but none above half the range: read as empty; the first is c.png",
+        "1 masks stored as 0 and 1 beside others of a full range; make them alike; the first is e.png",
+        "1 images of 16 bits, scaled by the whole range of the type; the first is f.png",
+    ):
+        assert line in summary.notes
+    assert len(summary.notes) == 4
+    assert str(summary).startswith("6 images of 20x30, 25x30; classes seen: 0 in 5, 1 in 4\n  note: 2 masks")
+    save(root / "masks" / "d.png", box() + 9 * (box() == 0) + 3 * (np.arange(30) < 3).astype(np.uint8))
+    assert (
+        "1 masks of more than two values, cut at half the range; the first is d.png"
+        in check_pairs(pair_files(root)).notes
+    )
+
+
+def test_the_check_names_every_problem_at_once(tmp_path, capfd):
+    root = write_set(
+        tmp_path, {f"{name}.png": f"{name}.png" for name in "abcdef"} | {"g.jpg": "g.png", "h.tif": "h.tif"}
+    )
+    for name in ("images/b.png", "masks/b.png", "images/g.jpg", "masks/h.tif"):
+        path = root / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (root / "images" / "c.png").write_bytes(b"")
+    (root / "masks" / "d.png").write_bytes(b"no picture at all")
+    save(root / "masks" / "e.png", box(30, 20))
+    pages = [box(), box()]
+    (root / "images" / "h.tif").write_bytes(cv2.imencodemulti(".tif", pages)[1].tobytes())
+    with pytest.raises(UserError) as error:
+        check_pairs(pair_files(root), num_threads=3)
+    lines = str(error.value).splitlines()
+    assert lines[0] == "8 problems in 8 pairs:"
+    for name in ("images/b.png", "masks/b.png", "images/c.png", "masks/d.png", "images/g.jpg", "masks/h.tif"):
+        assert sum(str(root / name) in line for line in lines) == 1
+    assert any("e.png: found a mask of 30x20, expected 20x30" in line for line in lines)
+    assert any("h.tif: found 2 pages, expected one picture" in line for line in lines)
+    assert not any("a.png" in line or "f.png" in line for line in lines)
+    assert "WARN" not in capfd.readouterr().err
+
+
+def test_a_mask_of_another_size_is_refused_when_read(tmp_path):
+    root = write_set(tmp_path, {"a.png": "a.png"})
+    save(root / "masks" / "a.png", box(20, 31))
+    with pytest.raises(UserError, match=r"a\.png: found a mask of 20x31, expected 20x30"):
+        ImageMaskSet(pair_files(root), (8, 8))[0]
+
+
+def test_a_set_without_any_foreground_is_a_mistake(tmp_path):
+    root = write_set(tmp_path, {"a.png": "a.png"})
+    save(root / "masks" / "a.png", box(value=60))
+    with pytest.raises(UserError, match="no mask has a value above half the range"):
+        check_pairs(pair_files(root))
+
+
+def test_values_without_a_known_range_are_refused(tmp_path):
+    for stored in (np.full((4, 4), -5, np.int16), np.full((4, 4), 40.0, np.float32)):
+        path = save(tmp_path / "a.tif", stored)
+        with pytest.raises(UserError, match="expected unsigned integers or fractions"):
+            to_rgb8(read_picture(path), path)

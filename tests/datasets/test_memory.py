@@ -1,0 +1,142 @@
+"""A data set in memory: the same numbers as the data set itself, whole batches, known size."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datasets import memory
+from datasets.memory import InMemory, estimate_bytes, keep_in_memory
+from datasets.volumes.sets import SynapseSlices
+from tests.support.synapse_tree import LISTED, write_slices
+from utils.errors import UserError
+
+
+class Pictures(Dataset):
+    """Ten colour pictures of bytes, 6 x 8, with their masks; `broken` ones raise."""
+
+    def __init__(self, broken: tuple[int, ...] = ()) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randint(0, 256, (10, 3, 6, 8), dtype=torch.uint8, generator=generator)
+        self.masks = torch.randint(0, 2, (10, 6, 8), dtype=torch.uint8, generator=generator)
+        self.broken, self.reads = broken, 0
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        self.reads += 1
+        if index in self.broken:
+            raise UserError(f"picture {index}.png is broken")
+        return self.images[index], self.masks[index]
+
+
+def test_bytes_stay_bytes():
+    pictures = Pictures()
+    stored = InMemory(pictures)
+    reads = pictures.reads
+    assert len(stored) == 10
+    assert torch.equal(stored.images, pictures.images)
+    assert torch.equal(stored.targets, pictures.masks)
+    for i in (0, 7):
+        assert all(torch.equal(a, b) for a, b in zip(stored[i], (pictures.images[i], pictures.masks[i])))
+    assert pictures.reads == reads
+    assert stored.images.dtype == torch.uint8
+
+
+def test_batches_are_in_the_order_asked_for():
+    pictures = Pictures()
+    stored = InMemory(pictures)
+    images, masks = stored.__getitems__([7, 2, 2])
+    assert torch.equal(images, pictures.images[[7, 2, 2]])
+    assert torch.equal(masks, pictures.masks[[7, 2, 2]])
+    images.zero_()
+    assert torch.equal(stored.images, pictures.images)
+    loader = DataLoader(stored, batch_size=4, collate_fn=lambda batch: batch)
+    assert [images.shape[0] for images, _ in loader] == [4, 4, 2]
+    assert torch.equal(torch.cat([masks for _, masks in loader]), pictures.masks)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_floats_keep_eleven_bits(tmp_path, dtype):
+    slices = SynapseSlices(write_slices(tmp_path, dtype=dtype), LISTED, (24, 20))
+    stored = InMemory(slices)
+    assert stored.images.dtype == torch.float16
+    for i, (image, target) in enumerate(slices[i] for i in range(4)):
+        assert ((stored.images[i].float() - image).abs() <= image * 2**-11 + 2**-25).all()
+        assert torch.equal(stored.targets[i], target)
+
+
+def test_bytes_of_slices_are_kept_exactly(tmp_path):
+    folder = write_slices(tmp_path, dtype="uint8")
+    native = SynapseSlices(folder, LISTED, (24, 20))
+    stored = InMemory(native)
+    assert stored.images.dtype == torch.uint8
+    assert all(torch.equal(stored.images[i].float() / 255, native[i][0]) for i in range(4))
+    resized = SynapseSlices(folder, LISTED, (16, 16))
+    assert InMemory(resized).images.dtype == torch.float16
+
+
+def test_bytes_of_another_size_are_clipped_not_wrapped(tmp_path):
+    """What is kept is chosen by the first slice; the cubic spline drives others beyond black and white."""
+    folder = write_slices(tmp_path, dtype="uint8")
+    stripes = np.zeros((12, 10), dtype=np.uint8)
+    stripes[:, 5:] = 255
+    np.savez(folder / f"{LISTED[1]}.npz", image=stripes, label=stripes // 255)
+    slices = SynapseSlices(folder, LISTED, (24, 20))
+    image = slices[1][0]
+    assert image.min() < -0.02
+    assert image.max() > 1.02
+    stored = InMemory(slices).images[1].float() / 255
+    assert (stored - image.clamp(0, 1)).abs().max() <= 0.501 / 255
+
+
+def test_size_is_known_before_decoding(tmp_path):
+    pictures = Pictures()
+    assert estimate_bytes(pictures) == InMemory(Pictures()).nbytes == 10 * 6 * 8 * 4
+    assert pictures.reads == 1
+    slices = SynapseSlices(write_slices(tmp_path), LISTED, (8, 10))
+    assert estimate_bytes(slices) == InMemory(slices).nbytes == 4 * 8 * 10 * 3
+
+
+def test_all_problems_in_one_error():
+    with pytest.raises(UserError, match=r"2 of 10 items cannot be decoded\n  picture 3.*\n  picture 8.png is broken$"):
+        InMemory(Pictures(broken=(3, 8)))
+
+
+def test_kept_where_it_fits(monkeypatch):
+    pictures = Pictures()
+    assert keep_in_memory(pictures, "no") is pictures
+    assert isinstance(keep_in_memory(pictures, "yes"), InMemory)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2 * 1920)
+    assert isinstance(keep_in_memory(pictures, "auto"), InMemory)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2 * 1920 - 1)
+    for ranks, free, mapped in (
+        (1, 2 * 1920, True),
+        (1, 2 * 1920 - 1, False),
+        (4, 8 * 1920, True),
+        (4, 8 * 1919, False),
+    ):
+        monkeypatch.setattr(memory, "world_size", lambda ranks=ranks: ranks)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        kept = keep_in_memory(pictures, "auto")
+        assert isinstance(kept, InMemory) if mapped else kept is pictures
+
+
+def test_mapped_set_is_that_in_memory_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mapped, kept = keep_in_memory(Pictures(), "disk"), InMemory(Pictures())
+    if os.name == "posix":
+        assert not list(tmp_path.iterdir())
+        maps = Path("/proc/self/maps")
+        assert not maps.exists() or maps.read_text().count(f"{tmp_path}/heteromedseg-") == 2
+    for ours, theirs in zip(mapped.__getitems__([3, 9, 0]), kept.__getitems__([3, 9, 0])):
+        assert torch.equal(ours, theirs)
+    assert mapped.nbytes == kept.nbytes

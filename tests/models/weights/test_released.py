@@ -1,0 +1,190 @@
+"""Released weights: every entry in its place, and written back the same."""
+
+import pytest
+import torch
+
+from models.weights.released import (
+    DEAD,
+    is_released,
+    load_released,
+    released_name,
+    released_num_classes,
+    to_released,
+    translate,
+)
+from tests.support.manifests import quick_model, shapes_of, state_of
+from utils import checkpoint
+
+# Written by hand from the description of the released files, at least one for every part of the network.
+KNOWN = {
+    "downsample_layers.0.0.weight": "stem.0.weight",
+    "downsample_layers.0.4.running_var": "stem.4.running_var",
+    "downsample_layers.1.0.bias": "downsample.0.0.bias",
+    "downsample_layers.2.1.num_batches_tracked": "downsample.1.1.num_batches_tracked",
+    "downsample_layers.3.1.weight": "downsample.2.1.weight",
+    "stages.0.0.cpe1.weight": "encoder.0.0.cpe1.weight",
+    "stages.0.1.attn.A_log": "encoder.0.1.attn.A_log",
+    "stages.1.0.mlp.fc1.weight": "encoder.1.0.mlp.fc1.weight",
+    "stages.1.1.attn.conv2d.bias": "encoder.1.1.attn.conv2d.bias",
+    "stages.2.0.norm1.bias": "encoder.2.0.norm1.bias",
+    "stages.2.1.mlp.fc2.bias": "encoder.2.1.mlp.fc2.bias",
+    "layers_up.0.expand.weight": "decoder.0.expand.expand.weight",
+    "layers_up.0.norm.bias": "decoder.0.expand.norm.bias",
+    "layers_up.1.upsample.expand.weight": "decoder.1.expand.expand.weight",
+    "layers_up.2.upsample.norm.weight": "decoder.2.expand.norm.weight",
+    "sccsa1.local_dwc.weight": "decoder.2.attention.local_dwc.weight",
+    "sccsa2.norm_w.bias": "decoder.1.attention.norm_w.bias",
+    "sccsa3.q.weight": "decoder.0.attention.q.weight",
+    "concat_back_dim.1.weight": "decoder.0.reduce.weight",
+    "concat_back_dim.2.bias": "decoder.1.reduce.bias",
+    "concat_back_dim.3.weight": "decoder.2.reduce.weight",
+    "layers_up.1.blocks.7.attn.qkv.qkv.weight": "decoder.0.blocks.7.attn.qkv.weight",
+    "layers_up.1.blocks.0.mlp.0.weight": "decoder.0.blocks.0.mlp.fc1.weight",
+    "layers_up.2.blocks.1.mlp.3.bias": "decoder.1.blocks.1.mlp.fc2.bias",
+    "layers_up.2.blocks.0.attn.lepe.weight": "decoder.1.blocks.0.attn.lepe.weight",
+    "layers_up.3.blocks.0.pos_embed.bias": "decoder.2.blocks.0.pos_embed.bias",
+    "layers_up.3.blocks.1.norm2.weight": "decoder.2.blocks.1.norm2.weight",
+    "norm_up.bias": "head.norm.bias",
+    "up4.expand.weight": "head.expand.expand.weight",
+    "up4.norm.weight": "head.expand.norm.weight",
+    "output.weight": "head.classify.weight",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Thousands of small copies are faster without threads, above all on a machine that is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return quick_model(9)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return state_of("synapse")
+
+
+@pytest.mark.parametrize(("released", "own"), KNOWN.items())
+def test_known_names(released, own):
+    assert translate(released) == own
+    assert released_name(own) == released
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stages.3.2.cpe1.weight",
+        "stages.3.0.cpe3.weight",
+        "stages.4.0.cpe1.weight",
+        "head.weight",
+        "",
+        "sccsa4.q.weight",
+    ],
+)
+def test_names_of_neither(name):
+    with pytest.raises(KeyError):
+        translate(name)
+
+
+@pytest.mark.parametrize("network", ["synapse", "binary"])
+def test_names_and_shapes_account_for_all_467_entries(network):
+    released = {name.removeprefix("bra_unet."): shape for name, shape in shapes_of(network).items()}
+    own = {name: tuple(v.shape) for name, v in quick_model(9 if network == "synapse" else 1).state_dict().items()}
+    dropped = {name: shape for name, shape in released.items() if translate(name) is None}
+    assert dropped == DEAD == {name: shape for name, shape in released.items() if name.startswith("stages.3.")}
+    assert {translate(name): shape for name, shape in released.items() if name not in dropped} == own
+    assert (len(released), len(dropped), len(own)) == (467, 42, 425)
+
+
+def test_every_tensor_lands_in_its_place_and_the_summary_says_so(model, state):
+    summary = load_released(model, state, "synapse_84.00.pth")
+    own = model.state_dict()
+    for released, name in KNOWN.items():
+        assert torch.equal(own[name], state["bra_unet." + released]), name
+    for released, value in state.items():  # and the rest, by the names that the table above has checked
+        name = translate(released.removeprefix("bra_unet."))
+        assert name is None or torch.equal(own[name], value), released
+    assert (summary.tensors, summary.values, summary.fraction) == (425, 23_441_315, 1.0)
+    assert list(summary.left_out.values()) == [(42, 14_471_824)]
+    assert sum(p.numel() for p in model.parameters()) == 23_438_334
+    text = str(summary)
+    assert text.startswith("synapse_84.00.pth: loaded 425 tensors, 23,441,315 values, 100.0% of the network\n")
+    assert "left out 42 tensors, 14,471,824 values: the fourth encoder stage" in text
+    assert "SSD form set to causal" in text
+
+
+@pytest.mark.parametrize("form", ["noncausal", "bidirectional"])
+def test_the_ssd_form_becomes_causal_in_what_is_computed(form):
+    """A network built causal, and one of another form with its weights, before and after loading."""
+    causal, other, image = quick_model().eval(), quick_model(9, form).eval(), torch.rand(1, 1, 32, 64)
+    other.load_state_dict(causal.state_dict())
+    with torch.no_grad():
+        expected = causal(image)
+        assert not torch.equal(other(image), expected)
+        load_released(other, to_released(causal), "a.pth")
+        assert other.ssd == "causal"
+        assert torch.equal(other(image), expected)
+
+
+@pytest.mark.parametrize("prefix", ["bra_unet.", "", "module.bra_unet.", "module."])
+@pytest.mark.parametrize("nest", [lambda s: s, lambda s: {"model": s, "epoch": 3}, lambda s: {"state_dict": s}])
+def test_prefixes_and_nesting(model, state, prefix, nest):
+    renamed = {prefix + name.removeprefix("bra_unet."): value for name, value in state.items()}
+    checkpoint_ = nest(renamed)
+    assert is_released(checkpoint_)
+    assert released_num_classes(checkpoint_) == 9
+    with torch.no_grad():
+        model.head.norm.bias.zero_()
+    assert load_released(model, checkpoint_, "a.pth").tensors == 425
+    assert torch.equal(model.head.norm.bias, state["bra_unet.norm_up.bias"])
+
+
+def test_what_is_not_released_is_known(model):
+    assert not is_released(model.state_dict())
+    assert not is_released({"model": model.state_dict(), "config": {}})
+    assert not is_released(state_of("biformer_base"))
+    assert not is_released(state_of("vssd_base"))
+    assert not is_released({})
+
+
+def test_what_is_loaded_is_written_back_the_same(model, state):
+    load_released(model, state, "a.pth")
+    assert_same(to_released(model, dead=state), state)
+
+
+def test_a_file_of_full_size_comes_back_the_same(tmp_path):
+    """An old-format file to the network, to the released form, to a file of ours."""
+    torch.manual_seed(0)
+    state = {name: value + torch.rand(value.shape).to(value.dtype) for name, value in state_of("binary").items()}
+    torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    read = checkpoint.read(tmp_path / "a.pth")
+    model = quick_model(released_num_classes(read))
+    load_released(model, read, "a.pth")
+    checkpoint.save(tmp_path / "b.pth", to_released(model, dead=read))
+    assert_same(checkpoint.read(tmp_path / "b.pth"), state)
+
+
+def assert_same(written, state):
+    assert written.keys() == state.keys()
+    for name, value in state.items():
+        assert written[name].dtype == value.dtype
+        assert torch.equal(written[name], value), name
+
+
+def test_without_its_dead_stage_the_released_form_has_zeros_and_loads(model, state):
+    load_released(model, state, "a.pth")
+    written = to_released(model)
+    assert {name: tuple(value.shape) for name, value in written.items()} == shapes_of("synapse")
+    assert all(not written["bra_unet." + name].any() for name in DEAD)
+    assert torch.equal(written["bra_unet.output.weight"], state["bra_unet.output.weight"])
+    other = quick_model(9)
+    load_released(other, written, "a.pth")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in other.state_dict().items())
+    written["bra_unet.output.weight"].zero_()
+    assert model.head.classify.weight.any()  # what is written does not share memory with the model

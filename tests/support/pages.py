@@ -1,0 +1,71 @@
+"""Small test runs whose pages are tested: made-up predictions on noise, with every outcome, and names to escape."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.results.page.album import Album
+from utils.results.page.frames import CaseFrames
+from utils.results.summary import summarise
+from utils.scoring.protocols import Row, score_image, score_volume
+
+CLASSES = ("liver", "left kidney", "<b>pancreas</b>")
+EVIL = "<script>window.hacked=1</script>&\"'"
+META = {
+    "protocol": "standard",
+    "dataset": "phantom",
+    "split": "lists/test_vol.txt",
+    "selection": "validation",
+    "checkpoints": [{"file": "runs/best_model.pth", "sha256": "ab" * 32, "epoch": 7, "selection": "validation"}],
+    "img_size": [96, 128],
+    "ssd": "noncausal",
+    "precision": "bf16",
+    "tta": True,
+    "tolerance": 2.0,
+}
+
+
+class TestRun(NamedTuple):
+    """What `write_page` takes, and the label maps behind it: name -> (prediction, truth)."""
+
+    __test__ = False
+    summary: dict
+    rows: list[Row]
+    cases: list[CaseFrames]
+    maps: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def volume_run(num_cases: int = 3, depth: int = 20, meta: dict = META) -> TestRun:
+    """Volumes of 48 x 64: the later, the better; the first misses class 2 and is worst at slice 12 of 6 to 14."""
+    rng = np.random.default_rng(0)
+    album, rows, maps = Album(len(CLASSES)), [], {}
+    for number in range(num_cases):
+        truth = np.zeros((depth, 48, 64), np.uint8)
+        truth[6:14, 8:28, 8:28] = 1
+        truth[6:14, 8:28, 40:56] = 2
+        prediction = np.roll(truth, num_cases - number, axis=1)
+        if number == 0:
+            prediction[prediction == 2] = 0
+            prediction[12, 30:44, 8:36] = 3
+        prediction[9, 20:24, 40:44] = 1
+        name = EVIL if number == 0 else f"case{number:04d}"
+        album.add_volume(name, rng.random(truth.shape, np.float32), prediction, truth)
+        rows += score_volume(name, prediction, truth, CLASSES, meta["protocol"], None, num_threads=1)
+        maps[name] = prediction, truth
+    return TestRun(summarise(rows, meta), rows, album.cases, maps)
+
+
+def gallery_run(num_cases: int = 30, meta: dict = META) -> TestRun:
+    """RGB images of 60 x 80, the later the better; the first is a miss, the last has nothing in it."""
+    rng = np.random.default_rng(1)
+    album, rows, maps = Album(1), [], {}
+    for number in range(num_cases):
+        truth = np.zeros((60, 80), bool)
+        truth[20:40, 30:50] = number < num_cases - 1
+        prediction = np.roll(truth, (num_cases - number) // 2, axis=0) & (number > 0)
+        name = EVIL if number == 0 else f"image {number}.jpg"
+        picture = rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+        album.add_image(name, picture, prediction, truth)
+        rows.append(score_image(name, prediction, truth, "polyp", meta["protocol"]))
+        maps[name] = prediction, truth
+    return TestRun(summarise(rows, meta), rows, album.cases, maps)

@@ -1,0 +1,62 @@
+"""A network of a few parameters and a task of a few images, for tests of the training loop."""
+
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from utils.config import Config
+from utils.distributed import batch_share
+from utils.training.losses import loss_for
+from utils.training.task import Task
+from utils.training.validation_set import ValidationSet
+
+CLASSES = ("one", "two")
+
+
+class ToyNetwork(nn.Module):
+    """A convolution, a norm and, like HeteroMedSeg, one random draw a forward pass for the whole global batch."""
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.GroupNorm(1, 4)
+        self.A_log = nn.Parameter(torch.zeros(4, 1, 1))
+        self.out = nn.Conv2d(4, num_classes, 1, bias=False)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)) * self.A_log.exp()
+        if self.training:
+            total, offset = batch_share(len(x))
+            keep = (torch.rand(total) > 0.3).to(x.dtype)[offset : offset + len(x)]
+            x = x * keep[:, None, None, None]
+        return self.out(torch.relu(x))
+
+
+def toy_task(num_images=11, size=8, validate=True):
+    """Blobs of two classes on noise; the image is not a function of its target."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 3, (num_images, size // 4, size // 4), generator=generator)
+    target = target.repeat_interleave(4, 1).repeat_interleave(4, 2).to(torch.uint8)
+    image = target[:, None] / 4 + torch.rand(num_images, 1, size, size, generator=generator) / 4
+    data = TensorDataset(image, target)
+    held = ValidationSet(image[:4], target[:4], torch.tensor([0, 0, 1, 1]), CLASSES, 3, 3) if validate else None
+    return Task("toy", CLASSES, data, add_noise, lambda x: x - 0.5, loss_for("ce_dice", 3), held, split="toy split")
+
+
+def add_noise(images, targets, generator, total, offset):
+    noise = torch.randn(total, *images.shape[1:], generator=generator, device=images.device)
+    return images + 0.05 * noise[offset : offset + len(images)], targets
+
+
+def toy_config(folder, **fields):
+    settings = {
+        "num_classes": 3,
+        "img_size": (8, 8),
+        "epochs": 4,
+        "batch_size": 4,
+        "lr": 0.05,
+        "workers": 0,
+        "precision": "fp32",
+    }
+    settings |= {"schedule": "warm_restarts", "restart_iterations": 4, "output_dir": str(folder)}
+    return Config(**(settings | fields))

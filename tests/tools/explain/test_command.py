@@ -1,0 +1,203 @@
+"""tools.explain from its command line: files written, numbers in them, mistakes named."""
+
+import argparse
+import dataclasses
+import json
+import xml.etree.ElementTree as ElementTree
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import tools.explain.__main__
+from datasets.files.image import read_image
+from models import build_model
+from tools.explain.__main__ import field_inputs, main, rounded
+from tools.explain.input import RECIPES, Input, move_pixel, read_input
+from tools.explain.receptive_field import Field
+from tools.prediction import predict_mask
+from utils import checkpoint
+from utils.config import Config, to_dict
+from utils.errors import UserError
+
+CLASSES = ("one", "the second of the classes, with a name that is longer than any title can be, and more")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint as train.py writes it, pictures in colour (40 x 60) and grey, a volume and a text file."""
+    folder = tmp_path_factory.mktemp("explain")
+    torch.manual_seed(0)
+    cfg = Config(num_classes=3, img_size=(64, 32))
+    state = {"format": "heteromedseg", "config": to_dict(cfg), "model": build_model(3).state_dict()}
+    state |= {"class_names": list(CLASSES), "epoch": 1, "selection": "last", "split": "toy"}
+    checkpoint.save(folder / "net.pth", state)
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(folder / "picture.png"), rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    cv2.imwrite(str(folder / "grey.png"), rng.integers(40, 200, (50, 30), dtype=np.uint8))
+    np.save(folder / "volume.npy", rng.random((5, 48, 48), dtype=np.float32))
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def quick_fields(monkeypatch):
+    """Receptive fields take most of the time: leave them to the tests that look at them."""
+    field = Field("causal", 0, 4, (32, 16), 27, torch.ones(64, 32))
+    monkeypatch.setattr(tools.explain, "receptive_fields", lambda *_: [field])
+
+
+def svg_of(path):
+    root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
+    return [node.get("class") for node in root.iter()], [node.text for node in root.iter() if node.tag.endswith("text")]
+
+
+def test_a_picture_and_a_pixel(folder, tmp_path):
+    out = tmp_path / "new" / "folder"
+    flags = ["--checkpoint", f"{folder}/net.pth", "--image", f"{folder}/picture.png", "--pixel", "39,58"]
+    main([*flags, "--output_dir", str(out)])
+    found = json.loads((out / "explain.json").read_text(encoding="utf-8"))
+    assert (found["size"], found["img_size"], found["slice"]) == ([40, 60], [64, 32], None)
+    assert (found["pixel"], found["input_pixel"]) == ([39, 58], [63, 31])
+    assert found["predicted"] in ("background", *CLASSES)
+    assert found["checkpoint"]["sha256"] == checkpoint.sha256(folder / "net.pth")
+    assert [(r["stage"], r["block"], r["stride"]) for r in found["routes"]] == [
+        *((1, block, 16) for block in range(1, 9)),
+        *((2, block, 8) for block in (1, 2)),
+        *((3, block, 4) for block in (1, 2)),
+    ]
+    for route in found["routes"]:
+        assert (route["regions"], route["region"]) == ([2, 1], [1, 0])
+        assert sorted(route["chosen"]) == [[0, 0], [1, 0]]  # at most as many as there are
+        assert route["affinity"] == sorted(route["affinity"], reverse=True)
+    for gates, (stride, channels) in zip(found["gates"], ((16, 384), (8, 192), (4, 96)), strict=True):
+        assert (gates["stride"], len(gates["rows"]), len(gates["columns"])) == (stride, 64 // stride, 32 // stride)
+        for name in ("channels_from_coarser_stage", "channels_of_skip"):
+            assert len(gates[name]) == channels
+            assert all(0 < value < 1 for value in gates[name])
+    fields = found["receptive_fields"]
+    assert [(f["form"], f["stage"]) for f in fields] == [
+        (form, stage) for form in ("causal", "noncausal", "bidirectional") for stage in (1, 2, 3)
+    ]
+    assert fields[0]["convolutions_reach"] == 27
+    assert fields[3]["reached"] == 1
+    for name in ("routes.svg", "gates.svg", "receptive_fields.svg"):
+        assert len(svg_of(out / name)[1]) > 5
+
+    with pytest.raises(UserError, match=r"already holds routes\.svg, .*--force"):
+        main([*flags, "--output_dir", str(out)])
+
+
+def test_a_slice_of_a_volume_and_the_predicted_pixel(folder, tmp_path, quick_fields):
+    """The middle slice is the default; another one has other gates; --force replaces."""
+    flags = ["--checkpoint", f"{folder}/net.pth", "--image", f"{folder}/volume.npy", "--output_dir", str(tmp_path)]
+    main(flags)
+    middle = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
+    main([*flags, "--slice", "2", "--force"])
+    named = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
+    main([*flags, "--slice", "4", "--force", "--img_size", "32x64"])
+    last = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
+    assert middle == named
+    assert (middle["slice"], last["slice"], last["img_size"]) == (2, 4, [32, 64])
+    assert middle["gates"] != last["gates"]
+    assert last["routes"][0]["regions"] == [1, 2]
+    assert move_pixel(tuple(middle["input_pixel"]), (64, 32), (48, 48)) == tuple(middle["pixel"])
+
+
+def test_a_fresh_network_needs_no_image(tmp_path):
+    main(["--img_size", "32", "--output_dir", str(tmp_path)])
+    found = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
+    assert {path.name for path in tmp_path.iterdir()} == {"receptive_fields.svg", "explain.json"}
+    assert (found["checkpoint"], len(found["receptive_fields"])) == (None, 9)
+    assert "routes" not in found
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--checkpoint {f}/net.pth", "no image to look at; name one with --image"),
+        ("--pixel 1,1", "--pixel 1,1: nothing to use it on; give --checkpoint"),
+        ("--slice 0", "--slice 0: nothing to use it on; give --image"),
+        ("--recipe nonsense", "no such recipe; expected one of synapse, phantom"),
+        ("--intensity loud", "--intensity loud: expected one of auto, ct"),
+        ("--img_size 12x13x14", "--img_size 12x13x14: expected a size in pixels"),
+        ("--checkpoint {f}/none.pth --image {f}/picture.png", "none.pth: no such file"),
+        ("--checkpoint {f}/net.pth --image {f}/none.png", "none.png: no such file"),
+        ("--checkpoint {f}/net.pth --image {f}/notes.txt", "of no known kind"),
+        ("--checkpoint {f}/net.pth --image {f}/picture.png --pixel 40,0", "is 40 x 60; expected a row up to 39"),
+        ("--checkpoint {f}/net.pth --image {f}/picture.png --pixel 0,60", "and a column up to 59"),
+        ("--checkpoint {f}/net.pth --image {f}/picture.png --pixel=-1,5", "expected row and column, as in"),
+        ("--checkpoint {f}/net.pth --image {f}/picture.png --pixel 1.5,5", "expected row and column, as in"),
+        ("--checkpoint {f}/net.pth --image {f}/picture.png --slice 0", "is a single picture; leave the flag out"),
+        ("--checkpoint {f}/net.pth --image {f}/volume.npy --slice 5", "has 5 slices; expected 0 to 4"),
+        ("--checkpoint {f}/net.pth --image {f}/volume.npy --slice -1", "has 5 slices; expected 0 to 4"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_written(folder, tmp_path, flags, message):
+    with pytest.raises(UserError) as error:
+        main([*flags.format(f=folder).split(), "--output_dir", str(tmp_path / "out")])
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_mistake(folder, quick_fields):
+    with pytest.raises(UserError, match=r"notes\.txt.*cannot be written"):
+        main(["--img_size", "32", "--output_dir", str(folder / "notes.txt" / "out")])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "flags"),
+    [
+        ("phantom", "picture.png", {}),
+        ("cvc_clinicdb", "picture.png", {}),
+        ("cvc_clinicdb", "grey.png", {"intensity": "percentile"}),
+        ("phantom", "volume.npy", {"slice": 3}),
+        ("phantom", "volume.npy", {"slice": 3, "intensity": "percentile"}),
+    ],
+)
+def test_the_network_sees_what_it_sees_when_it_predicts(folder, recipe, name, flags):
+    """The batch equals the one that predict.py makes of the same file."""
+    given = argparse.Namespace(**{"image": str(folder / name), "slice": None, "intensity": "auto"} | flags)
+    cfg = dataclasses.replace(RECIPES[recipe], img_size=(64, 32), intensity=given.intensity, batch_size=1)
+    batches = []
+
+    def forward(batch):
+        batches.append(batch)
+        return torch.zeros(1, cfg.num_classes, 64, 32)
+
+    image = read_input(given, cfg)
+    predict_mask(cfg, forward, torch.device("cpu"), read_image(folder / name), grey=recipe == "phantom")
+    assert (len(batches), image.index) == ((5, 3) if name == "volume.npy" else (1, None))
+    torch.testing.assert_close(image.batch, batches[image.index or 0], rtol=1e-5, atol=1e-5)
+    shown = torch.from_numpy(image.shown).float() / 255
+    shown = shown[None] if shown.ndim == 2 else shown.movedim(2, 0)
+    scale = (image.batch[0] - image.batch[0].mean()).flatten() @ (shown - shown.mean()).flatten()
+    assert scale > 0.9 * (image.batch[0].std() * shown.std() * shown.numel())
+
+
+def test_receptive_fields_are_averaged_over_mirror_images_or_noise():
+    batch = torch.arange(6.0).view(1, 1, 2, 3)
+    image = Input("x", batch, np.zeros((2, 3), np.uint8), (2, 3), None)
+    rows = [[0, 1, 2, 3, 4, 5], [2, 1, 0, 5, 4, 3], [3, 4, 5, 0, 1, 2], [5, 4, 3, 2, 1, 0]]
+    assert field_inputs(image, (2, 3)).flatten(1).tolist() == rows
+    noise = field_inputs(None, (32, 64))
+    assert noise.shape == (4, 3, 32, 64)
+    assert torch.equal(noise, field_inputs(None, (32, 64)))
+
+
+@pytest.mark.parametrize(
+    ("pixel", "source", "target", "expected"),
+    [
+        ((0, 0), (40, 60), (64, 32), (0, 0)),
+        ((39, 59), (40, 60), (64, 32), (63, 31)),
+        ((10, 10), (20, 20), (20, 20), (10, 10)),
+        ((3, 3), (4, 4), (8, 2), (7, 1)),
+    ],
+)
+def test_move_pixel(pixel, source, target, expected):
+    assert move_pixel(pixel, source, target) == expected
+
+
+def test_rounded():
+    assert rounded({"a": [1 / 3, 5, "x", None, {"b": 1e-9}]}) == {"a": [0.333333, 5, "x", None, {"b": 1e-9}]}

@@ -1,0 +1,175 @@
+"""python -m tools.model_card: facts from the files alone, results of these weights only, code that runs."""
+
+import re
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from isic_polyp_rectal.task import CVC_CLINICDB
+from models.build import build_model
+from models.weights.released import to_released
+from tests.support.result_folders import write_result
+from tools import model_card
+from utils import checkpoint
+from utils.config import Config, to_dict
+from utils.errors import UserError
+
+CFG = replace(
+    CVC_CLINICDB, dataset="/somewhere/my_polyps", img_size=(32, 48), epochs=9, seed=77, pretrained="/elsewhere/base.pth"
+)
+SPLIT = "8 train + 2 test images, split by image: patients or videos may be in both parts; fold 0 of 2"
+
+
+def save(path, cfg: Config = CFG, **changed):
+    """A checkpoint as training writes it, with fresh weights."""
+    torch.manual_seed(0)
+    state = {
+        "format": "heteromedseg",
+        "config": to_dict(cfg),
+        "class_names": ["polyp"] if cfg.num_classes == 1 else [f"organ {k}" for k in range(1, cfg.num_classes)],
+        "split": SPLIT,
+        "epoch": 7,
+        "iteration": 1234,
+        "selection": "validation",
+        "model": build_model(cfg.num_classes, cfg.ssd).state_dict(),
+    }
+    checkpoint.save(path, state | changed)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("weights") / "best_model.pth")
+
+
+def results_of(weights, folder, **meta):
+    origin = {"file": "best_model.pth", "sha256": checkpoint.sha256(weights), "selection": "validation"}
+    return write_result(folder, classes=("polyp",), **{"checkpoints": [origin], "dataset": "my_polyps"} | meta)
+
+
+def write_card(path, *words):
+    model_card.main([str(word) for word in words] + ["--output", str(path)])
+    return path.read_text(encoding="utf-8")
+
+
+def test_every_fact_is_the_checkpoints(weights, tmp_path):
+    text = write_card(tmp_path / "card.md", "--checkpoint", weights)
+    for fact in (
+        "# Model card: HeteroMedSeg, my_polyps",
+        checkpoint.sha256(weights),
+        "23,437,566 parameters, SSD form causal",
+        "RGB images, resized to 32x48 (height x width)",
+        "the best mean Dice on the validation part",
+        "7 epochs when these weights were kept, 1,234 updates; the run was set to 9 epochs",
+        SPLIT,
+        "| `--lr` | 0.0006 |",
+        "| `--seed` | 77 |",
+        "| `--pretrained` | base.pth |",
+        "Split by image: images of one patient or video may be in both parts",
+        "Not a medical device",
+        "None were given",
+    ):
+        assert fact in text
+    for heading in ("Data", "Training", "Results", "Intended use", "Out of scope", "Limits", "How to use it"):
+        assert f"\n## {heading}\n" in text
+    assert "/somewhere" not in text
+    assert "/elsewhere" not in text
+    assert "chosen by their result on the test part" not in text
+
+
+def test_results_of_these_weights(weights, tmp_path):
+    folders = [
+        results_of(weights, tmp_path / "run" / "test_standard"),
+        results_of(weights, tmp_path / "legacy", protocol="legacy", dataset="/data/other"),
+    ]
+    text = write_card(tmp_path / "card.md", "--checkpoint", weights, "--results", *folders)
+    assert "### test part, protocol standard" in text
+    assert re.search(r"polyp +12 +0 +0 +75\.\d\d \[7\d\.\d\d, 7\d\.\d\d\]", text)
+    assert "bootstrap over cases, 95 %" in text
+    assert "Measured on another data set (other) than it was trained on (my_polyps)." in text
+    assert "a missed class has distance 0" in text
+    alone = write_card(tmp_path / "alone.md", "--checkpoint", weights, "--results", tmp_path / "run")
+    assert "another data set" not in alone
+    assert "a missed class has distance 0" not in alone
+
+
+@pytest.mark.parametrize(
+    ("hashes", "words"),
+    [
+        (["ab" * 32], r"made with another checkpoint: other.pth \(abababababab…\); expected .*best_model.pth"),
+        (["ours", "ab" * 32], "made with 2 checkpoints together"),
+    ],
+)
+def test_results_of_other_weights_are_refused(weights, tmp_path, hashes, words):
+    ours = checkpoint.sha256(weights)
+    origins = [{"file": "other.pth", "sha256": ours if h == "ours" else h} for h in hashes]
+    folder = results_of(weights, tmp_path / "results", checkpoints=origins)
+    with pytest.raises(UserError, match=words):
+        write_card(tmp_path / "card.md", "--checkpoint", weights, "--results", folder)
+    assert not (tmp_path / "card.md").exists()
+
+
+def test_a_card_is_not_overwritten(weights, tmp_path):
+    card = tmp_path / "MODEL_CARD.md"
+    card.write_text("edited by hand")
+    with pytest.raises(UserError, match="is there already; give --force"):
+        write_card(card, "--checkpoint", weights)
+    with pytest.raises(UserError, match="is there already"):  # a folder stands for the card in it
+        model_card.main(["--checkpoint", str(weights), "--output", str(tmp_path)])
+    assert card.read_text(encoding="utf-8") == "edited by hand"
+    assert write_card(card, "--checkpoint", weights, "--force").startswith("# Model card")
+    with pytest.raises(UserError, match="no folder"):
+        write_card(tmp_path / "nowhere" / "card.md", "--checkpoint", weights)
+
+
+def test_the_card_lies_beside_the_checkpoint(weights):
+    card = weights.parent / "MODEL_CARD.md"
+    model_card.main(["--checkpoint", str(weights)])
+    assert card.read_text(encoding="utf-8").startswith("# Model card")
+    card.unlink()
+
+
+def test_its_python_code_segments_an_image(weights, tmp_path, monkeypatch):
+    text = write_card(tmp_path / "card.md", "--checkpoint", weights)
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    cv2.imwrite(str(tmp_path / "IMAGE.png"), np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8))
+    monkeypatch.chdir(weights.parent)
+    names: dict = {}
+    exec(code.replace('"IMAGE"', repr(str(tmp_path / "IMAGE.png"))), names)
+    assert names["mask"].shape == (40, 56)
+    assert names["mask"].dtype == bool
+
+
+def test_selection_on_the_test_part_and_labels_of_volumes(tmp_path):
+    cfg = replace(CFG, recipe="synapse", num_classes=3, pretrained="auto", ssd="noncausal")
+    path = save(tmp_path / "organs.pth", cfg, selection="test; best of 2 folds", split="lists of lists_Synapse")
+    text = write_card(tmp_path / "card.md", "--checkpoint", path)
+    assert "**The weights were chosen by their result on the test part" in text
+    assert "selection on the test set, results are optimistic; best of 2 folds |" in text
+    assert "single-channel slices of volumes" in text
+    assert "1 organ 1, 2 organ 2" in text
+    assert "each slice is segmented on its own" in text
+    assert "SSD form noncausal" in text
+    assert "whether it was is unknown to the checkpoint" in text
+    assert "in both parts" not in text
+
+
+def test_released_weights_say_little(tmp_path):
+    path = tmp_path / "synapse_84.00.pth"
+    torch.save(to_released(build_model(9)), path)
+    with pytest.raises(UserError, match="name their recipe"):
+        write_card(tmp_path / "card.md", "--checkpoint", path)
+    text = write_card(tmp_path / "card.md", "--checkpoint", path, "--recipe", "Synapse")
+    assert "| trained for | unknown (the file does not say) |" in text
+    assert "- data set: unknown (the file does not say)" in text
+    assert "whether it is how these weights were made is unknown" in text
+    assert "--recipe synapse" in text
+    assert "seed" not in text
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    compile(code, "card", "exec")
+    assert 'RECIPES["synapse"]' in code
+    with pytest.raises(UserError, match="--recipe nonsense: no such recipe"):
+        write_card(tmp_path / "other.md", "--checkpoint", path, "--recipe", "nonsense")

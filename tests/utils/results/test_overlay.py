@@ -1,0 +1,148 @@
+"""Overlays: what is drawn where and in which colour, sizes, choice of slices, files."""
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.results.overlay import (
+    PALETTE,
+    WHITE,
+    choose_slices,
+    class_color,
+    contact_sheet,
+    overlay,
+    save_overlay,
+    to_rgb,
+)
+
+GREY = np.full((40, 60), 0.5, np.float32)
+
+
+def box(label: int, rows: slice, columns: slice, shape: tuple[int, int] = (40, 60)) -> np.ndarray:
+    mask = np.zeros(shape, np.uint8)
+    mask[rows, columns] = label
+    return mask
+
+
+LEFT, RIGHT = box(2, slice(10, 30), slice(5, 25)), box(2, slice(10, 30), slice(35, 55))
+
+
+def has(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return (picture == color).all(-1)
+
+
+def test_prediction_is_coloured_and_truth_is_white():
+    picture = overlay(GREY, LEFT, RIGHT, num_classes=3)
+    assert (picture.shape, picture.dtype) == ((40 * 13, 60 * 13, 3), np.uint8)  # 13 x 40 >= 512
+    half = picture.shape[1] // 2
+    assert has(picture[:, :half], class_color(2)).any()
+    assert not has(picture[:, half:], class_color(2)).any()
+    assert has(picture[:, half:], WHITE).any()
+    assert not has(picture[:, :half], WHITE).any()
+    inside, outside, truth = (picture[20 * 13, x * 13] for x in (15, 30, 45))
+    assert (outside == 128).all()
+    assert (truth == 128).all()  # only the prediction's area is tinted
+    assert (inside != 128).all()
+
+
+def test_contours_run_along_the_edge_of_the_mask():
+    picture = overlay(GREY, LEFT, None, num_classes=3)
+    rows, columns = np.nonzero(has(picture, class_color(2)))
+    edges = rows.min(), rows.max(), columns.min(), columns.max()
+    assert np.abs(np.array(edges) - [10 * 13, 30 * 13, 5 * 13, 25 * 13]).max() <= 2
+
+
+def test_holes_are_outlined():
+    ring = box(1, slice(5, 35), slice(5, 55))
+    ring[15:25, 20:40] = 0
+    picture = overlay(GREY, ring, None, num_classes=2)
+    assert has(picture[14 * 13 : 26 * 13, 18 * 13 : 42 * 13], class_color(1)).any()
+    assert (picture[20 * 13, 30 * 13] == 128).all()
+
+
+def test_boolean_masks_of_one_class_and_large_colour_images():
+    image = np.full((600, 520, 3), 90, np.uint8)
+    mask = np.zeros((600, 520), bool)
+    mask[100:300, 100:300] = True
+    picture = overlay(image, mask, mask, num_classes=1)
+    assert picture.shape == image.shape
+    assert has(picture, class_color(1)).any()
+    assert (image == 90).all()  # the input is not drawn on
+
+
+def test_empty_masks_leave_the_image_alone():
+    nothing = np.zeros((40, 60), np.uint8)
+    assert (overlay(GREY, nothing, nothing, 3) == 128).all()
+
+
+def test_legend_and_title_are_added_outside_of_the_image():
+    names = ("liver", "spleen")
+    bare = overlay(GREY, LEFT, RIGHT, 3)
+    full = overlay(GREY, LEFT, RIGHT, 3, names, "case0001, slice 7")
+    top = next(i for i in range(len(full)) if np.array_equal(full[i], bare[0]))
+    np.testing.assert_array_equal(full[top : top + len(bare)], bare)
+    legend = full[top + len(bare) :]
+    assert has(legend, class_color(2)).any()
+    assert not has(legend, class_color(1)).any()  # liver is not in the picture
+    assert has(full[:top], WHITE).any()
+
+
+def test_a_long_legend_wraps():
+    labels = np.arange(1, 13, dtype=np.uint8).reshape(3, 4).repeat(10, 0).repeat(10, 1)
+    names = [f"a rather long name {i}" for i in range(12)]
+    short = overlay(np.zeros((30, 40)), labels * (labels == 1), None, 13, names)
+    tall = overlay(np.zeros((30, 40)), labels, None, 13, names)
+    assert tall.shape[1] == short.shape[1]
+    assert tall.shape[0] > short.shape[0]
+    assert has(tall[-24:], class_color(12)).any()
+
+
+def test_colours_differ():
+    colors = [class_color(k) for k in range(1, 2 * len(PALETTE) + 1)]
+    assert len(set(colors)) == len(colors)
+    assert WHITE not in colors
+    distances = np.linalg.norm(np.array(PALETTE)[:, None] - np.array(PALETTE)[None], axis=-1)
+    assert distances[~np.eye(len(PALETTE), dtype=bool)].min() > 60
+
+
+@pytest.mark.parametrize(
+    ("filled", "wrong", "number", "expected"),
+    [
+        (range(3, 8), (), 5, [3, 4, 5, 6, 7]),
+        (range(10), (), 4, [0, 3, 6, 9]),
+        (range(10), (4,), 4, [0, 4, 6, 9]),  # the worst takes the place of its neighbour
+        ((2,), (), 6, [2]),
+        ((), (), 3, [0, 4, 9]),
+    ],
+)
+def test_choice_of_slices(filled, wrong, number, expected):
+    target = np.zeros((10, 4, 4), np.uint8)
+    target[list(filled), 1] = 1
+    prediction = target.copy()
+    prediction[list(wrong), 1] = 2
+    assert choose_slices(prediction, target, number) == expected
+    if not wrong:
+        assert choose_slices(prediction, None, number) == expected
+
+
+def test_contact_sheet_has_a_place_for_every_slice():
+    target = np.zeros((7, 40, 60), np.uint8)
+    target[1:6] = LEFT
+    sheet = contact_sheet(np.zeros((7, 40, 60)), target, target, 3, ("a", "b"), num_slices=5, columns=3)
+    height, width = 40 * 13 + 22 + 4, 60 * 13 + 4
+    assert sheet.shape[1] == 3 * width
+    assert sheet.shape[0] > 2 * height
+    tiles = [sheet[r * height : (r + 1) * height, c * width : (c + 1) * width] for r in (0, 1) for c in (0, 1, 2)]
+    assert [bool(has(t, class_color(2)).any()) for t in tiles] == [True] * 5 + [False]
+
+
+def test_files_are_read_back_as_they_were(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    path = tmp_path / "überlagert" / "case 1.png"
+    save_overlay(path, picture)
+    found = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(found, picture)
+
+
+def test_floats_outside_of_0_and_1_are_clipped():
+    assert to_rgb(np.array([[-0.5, 0.5, 1.7]]))[0, :, 1].tolist() == [0, 128, 255]

@@ -1,0 +1,209 @@
+"""The command line's contract: every spelling, near misses of names, and mistakes that name the remedy."""
+
+import dataclasses
+
+import pytest
+
+import test as test_script
+import train as train_script
+from utils.command_line import apply, build_parser, parse_flags, resolve_dataset
+from utils.config import ALL, AUTO_BATCH, FIELDS, TEST, TRAIN, Config, describe, from_dict, to_dict
+from utils.errors import UserError
+
+RECIPES = train_script.RECIPES
+
+
+def parse(line, verb=TRAIN):
+    return parse_flags(line.split(), verb, "")
+
+
+@pytest.mark.parametrize(
+    ("spellings", "value", "field", "expected"),
+    [
+        (["--max_epochs", "--max_epoch", "--epochs", "--epoch", "--max-epochs"], "7", "epochs", 7),
+        (["--batch_size", "--batch", "--batch-size"], "5", "batch_size", 5),
+        (["--base_lr", "--lr", "--base-lr"], "0.25", "lr", 0.25),
+        (["--root_path", "--volume_path"], "DATA", "root_path", "DATA"),
+        (["--img_size"], "224", "img_size", (224, 224)),
+        (["--img_size"], "160x224", "img_size", (160, 224)),
+        (["--class_names"], "polyp, lesion", "class_names", None),
+    ],
+)
+def test_every_spelling_sets_its_field(spellings, value, field, expected):
+    for flag in spellings:
+        given = parse_flags([flag, value], TRAIN, "")
+        assert given == {field: ("polyp", "lesion") if expected is None else expected}
+
+
+def test_checkpoint_and_model_are_one_field_and_take_several():
+    assert parse("--model a.pth", TEST) == {"checkpoint": ("a.pth",)}
+    assert parse("--checkpoint a.pth,b.pth", TEST) == {"checkpoint": ("a.pth", "b.pth")}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--debug", True),
+        ("--debug True", True),
+        ("--debug true", True),
+        ("--debug False", False),
+        ("--debug 0", False),
+        ("--no-debug", False),
+        ("--no_debug", False),
+        ("--debug --no-debug", False),
+    ],
+)
+def test_booleans_do_what_they_say(line, expected):
+    assert parse(line, TEST) == {"debug": expected}
+
+
+def test_automatic_batch_is_for_training():
+    assert parse("--batch_size auto") == {"batch_size": AUTO_BATCH}
+    with pytest.raises(UserError, match=r"--batch_size auto: only train\.py"):
+        parse("--batch_size auto", TEST)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"graphs": True}, "--graphs: .* give --compile"),
+        ({"graphs": True, "compile": True, "accumulate": 2}, "--graphs: .*--accumulate 2"),
+    ],
+)
+def test_flags_that_exclude_each_other(fields, message):
+    with pytest.raises(UserError, match=message):
+        apply(Config(), fields)
+    assert apply(Config(), {"graphs": True, "compile": True}).graphs
+
+
+def test_scales_are_numbers_within_bounds():
+    assert parse("--tta_scales 0.75,1.25", TEST) == {"tta_scales": (0.75, 1.25)}
+    assert parse("--tta_scales 0.5 2", TEST) == {"tta_scales": (0.5, 2.0)}
+    for wrong in ("0.75,big", "0", "-1", "20"):
+        with pytest.raises(UserError, match=r"--tta_scales .*: expected"):
+            parse(f"--tta_scales {wrong}", TEST)
+
+
+def test_a_bare_boolean_does_not_swallow_the_next_flag():
+    assert parse("--is_savenii --volume_path DATA", TEST) == {"is_savenii": True, "root_path": "DATA"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--epohcs 3", "unknown flag --epohcs; did you mean --epochs"),
+        ("--img_sise=3", "unknown flag --img_sise; did you mean --img_size"),
+        ("--epochs three", "--epochs three: expected a whole number"),
+        ("--epochs 0", "--epochs 0: expected at least 1"),
+        ("--lr -1", "--lr -1.0: expected at least 0"),
+        ("--batch 0", "--batch_size 0: expected a whole number from 1, or auto"),
+        ("--batch_size 2.5", "--batch_size 2.5: expected a whole number from 1, or auto"),
+        ("--lr nan", "--lr nan: expected a number"),
+        ("--lr", "--lr.*expected one argument"),
+        ("--drop_path 1", "--drop_path 1.0: expected at least 0 and below 1"),
+        ("--ssd sideways", "--ssd sideways: expected one of causal, noncausal, bidirectional"),
+        ("--img_size 0", "--img_size 0: expected a size in pixels"),
+        ("--img_size 3x4x5", "expected a size in pixels"),
+        ("--augment maybe", "--augment maybe: expected True or False"),
+        ("--protocol legacy", "unknown flag --protocol"),
+        ("stray", "unexpected word stray"),
+    ],
+)
+def test_mistakes_name_field_value_and_remedy(line, message):
+    with pytest.raises(UserError, match=message):
+        parse(line)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("Synapse", "synapse"),
+        ("SYNAPSE", "synapse"),
+        ("Syanpse", "synapse"),
+        ("isic2018", "isic2018"),
+        ("ISIC-2018", "isic2018"),
+        ("cvc-clinicdb", "cvc_clinicdb"),
+        ("Rectal", "rectal"),
+    ],
+)
+def test_names_of_recipes_in_any_case_and_near_misses(name, recipe):
+    assert resolve_dataset(name, None, RECIPES) == (recipe, None)
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "syn", "", "./nowhere"])
+def test_a_name_too_far_away_lists_all_recipes(name):
+    with pytest.raises(UserError, match=r"neither a folder.*synapse, phantom, isic2018, cvc_clinicdb, rectal"):
+        resolve_dataset(name, None, RECIPES)
+
+
+def test_a_folder_has_the_recipe_of_its_layout_unless_one_is_given(tmp_path):
+    (tmp_path / "images").mkdir()
+    assert resolve_dataset(str(tmp_path), None, RECIPES) == ("isic2018", str(tmp_path))
+    assert resolve_dataset(str(tmp_path), "rectal", RECIPES) == ("rectal", str(tmp_path))
+    assert resolve_dataset(str(tmp_path / "images"), None, RECIPES)[0] == "isic2018"
+    volumes = tmp_path / "volumes"
+    (volumes / "train_npz").mkdir(parents=True)
+    assert resolve_dataset(str(volumes), None, RECIPES) == ("synapse", str(volumes))
+    with pytest.raises(UserError, match="--recipe nothing: no such recipe"):
+        resolve_dataset(str(tmp_path), "nothing", RECIPES)
+
+
+def test_a_folder_that_only_shares_a_name_does_not_hide_the_recipe(tmp_path, monkeypatch):
+    (tmp_path / "synapse").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve_dataset("synapse", None, RECIPES) == ("synapse", None)
+
+
+def test_the_readme_commands_parse_to_what_they_say(tmp_path):
+    line = (
+        "--dataset Syanpse --root_path DATA --max_epochs 300 --output_dir OUT --img_size 224 --base_lr 0.001 "
+        "--batch_size 24"
+    )
+    assert train_script.configure(line.split()) == dataclasses.replace(
+        RECIPES["synapse"], root_path="DATA", output_dir="OUT"
+    )
+    (tmp_path / "images").mkdir()
+    line = f"--dataset {tmp_path} --csvfile CSV --loss dice --batch 42 --lr 0.0005 --epoch 200"
+    assert train_script.configure(line.split()) == dataclasses.replace(
+        RECIPES["isic2018"], dataset=str(tmp_path), root_path=str(tmp_path), csvfile="CSV"
+    )
+    line = (
+        "--dataset Synapse --is_savenii --volume_path DATA --output_dir OUT --max_epoch 300 --base_lr 0.001 "
+        "--img_size 224 --batch_size 24"
+    )
+    given, recipe = test_script.flags(line.split())
+    assert recipe == "synapse"
+    assert given["is_savenii"] is True
+    assert given["root_path"] == "DATA"
+    given, recipe = test_script.flags(f"--dataset {tmp_path} --csvfile CSV --model m.pth --debug True".split())
+    assert recipe is None  # the checkpoint knows
+    assert given["debug"] is True
+    assert given["checkpoint"] == ("m.pth",)
+
+
+def test_recipes_are_the_published_ones():
+    synapse, isic, cvc, rectal = (RECIPES[n] for n in ("synapse", "isic2018", "cvc_clinicdb", "rectal"))
+    assert (synapse.img_size, synapse.batch_size, synapse.epochs, synapse.lr) == ((224, 224), 24, 300, 1e-3)
+    assert (synapse.schedule, synapse.restart_iterations, synapse.min_lr) == ("warm_restarts", 50, 1e-6)
+    assert (synapse.loss, synapse.optimizer, synapse.weight_decay, synapse.num_classes) == ("ce_dice", "adamw", 1e-2, 9)
+    assert (isic.optimizer, isic.lr, isic.batch_size, isic.folds, isic.epochs) == ("adam", 5e-4, 42, 5, 200)
+    assert (cvc.optimizer, cvc.lr, cvc.batch_size, cvc.folds, cvc.epochs) == ("adamw", 6e-4, 44, 9, 200)
+    assert (rectal.img_size, rectal.epochs, rectal.schedule_epochs, rectal.folds) == ((224, 224), 180, 200, 9)
+    assert {r.seed for r in (synapse, isic, cvc, rectal)} == {1234}
+    assert {r.ssd for r in RECIPES.values()} == {"causal"}
+
+
+@pytest.mark.parametrize("verb", ALL)
+def test_help_lists_every_flag_of_the_script_with_a_text(verb):
+    text = build_parser(verb, "").format_help()
+    for name, field in FIELDS.items():
+        assert (f"--{name} " in text or f"--{name}," in text) == (verb in field.metadata["verbs"]), name
+        assert field.metadata["text"]
+
+
+def test_a_config_survives_its_json_form_and_unknown_fields_are_refused():
+    cfg = Config(img_size=(160, 224), checkpoint=("a", "b"), class_names=("x",))
+    assert from_dict(to_dict(cfg), "here") == cfg
+    with pytest.raises(UserError, match=r"here: its config has unknown fields colour"):
+        from_dict(to_dict(cfg) | {"colour": 1}, "here")
+    assert "160x224" in describe(cfg, TRAIN)

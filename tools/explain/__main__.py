@@ -1,0 +1,181 @@
+"""Look into the network on one image: routes, gates and receptive fields as figures, with the numbers as JSON.
+
+    python -m tools.explain --checkpoint save_models/best_model.pth --image scan.png --pixel 120,96
+    python -m tools.explain --img_size 224
+
+The first writes into --output_dir routes.svg (which regions bi-level routing attention chose for the pixel, in
+each block), gates.svg (SCSA's gates on each skip), receptive_fields.svg (the encoder in its three SSD forms) and
+explain.json. Without a checkpoint the network is a fresh one, and only its receptive fields are drawn.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isic_polyp_rectal import task as pictures
+from models import build_model
+from models.build import Loaded, load_network
+from synapse_train_test import task as volumes
+from tools.explain.field_figure import draw_fields
+from tools.explain.figures import draw_gates, draw_routes
+from tools.explain.input import RECIPES, Input, chosen_pixel, describe_pixel, read_input
+from tools.explain.internals import Gates, Routes, look_inside
+from tools.explain.receptive_field import Field, describe_field, receptive_fields
+from utils import checkpoint
+from utils.command_line import check_value, match_name
+from utils.device import choose_device
+from utils.errors import UserError, run_main
+from utils.log import log
+from utils.results.summary import write_atomically
+
+SEED = 1234  # of a fresh network, of noise and of the receptive fields' signs
+NUM_NOISE = 4
+NAMES = ("routes.svg", "gates.svg", "receptive_fields.svg", "explain.json")
+
+
+def main(argv: list[str]) -> None:
+    given = parser().parse_args(argv)
+    check_flags(given)
+    device = choose_device(given.device)
+    loaded = load(given)
+    model, cfg = loaded.model.to(device), loaded.cfg
+    image = read_input(given, cfg) if given.image else None
+    size = f"{cfg.img_size[0]} x {cfg.img_size[1]}"
+    log(f"HeteroMedSeg, explaining {given.checkpoint or 'a fresh network'} on {given.image or 'noise'} at {size}")
+
+    found: dict[str, Any] = {"checkpoint": loaded.origin or None, "ssd": cfg.ssd, "img_size": list(cfg.img_size)}
+    texts = {}
+    if image is not None:
+        found |= {"image": given.image, "slice": image.index, "size": list(image.size)}
+    if image is not None and given.checkpoint:
+        inside = look_inside(model, image.batch.to(device))
+        place, pixel = chosen_pixel(given.pixel, inside.logits, image)
+        found |= {"pixel": list(place)} | describe_pixel(pixel, inside.logits, class_names(loaded))
+        found["routes"] = [describe_routes(one, pixel) for one in inside.routes]
+        found["gates"] = [describe_gates(one) for one in inside.gates]
+        title = f"Routes of pixel {place[0]}, {place[1]}: {found['predicted'][:24]}"
+        texts["routes.svg"] = draw_routes(image.shown, inside.routes, pixel, title)
+        texts["gates.svg"] = draw_gates(image.shown, inside.gates, "Gates of the skips (SCSA)")
+
+    inputs = field_inputs(image, cfg.img_size)
+    log(f"receptive fields over {len(inputs)} inputs, three forms of SSD")
+    fields = receptive_fields(model, inputs.to(device), SEED)
+    kind = f"trained {cfg.ssd}" if given.checkpoint else "not trained"
+    texts["receptive_fields.svg"] = draw_fields(fields, f"Effective receptive fields of the encoder, {kind}")
+    found["receptive_fields"] = [describe(field) for field in fields]
+    texts["explain.json"] = json.dumps(rounded(found), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write(Path(given.output_dir), texts)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", "--model", help="the network to look into; without it a fresh one")
+    parser.add_argument("--image", help="picture, array, NIfTI or DICOM file, as predict.py takes them")
+    parser.add_argument("--pixel", metavar="Y,X", help="row and column from 0 in the image (middle of the foreground)")
+    parser.add_argument("--slice", type=int, help="slice of a volume, from 0 (the middle one)")
+    parser.add_argument("--img_size", metavar="SIZE", help="input size (the checkpoint's; 224 for a fresh network)")
+    parser.add_argument("--recipe", help=f"recipe of released weights: {', '.join(RECIPES)}")
+    parser.add_argument("--intensity", default="auto", help="how values become [0, 1]: see predict.py --help")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--output_dir", default="explanation", help="folder for the figures and explain.json")
+    parser.add_argument("--force", action="store_true", help="replace what output_dir already holds")
+    return parser
+
+
+def check_flags(given: argparse.Namespace) -> None:
+    """raises: UserError for flags that contradict each other, and for results that are there already"""
+    if given.checkpoint and not given.image:
+        raise UserError(f"--checkpoint {given.checkpoint}: no image to look at; name one with --image FILE")
+    for flag, needed in (("pixel", "checkpoint"), ("slice", "image")):
+        if getattr(given, flag) is not None and not getattr(given, needed):
+            raise UserError(f"--{flag} {getattr(given, flag)}: nothing to use it on; give --{needed} FILE, too")
+    if given.recipe and match_name(given.recipe, RECIPES) is None:
+        raise UserError(f"--recipe {given.recipe}: no such recipe; expected one of {', '.join(RECIPES)}")
+    given.intensity = check_value("intensity", given.intensity)
+    held = [name for name in NAMES if (Path(given.output_dir) / name).exists()]
+    if held and not given.force:
+        raise UserError(
+            f"--output_dir {given.output_dir}: already holds {', '.join(held)}; give --force, or another folder"
+        )
+
+
+def load(given: argparse.Namespace) -> Loaded:
+    """The network of --checkpoint, or a fresh one, with --img_size in its config."""
+    recipe = RECIPES[match_name(given.recipe, RECIPES)] if given.recipe else None
+    if given.checkpoint:
+        loaded = load_network(checkpoint.find(given.checkpoint), recipe)
+    else:
+        cfg = dataclasses.replace(recipe or volumes.SYNAPSE, img_size=(224, 224))
+        torch.manual_seed(SEED)
+        loaded = Loaded(build_model(cfg.num_classes, cfg.ssd).eval(), cfg, None, {})
+    if given.img_size is None:
+        return loaded
+    cfg = dataclasses.replace(loaded.cfg, img_size=check_value("img_size", given.img_size))
+    return dataclasses.replace(loaded, cfg=cfg)
+
+
+def class_names(loaded: Loaded) -> tuple[str, ...]:
+    task = volumes if loaded.cfg.recipe in volumes.RECIPES else pictures
+    return ("background", *(loaded.cfg.class_names or loaded.class_names or task.class_names(loaded.cfg)))
+
+
+def field_inputs(image: Input | None, size: tuple[int, int]) -> torch.Tensor:
+    """Inputs over which receptive fields are averaged: the image and its three mirror images, or noise."""
+    if image is not None:
+        return torch.cat([image.batch.flip(dims) for dims in ((), (-1,), (-2,), (-2, -1))])
+    return torch.randn(NUM_NOISE, 3, *size, generator=torch.Generator().manual_seed(SEED))
+
+
+def describe_routes(routes: Routes, pixel: tuple[int, int]) -> dict[str, Any]:
+    """Plain values for explain.json; stages, blocks count from 1, regions are (row, column) from 0."""
+    region, chosen, affinity = routes.of_pixel(pixel)
+    place = [list(divmod(number, routes.regions[1])) for number in (region, *chosen)]
+    names = {"stage": routes.stage + 1, "block": routes.block + 1, "stride": routes.stride}
+    return names | {"regions": list(routes.regions), "region": place[0], "chosen": place[1:], "affinity": affinity}
+
+
+def describe_gates(gates: Gates) -> dict[str, Any]:
+    """Gates of all channels; of the lines the mean over channels."""
+    half = len(gates.channels) // 2
+    return {
+        "stride": gates.stride,
+        "rows": gates.rows.mean(1).tolist(),
+        "columns": gates.columns.mean(1).tolist(),
+        "channels_from_coarser_stage": gates.channels[:half].tolist(),
+        "channels_of_skip": gates.channels[half:].tolist(),
+    }
+
+
+def describe(field: Field) -> dict[str, Any]:
+    names = {"form": field.form, "stage": field.stage + 1, "stride": field.stride}
+    return names | {"middle": list(field.middle), "convolutions_reach": field.reach} | describe_field(field)
+
+
+def rounded(value: Any) -> Any:
+    """`value` with every float in it cut to 6 significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    return [rounded(part) for part in value] if isinstance(value, list) else value
+
+
+def write(out: Path, texts: dict[str, str]) -> None:
+    """Write the files; raises UserError where that cannot be done."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_atomically(out / name, text)
+    except OSError as error:
+        raise UserError(f"--output_dir {out}: cannot be written ({error.strerror}); give another folder") from None
+    log(f"written: {', '.join(texts)} in {out.resolve()}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,111 @@
+"""The image and the pixel that tools.explain looks at, in the image's own grid and in the network's.
+
+Shapes: H/W height and width of the image, S/T of the network's input, K classes.
+"""
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.augment import normalise_imagenet, normalise_synapse
+from datasets.files.image import read_image
+from isic_polyp_rectal import task as pictures
+from synapse_train_test import task as volumes
+from tools.explain.internals import labels_of, predicted_pixel
+from tools.prediction import to_unit
+from utils.config import Config
+from utils.errors import UserError
+from utils.inference.volumes import resize_image, spline_matrix
+from utils.log import log
+
+RECIPES = volumes.RECIPES | pictures.RECIPES
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image ready for the network.
+
+    batch: float32 (1, 1 or 3, S, T), normalised; shown: uint8 (S, T) or (S, T, 3), what the network sees;
+    size: (H, W); index: the slice of a volume, else None
+    """
+
+    path: str
+    batch: Tensor
+    shown: np.ndarray
+    size: tuple[int, int]
+    index: int | None
+
+
+def read_input(given: argparse.Namespace, cfg: Config) -> Input:
+    """The picture, or the slice of a volume, that `--image` and `--slice` name, resized as predict.py does.
+
+    raises: UserError for files that are missing or damaged, and for slices that are not there
+    """
+    image = read_image(Path(given.image))
+    unit, index = to_unit(image, given.intensity), None
+    if image.kind == "volume":
+        index = len(unit) // 2 if given.slice is None else given.slice
+        if not 0 <= index < len(unit):
+            raise UserError(f"--slice {index}: {given.image} has {len(unit)} slices; expected 0 to {len(unit) - 1}")
+        unit = unit[index]
+    elif given.slice is not None:
+        raise UserError(f"--slice {given.slice}: {given.image} is a single picture; leave the flag out")
+    grey = cfg.recipe in volumes.RECIPES
+    if grey and unit.ndim == 3:
+        unit = cv2.cvtColor(unit, cv2.COLOR_RGB2GRAY)
+    if not grey and unit.ndim == 2:
+        unit = np.repeat(unit[..., None], 3, axis=2)
+    size = unit.shape[:2]
+    if index is not None and grey:
+        rows, columns = (spline_matrix(n, m) for n, m in zip(size, cfg.img_size))
+        unit = rows @ unit @ columns.T if size != tuple(cfg.img_size) else unit
+    else:
+        unit = resize_image(unit, cfg.img_size)
+    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.atleast_3d(unit), 2, 0), np.float32))
+    batch = (normalise_synapse if grey else normalise_imagenet)(planes[None])
+    shown = np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
+    return Input(given.image, batch, shown, size, index)
+
+
+def chosen_pixel(text: str | None, logits: Tensor, image: Input) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The pixel that `--pixel Y,X` names, else the middle of the prediction: in the image and in the network's input.
+
+    in: logits (K, S, T)
+    raises: UserError for what is no pixel of the image
+    """
+    size = tuple(logits.shape[1:])
+    if text is None:
+        pixel, found = predicted_pixel(logits)
+        if not found:
+            log("no foreground was predicted: looking at the middle of the image; --pixel Y,X names another place")
+        return move_pixel(pixel, size, image.size), pixel
+    if not re.fullmatch(r"\d+,\d+", text):
+        raise UserError(f"--pixel {text}: expected row and column, as in --pixel 120,96")
+    row, column = map(int, text.split(","))
+    height, width = image.size
+    if row >= height or column >= width:
+        raise UserError(
+            f"--pixel {text}: outside of {image.path}, which is {height} x {width}; "
+            f"expected a row up to {height - 1} and a column up to {width - 1}"
+        )
+    return (row, column), move_pixel((row, column), image.size, size)
+
+
+def move_pixel(pixel: tuple[int, int], source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """The pixel of a grid of size `target` in which the middle of a pixel of `source` lies."""
+    row, column = (int((place + 0.5) * m / n) for place, n, m in zip(pixel, source, target))
+    return row, column
+
+
+def describe_pixel(pixel: tuple[int, int], logits: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The class predicted at a pixel of the input, and the foreground's share of it; for explain.json."""
+    labels = labels_of(logits)
+    share = float((labels > 0).float().mean())
+    return {"input_pixel": list(pixel), "predicted": classes[int(labels[pixel])], "foreground": share}

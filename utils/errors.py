@@ -1,0 +1,54 @@
+"""A user's mistakes, and how a script ends: exit codes and the one message."""
+
+import os
+import sys
+from collections.abc import Callable
+
+import torch.distributed as dist
+
+from utils.log import _Terminal, logging_to
+
+EXIT_USER_ERROR = 2
+
+EXIT_BROKEN_PIPE = 141  # as a shell has it of a program that SIGPIPE (13) ended: 128 + 13
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: shown as one message without a traceback, exit code 2.
+
+    The message names the file or field, what was found, what was expected and the remedy.
+    """
+
+
+def run_main(main: Callable[[list[str]], None]) -> None:
+    """Call `main(sys.argv[1:])`, its log on the terminal; a UserError becomes one message on stderr, exit code 2.
+
+    Where nobody reads stdout any more (`python train.py | head`) the program ends without a word, exit code 141.
+    """
+    try:
+        try:
+            with logging_to(_Terminal()):
+                main(sys.argv[1:])
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _stdout_is_closed():
+            raise  # of another pipe, such as that to a worker
+        # Python flushes stdout once more as it exits, and would complain: https://docs.python.org/3/library/signal.html
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _stdout_is_closed() -> bool:
+    """Whether the reader of stdout has gone; writes an empty line if not."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False

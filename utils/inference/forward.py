@@ -1,0 +1,103 @@
+"""One function out of one or several networks: batches of images in, logits out.
+
+It may average over networks, over the four flips of an image and over its sizes, and may run
+through torch.compile. B batch, C channels, K classes, S/T the networks' input size.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.device import autocast
+
+Forward = Callable[[Tensor], Tensor]
+FLIPS = ((), (-1,), (-2,), (-2, -1))
+MULTIPLE = 32  # scaled sizes are rounded to it: the network would pad them
+
+
+def forward_fn(
+    models: Sequence[nn.Module],
+    device: torch.device,
+    precision: str = "fp32",
+    tta: bool = False,
+    scales: Sequence[float] = (),
+    compiled: bool = False,
+    graphs: bool = False,
+) -> Forward:
+    """One function out of one or several networks, which are put into evaluation mode on `device`.
+
+    Without anything to average it returns the logits. Over several networks, with `tta` over the four flips,
+    and with `scales` over the image's own size and these multiples of it, it averages probabilities and returns
+    their logarithm (K > 1) or log-odds (K = 1): arg max, softmax and the sigmoid's threshold read it like logits.
+    in: (B, C, S, T); out: float32 (B, K, S, T)
+    """
+    models = [model.to(device).eval() for model in models]
+    networks = [Compiled(model, device, graphs) for model in models] if compiled else models
+    flips = FLIPS if tta else FLIPS[:1]
+    views = [(network, scale, dims) for network in networks for scale in (1.0, *scales) for dims in flips]
+
+    @torch.inference_mode()
+    def forward(batch: Tensor) -> Tensor:
+        total = None
+        for network, scale, dims in views:
+            view = resized(batch, scaled_size(batch.shape[-2:], scale)).flip(dims)
+            with autocast(device, precision):
+                logits = network(view)
+            logits = logits.flip(dims).float()
+            if len(views) == 1:
+                return logits
+            probability = probabilities(resized(logits, batch.shape[-2:]))
+            total = probability if total is None else total + probability
+        mean = total / len(views)
+        return mean.logit(1e-7) if mean.shape[1] == 1 else mean.clamp_min(1e-30).log()
+
+    return forward
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over K classes, sigmoid where K is 1."""
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+
+def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+    """`size` times `scale`, each side rounded to a multiple of 32; at scale 1 as it is."""
+    if scale == 1:
+        return size[0], size[1]
+    return tuple(max(1, round(side * scale / MULTIPLE)) * MULTIPLE for side in size)
+
+
+def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear on a grid that keeps the pixels' edges, without aliasing where it shrinks."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", antialias=True)
+
+
+class Compiled:
+    """A network in evaluation mode behind torch.compile; each size of image is compiled once, not each size of batch.
+
+    A batch smaller than one before is filled up with zeros, which costs less than compiling again. On a CPU the
+    weights are laid out once for all calls, so they must not change any more. With `graphs`, a GPU replays the whole
+    pass as a CUDA graph.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, graphs: bool = False) -> None:
+        self.network = torch.compile(model, dynamic=False, mode="reduce-overhead" if graphs else None)
+        self.graphs = graphs
+        from torch._inductor import config  # takes more than a second to import
+
+        self.settings = partial(config.patch, freezing=device.type == "cpu")  # an option of compile comes too late
+        self.batch: Counter[tuple[int, ...]] = Counter()  # largest so far of each shape of image
+
+    def __call__(self, images: Tensor) -> Tensor:
+        shape, count = tuple(images.shape[1:]), len(images)
+        self.batch[shape] = max(self.batch[shape], count)
+        missing = self.batch[shape] - count
+        filled = torch.cat([images, images.new_zeros(missing, *shape)]) if missing else images.contiguous()
+        with self.settings():
+            logits = self.network(filled)[:count]
+        return logits.clone() if self.graphs else logits  # the next call overwrites what a graph returned

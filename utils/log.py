@@ -1,0 +1,52 @@
+"""The log: lines to the terminal and, during a run, to its log.txt; rank 0 only."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.distributed import is_main
+
+LOGGER = logging.getLogger("heteromedseg")
+
+
+def log(message: str) -> None:
+    """One line to the terminal and, during a run, to its log.txt; rank 0 only."""
+    if is_main():
+        LOGGER.info(message)
+
+
+@cache
+def log_once(message: str) -> None:
+    """`log`, but a message is said only once a process: which path was taken, which kernel ran."""
+    log(message)
+
+
+@contextlib.contextmanager
+def logging_to(target: Path | logging.Handler) -> Iterator[None]:
+    """Send `log` to a handler too, or on rank 0 append it to a file, while the context lasts."""
+    if isinstance(target, Path) and not is_main():
+        yield
+        return
+    handler = logging.FileHandler(target, encoding="utf-8") if isinstance(target, Path) else target
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        handler.close()
+
+
+class _Terminal(logging.Handler):
+    """Lines on stdout, above a progress bar where one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()

@@ -1,0 +1,213 @@
+"""Results of test.py read back: one folder, the seeds of one setting, and whether several may be compared."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.scoring.statistics import mean_over
+from utils.errors import UserError
+from utils.results.summary import metric_names, read_cases
+from utils.scoring.protocols import Row
+
+SUMMARY, CASES = "summary.json", "cases.csv"
+DEFAULT_PART = "test_standard"
+# Fields of summary.json that two results must share, and how the refusal calls them
+MUST_AGREE = {
+    "protocol": "protocol",
+    "recipe": "recipe",
+    "dataset": "data set",
+    "split": "split",
+    "img_size": "input size",
+    "tolerance": "surface tolerance",
+    "unit": "unit of distances",
+}
+# ... and what the seeds of one setting must share besides
+ONE_SETTING = {
+    "ssd": "SSD form",
+    "tta": "test-time augmentation",
+    "tta_scales": "scales of test-time augmentation",
+    "selection": "selection of the checkpoint",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One folder of results: its summary and the rows of its cases."""
+
+    folder: Path
+    summary: dict[str, Any]
+    rows: list[Row]
+
+    @cached_property
+    def cases(self) -> list[str]:
+        return sorted({str(row["case"]) for row in self.rows})
+
+    @cached_property
+    def classes(self) -> list[str]:
+        return list(dict.fromkeys(str(row["class"]) for row in self.rows))
+
+    @property
+    def hashes(self) -> list[str]:
+        return [origin["sha256"] for origin in self.summary["checkpoints"]]
+
+    def table(self, metric: str) -> np.ndarray:
+        """(N, K) figures of one metric, cases sorted by name; `|volume_error|` is the size of `volume_error`."""
+        column = metric.strip("|")
+        found = {(row["case"], row["class"]): row.get(column, np.nan) for row in self.rows}
+        values = np.array([[found.get((case, name), np.nan) for name in self.classes] for case in self.cases], float)
+        return np.abs(values) if metric != column else values
+
+    def metrics(self) -> list[str]:
+        return ["|volume_error|" if name == "volume_error" else name for name in metric_names(self.rows)]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is compared: a name and the results of its seeds, one or more."""
+
+    name: str
+    results: tuple[Result, ...]
+
+    def table(self, metric: str) -> np.ndarray:
+        """(N, K) per-case means over the seeds that have a figure."""
+        return mean_over(np.stack([result.table(metric) for result in self.results]), 0)
+
+
+def find_result(path: str | Path, part: str | None = None) -> Path:
+    """The folder of results meant by `path`: itself, or inside a run's folder the one called `part`.
+
+    Without `part` it is the only one there, or test_standard.
+    raises: UserError that lists what is there
+    """
+    path = Path(path)
+    if (path / SUMMARY).is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; expected one with {SUMMARY} and {CASES}, as test.py writes it")
+    there = sorted(p.parent.name for p in path.glob(f"*/{SUMMARY}"))
+    if part is None:
+        part = there[0] if len(there) == 1 else DEFAULT_PART
+    if part not in there:
+        listed = f"found the results {', '.join(there)}; choose with --part" if there else "run test.py first"
+        raise UserError(f"{path}: no {part}/{SUMMARY} in it; {listed}")
+    return path / part
+
+
+def read_result(folder: Path) -> Result:
+    """Both files of `folder`. raises: UserError for files that are missing, damaged or not of one run"""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        rows = read_cases(folder / CASES)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: cannot be read ({error.strerror}); expected {SUMMARY} and {CASES} of one test run"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder}: its files are damaged ({error}); run test.py again") from None
+    needed = ("protocol", "split", "selection", "checkpoints", "img_size", "num_cases", "overall", "classes")
+    missing = [name for name in needed if name not in summary] if isinstance(summary, dict) else needed
+    if missing or not rows or not {"case", "class", "outcome"} <= rows[0].keys():
+        wanted = f"the fields {', '.join(missing)}" if missing else "rows of cases"
+        raise UserError(f"{folder}: not a result of test.py: {wanted} not found; run test.py again")
+    result = Result(folder, summary, rows)
+    if summary["num_cases"] != len(result.cases) or list(summary["classes"]) != result.classes:
+        raise UserError(
+            f"{folder}: {SUMMARY} tells of {summary['num_cases']} cases of {', '.join(summary['classes'])}, {CASES} "
+            f"of {len(result.cases)} of {', '.join(result.classes)}: not of one test run; run test.py again"
+        )
+    return result
+
+
+def parse_settings(words: Sequence[str], part: str | None) -> list[Setting]:
+    """Settings of the command line: FOLDER, NAME=FOLDER, or NAME=FOLDER,FOLDER for several seeds of one setting."""
+    named: list[tuple[str | None, list[str]]] = []
+    for word in words:
+        name, equals, folders = word.partition("=")
+        plain = not equals or Path(word).is_dir()
+        named.append((None, [word]) if plain else (name, [f for f in folders.split(",") if f]))
+        if not plain and not (name and named[-1][1]):
+            raise UserError(f"{word}: expected FOLDER, NAME=FOLDER, or NAME=FOLDER,FOLDER for the seeds of one setting")
+    read = [[read_result(find_result(folder, part)) for folder in folders] for _, folders in named]
+    short = [_short_name(results[0].folder) for results in read]
+    settings = []
+    for (name, _), results, own in zip(named, read, short):
+        default = own if short.count(own) == 1 else str(results[0].folder)
+        settings.append(Setting(name or default, tuple(results)))
+    names = [setting.name for setting in settings]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"two settings are called {', '.join(twice)}; give each its name (NAME=FOLDER), or the seeds of one as "
+            "NAME=FOLDER,FOLDER"
+        )
+    return settings
+
+
+def _short_name(folder: Path) -> str:
+    """The run's folder name: runs/a/test_standard is a."""
+    folder = folder.resolve()
+    inner = folder.name.startswith(("test_", "val_", "train_")) or folder.name == "out_of_fold"
+    return folder.parent.name if inner else folder.name
+
+
+# --- what may be compared ------------------------------------------------------------------------
+
+
+def check_comparable(settings: Sequence[Setting]) -> None:
+    """Raise UserError unless all results are of one protocol, one data and one input, and seeds of one setting."""
+    results = [result for setting in settings for result in setting.results]
+    for other in results[1:]:
+        _check_two(results[0], other)
+    for setting in settings:
+        first = setting.results[0]
+        for other in setting.results[1:]:
+            _check_fields(first, other, ONE_SETTING, f"{setting.name}: seeds of one setting")
+        hashes = [sha256 for result in setting.results for sha256 in result.hashes]
+        if len(setting.results) > 1 and len(set(hashes)) < len(hashes):
+            folders = ", ".join(str(result.folder) for result in setting.results)
+            raise UserError(f"{setting.name}: one checkpoint counts as two seeds (same sha256) in {folders}")
+
+
+def _check_two(first: Result, other: Result) -> None:
+    _check_fields(first, other, MUST_AGREE, "results cannot be compared")
+    for what, mine, theirs in (
+        ("classes", first.classes, other.classes),
+        ("cases", first.cases, other.cases),
+    ):
+        if mine != theirs:
+            only = [", ".join(sorted(set(a) - set(b))[:5]) or "none" for a, b in ((mine, theirs), (theirs, mine))]
+            raise UserError(
+                f"results cannot be compared: different {what}: {first.folder} has {len(mine)} (only there: {only[0]}),"
+                f" {other.folder} has {len(theirs)} (only there: {only[1]}); test both on the same ones"
+            )
+    for metric in first.metrics():
+        if metric.startswith("labelled_"):
+            differ = ~np.isclose(first.table(metric), other.table(metric), equal_nan=True)
+            if differ.any():
+                case = first.cases[int(differ.any(1).argmax())]
+                raise UserError(
+                    f"results cannot be compared: different ground truth: {metric} of {int(differ.any(1).sum())} cases,"
+                    f" the first {case}, differs between {first.folder} and {other.folder}; test both on one data set"
+                )
+
+
+def _check_fields(first: Result, other: Result, fields: dict[str, str], why: str) -> None:
+    for field, words in fields.items():
+        mine, theirs = (_comparable(field, result.summary.get(field)) for result in (first, other))
+        if mine != theirs:
+            raise UserError(
+                f"{why}: different {words}: {mine} in {first.folder}, {theirs} in {other.folder}; "
+                "test both checkpoints under the same rules and on the same data"
+            )
+
+
+def _comparable(field: str, value: Any) -> Any:
+    """A data set given as a folder is known by that folder's name, wherever it lies."""
+    if field == "tta_scales":
+        return value or []  # results of before there were any do not name them
+    return Path(value).name.lower() if field == "dataset" and value else value

@@ -1,0 +1,81 @@
+"""What test.py evaluates: which checkpoint, under which settings, and what every result file says of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from utils import checkpoint
+from utils.config import NOT_PASSED_ON, Config, check_together
+from utils.errors import UserError
+from utils.log import log
+from utils.training.run import BEST, LAST
+
+RELEASED = {"synapse": "synapse"}
+# Given to test.py, these are compared with the checkpoint's own: the published command line names them.
+TRAINED_WITH = ("epochs", "lr")
+
+
+def find_checkpoints(given: Mapping[str, Any], recipe: str | None) -> list[Path]:
+    """The files of --checkpoint, else the run in --output_dir, else the released weights of `recipe`.
+
+    raises: UserError that lists where was looked
+    """
+    if given.get("checkpoint"):
+        return [checkpoint.find(name) for name in given["checkpoint"]]
+    folder = Path(given.get("output_dir", "save_models"))
+    for name in (BEST, LAST):
+        if (folder / name).is_file():
+            return [folder / name]
+    released = checkpoint.locate(RELEASED[recipe]) if recipe in RELEASED else None
+    if released is None:
+        raise UserError(
+            f"no checkpoint: neither {BEST} nor {LAST} in {folder}, and no released weights for recipe {recipe} in "
+            "pretrained_ckpt/; name one with --checkpoint FILE, or train first"
+        )
+    return [released]
+
+
+def settle(trained: Config, given: Mapping[str, Any]) -> Config:
+    """The checkpoint's config with the flags of the command line on top.
+
+    raises: UserError for classes that the network does not have
+    """
+    if "num_classes" in given and given["num_classes"] != trained.num_classes:
+        raise UserError(
+            f"--num_classes {given['num_classes']}: the checkpoint's network has {trained.num_classes} outputs; "
+            "leave the flag out"
+        )
+    for name in TRAINED_WITH:
+        if name in given and given[name] != getattr(trained, name):
+            log(f"warning: --{name} {given[name]}: the checkpoint was trained with {getattr(trained, name)}")
+    given = NOT_PASSED_ON | {name: value for name, value in given.items() if name not in TRAINED_WITH}
+    return check_together(dataclasses.replace(trained, **given))
+
+
+def check_alike(configs: Mapping[str, Config]) -> None:
+    """Checkpoints to average must have the same outputs and input size. raises: UserError"""
+    for field in ("num_classes", "img_size", "recipe"):
+        values = {name: getattr(cfg, field) for name, cfg in configs.items()}
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{name}: {value}" for name, value in values.items())
+            raise UserError(f"--checkpoint: cannot average networks of different {field}: {listed}")
+
+
+def describe_result(cfg: Config, precision: str, origins: list[dict[str, Any]], split: str) -> dict[str, Any]:
+    """The head of summary.json: by which rules, on what, from which weights."""
+    selections = dict.fromkeys(origin["selection"] for origin in origins)
+    return {
+        "protocol": cfg.protocol,
+        "dataset": cfg.dataset,
+        "recipe": cfg.recipe,
+        "split": split,
+        "selection": ", ".join(selections),
+        "checkpoints": origins,
+        "img_size": list(cfg.img_size),
+        "ssd": cfg.ssd,
+        "precision": precision,
+        "tta": cfg.tta,
+        "tta_scales": list(cfg.tta_scales),
+        "tolerance": cfg.tolerance,
+    }

@@ -1,0 +1,193 @@
+"""The training loop: fit, train_one_epoch, train_step. No data set is named here.
+
+Every random number of an update is a function of (seed, update, position in the global batch):
+resuming and any number of ranks give the run that one uninterrupted process gives.
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from utils import checkpoint
+from utils.config import Config
+from utils.device import autocast
+from utils.distributed import batch_share, is_main, sharing_batch
+from utils.errors import UserError
+from utils.log import log
+from utils.training.batches import EpochBatches, train_loader
+from utils.training.history import History
+from utils.training.run import BEST, LAST, Run, restore, save_best, save_last, start
+from utils.training.schedule import ends_cycle, learning_rate
+from utils.training.task import Task, Validation
+
+
+def fit(model: nn.Module, task: Task, cfg: Config, device: torch.device, precision: str) -> Path:
+    """Train `model` on `task` as `cfg` says, in cfg.output_dir; return the path of best_model.pth."""
+    out = Path(cfg.output_dir)
+    run = start(model, cfg, device, precision)
+    batches = EpochBatches(len(task.train_set), cfg.batch_size, cfg.seed)
+    if cfg.resume:
+        restore(run, checkpoint.read(out / LAST), cfg, task, str(out / LAST))
+    rule = selection_rule(cfg, task, updates_per_epoch(batches, cfg))
+    log(f"best_model.pth: {RULES[rule]}")
+    loader = train_loader(task.train_set, batches, cfg, pin=device.type == "cuda")
+    history = History(out, run.history)
+    for epoch in range(run.epoch, cfg.epochs):
+        batches.epoch = epoch
+        record = train_one_epoch(run, task, cfg, loader, rule, out)
+        run.epoch = epoch + 1
+        due = run.epoch % cfg.eval_every == 0 or run.epoch == cfg.epochs
+        validation = validate(run, task) if task.validate and due else None
+        history.add({"epoch": run.epoch, "iteration": run.iteration, **record}, validation)
+        better = validation is not None and validation.mean_dice > run.best
+        if better:
+            run.best = validation.mean_dice
+        final = run.epoch == cfg.epochs and (rule == "last" or run.best == -math.inf)
+        if (rule in ("validation", "test") and better) or (rule != "cycle_end" and final):
+            save_best(run, cfg, task, rule, out)
+        save_last(run, cfg, task, out)
+    history.close(cfg)
+    return out / BEST
+
+
+def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, out: Path) -> dict[str, float]:
+    """One pass over the loader; the host waits for the device only every cfg.log_every updates.
+
+    out: {"loss": mean over batches, "lr": last, "images_per_s": of all ranks}
+    """
+    run.network.train()
+    batches: EpochBatches = loader.batch_sampler
+    last, updates = len(batches) - 1, updates_per_epoch(batches, cfg)
+    total = torch.zeros((), device=run.device)
+    began, lr = time.perf_counter(), cfg.lr
+    bar = tqdm(
+        loader,
+        desc=f"epoch {run.epoch + 1}/{cfg.epochs}",
+        disable=None if is_main() else True,
+        leave=False,
+        mininterval=1.0,
+    )
+    for index, (images, targets) in enumerate(bar):
+        lr = learning_rate(cfg, run.iteration, updates)
+        for group in run.optimizer.param_groups:
+            group["lr"] = lr
+        position = run.epoch * len(batches) + index
+        update = index % cfg.accumulate == cfg.accumulate - 1 or index == last
+        with sharing_batch(batches.sizes[index], batches.offset(index)):
+            images, targets = prepare(images, targets, task, cfg, run.device, position)
+            total += train_step(run, task, cfg, images, targets, update)
+        if update:
+            run.iteration += 1
+            if rule == "cycle_end" and ends_cycle(cfg, run.iteration - 1):
+                save_best(run, cfg, task, rule, out)
+        if index % cfg.log_every == 0 or index == last:
+            mean = check_finite(float(total) / (index + 1), run)
+            rate = sum(batches.sizes[: index + 1]) / (time.perf_counter() - began)
+            bar.set_postfix_str(f"loss {mean:.4f}, {rate:.1f} images/s")
+    return {"loss": mean, "lr": lr, "images_per_s": rate}
+
+
+def prepare(
+    images: Tensor, targets: Tensor, task: Task, cfg: Config, device: torch.device, position: int
+) -> tuple[Tensor, Tensor]:
+    """Move a batch to the device, scale integers to [0, 1], augment and normalise it there.
+
+    The random numbers are those of global batch number `position` of the run, of which this process
+    holds a share; PyTorch's own generator is seeded likewise, for the network's stochastic depth.
+    """
+    images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+    images = as_fraction(images)
+    seed = (cfg.seed * 1_000_003 + position) % 2**63
+    torch.manual_seed(seed)
+    if cfg.augment:
+        generator = torch.Generator(device).manual_seed(seed)
+        images, targets = task.augment(images, targets, generator, *batch_share(len(images)))
+    return task.normalise(images), targets
+
+
+def as_fraction(images: Tensor) -> Tensor:
+    """float32 images; integers as fractions of their type's range."""
+    if images.dtype.is_floating_point:
+        return images.float()
+    return images.float() / torch.iinfo(images.dtype).max
+
+
+def train_step(run: Run, task: Task, cfg: Config, images: Tensor, targets: Tensor, update: bool) -> Tensor:
+    """Forward, backward and, if `update`, one step of the optimizer; returns the loss, not yet waited for."""
+    if cfg.graphs:
+        torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
+    with autocast(run.device, run.precision):
+        logits = run.network(images)
+    loss = task.loss(logits, targets)
+    run.scaler.scale(loss / cfg.accumulate).backward()
+    if update:
+        if cfg.clip_grad:
+            run.scaler.unscale_(run.optimizer)
+            nn.utils.clip_grad_norm_(run.model.parameters(), cfg.clip_grad)
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+        run.optimizer.zero_grad(set_to_none=True)
+        if run.ema:
+            run.ema.update_parameters(run.model)
+    return loss.detach()
+
+
+def validate(run: Run, task: Task) -> Validation:
+    """Score the judged weights on the task's validation part, in evaluation mode."""
+    model = run.judged.eval()
+
+    @torch.no_grad()
+    def forward(images: Tensor) -> Tensor:
+        with autocast(run.device, run.precision):
+            return model(task.normalise(as_fraction(images.to(run.device)))).float()
+
+    return task.validate(forward)
+
+
+def updates_per_epoch(batches: EpochBatches, cfg: Config) -> int:
+    return math.ceil(len(batches) / cfg.accumulate)
+
+
+def check_finite(loss: float, run: Run) -> float:
+    """The loss, or a UserError when training has diverged."""
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss became {loss} in epoch {run.epoch + 1} (precision {run.precision}); epoch_last.pth still holds "
+            "the epoch before. Lower --lr, set --clip_grad 1, or use --precision fp32, then --resume"
+        )
+    return loss
+
+
+RULES = {
+    "last": "the last epoch",
+    "cycle_end": "the end of the last completed warm-restart cycle (the rate is lowest there)",
+    "validation": "the best mean Dice on the validation part",
+    "test": "the best mean Dice on the TEST part: selection on the test set, results are optimistic",
+}
+
+
+def selection_rule(cfg: Config, task: Task, updates: int) -> str:
+    """What `--select` means for this task: auto takes validation where there is one, else the cycle's end."""
+    rule = cfg.select
+    reaches_end = cfg.schedule == "warm_restarts" and updates * cfg.epochs >= cfg.restart_iterations
+    if rule == "auto":
+        rule = (
+            "validation"
+            if task.validate and task.validated_on == "validation"
+            else "cycle_end"
+            if reaches_end
+            else "last"
+        )
+    if rule == "cycle_end" and not reaches_end:
+        raise UserError(
+            f"--select cycle_end: {updates * cfg.epochs} updates under --schedule {cfg.schedule} complete no "
+            "warm-restart cycle; use --select last, or train longer"
+        )
+    if rule in ("validation", "test") and not (task.validate and task.validated_on == rule):
+        raise UserError(f"--select {rule}: this task has no {rule} part; use --val_cases, --fold, or --select last")
+    return rule

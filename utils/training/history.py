@@ -1,0 +1,76 @@
+"""What a run leaves to look at while it trains: a line an epoch, history.csv, TensorBoard."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from utils.config import Config, to_dict
+from utils.distributed import is_main
+from utils.log import log
+from utils.training.task import Validation
+
+
+class History:
+    """Records of the epochs so far; `records` is the list kept inside the checkpoint, extended in place.
+
+    Written by rank 0 only: the log line, history.csv (rewritten whole and atomically), TensorBoard
+    scalars `train/*`, `validation/*` and overlay images.
+    """
+
+    def __init__(self, folder: Path, records: list[dict[str, Any]]) -> None:
+        self.path = folder / "history.csv"
+        self.records = records
+        self.writer = None
+        if is_main():
+            from torch.utils.tensorboard import SummaryWriter
+
+            step = records[-1]["epoch"] + 1 if records else None
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    def add(self, record: dict[str, Any], validation: Validation | None) -> None:
+        """Note one epoch: {"epoch", "iteration", "loss", "lr", "images_per_s"} and its validation, if any."""
+        if validation is not None:
+            record = record | {"mean_dice": validation.mean_dice}
+            record |= {f"dice {name}": value for name, value in validation.dice.items()}
+        self.records.append(record)
+        score = f"  mean Dice {validation.mean_dice:.4f}" if validation else ""
+        log(
+            f"epoch {record['epoch']:>4}  loss {record['loss']:.4f}  lr {record['lr']:.2e}  "
+            f"{record['images_per_s']:.1f} images/s{score}"
+        )
+        if self.writer is not None:
+            write_csv(self.path, self.records)
+            self._write_tensorboard(record, validation)
+
+    def close(self, cfg: Config) -> None:
+        """End the TensorBoard file with the run's settings and final figures, for its hparams page."""
+        if self.writer is None:
+            return
+        if self.records:
+            plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in to_dict(cfg).items()}
+            last = {f"final/{k}": v for k, v in self.records[-1].items() if isinstance(v, float)}
+            self.writer.add_hparams(plain, last, run_name=".")
+        self.writer.close()
+
+    def _write_tensorboard(self, record: dict[str, Any], validation: Validation | None) -> None:
+        epoch = record["epoch"]
+        for name in ("loss", "lr", "images_per_s"):
+            self.writer.add_scalar(f"train/{name}", record[name], epoch)
+        if validation is not None:
+            self.writer.add_scalar("validation/mean_dice", validation.mean_dice, epoch)
+            for name, value in validation.dice.items():
+                self.writer.add_scalar(f"validation/dice/{name}", value, epoch)
+            for index, picture in enumerate(validation.previews):
+                self.writer.add_image(f"overlay/{index}", picture, epoch, dataformats="HWC")
+        self.writer.flush()
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write `rows` as a CSV with the union of their columns, whole or not at all."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)

@@ -41,7 +41,7 @@ class Remote:
             env=os.environ | ENVIRONMENT.get(variant.memory, {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         self.memory = self._answer()
 

@@ -19,7 +19,7 @@ def command(script, *flags, cwd, expect=0):
         [sys.executable, "-W", "error::UserWarning", str(ROOT / script), *map(str, flags)],
         cwd=cwd,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=600,
     )
     assert done.returncode == expect, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

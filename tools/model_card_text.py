@@ -184,7 +184,7 @@ from pathlib import Path
 
 import torch
 
-from datasets.image_io import read_image
+from datasets.files.image import read_image
 from models.build import load_network
 from tools.prediction import predict_mask
 {needs}from utils.inference.forward import forward_fn

@@ -158,7 +158,7 @@ assert memory.peak() - before > 60 << 20
 memory.restart_peak()
 assert memory.peak() - before < 60 << 20
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
 
 

@@ -18,7 +18,7 @@ def train(tree, out, *launcher):
     flags += ["--epochs", "2", "--batch_size", "5", "--precision", "fp32", "--device", "cpu", "--lr", "1e-3"]
     flags += ["--val_cases", "1", "--schedule", "cosine"]
     command = [sys.executable, *launcher, str(ROOT / "train.py"), *flags]
-    done = subprocess.run(command, cwd=out.parent, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, cwd=out.parent, capture_output=True, encoding="utf-8", timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     return checkpoint.read(out / LAST), done.stdout
 

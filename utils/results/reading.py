@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from utils.scoring.statistics import mean_over
 from utils.errors import UserError
 from utils.results.summary import metric_names, read_cases
 from utils.scoring.protocols import Row
+from utils.scoring.statistics import mean_over
 
 SUMMARY, CASES = "summary.json", "cases.csv"
 DEFAULT_PART = "test_standard"

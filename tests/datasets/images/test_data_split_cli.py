@@ -28,7 +28,7 @@ def dataset(tmp_path) -> Path:
 
 def run(*args: object, cwd: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, str(SCRIPT), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", check=False)
 
 
 def test_the_command_of_the_readme(dataset):

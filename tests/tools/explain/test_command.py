@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 def quick_fields(monkeypatch):
     """Receptive fields take most of the time: leave them to the tests that look at them."""
     field = Field("causal", 0, 4, (32, 16), 27, torch.ones(64, 32))
-    monkeypatch.setattr(tools.explain, "receptive_fields", lambda *_: [field])
+    monkeypatch.setattr(tools.explain.__main__, "receptive_fields", lambda *_: [field])
 
 
 def svg_of(path):

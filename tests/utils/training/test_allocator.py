@@ -29,7 +29,7 @@ def page_faults(call, **environment):
     clean = {name: value for name, value in os.environ.items() if name not in allocator.OWN_SETTINGS}
     clean.pop("GLIBC_TUNABLES", None)
     command = [sys.executable, "-c", PROGRAM.format(call=call)]
-    done = subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, encoding="utf-8", check=True)
     answer, faults = done.stdout.split()
     return answer == "True", int(faults)
 

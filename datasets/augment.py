@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the training device, and the normalisation after it.
+"""Augmentation of whole batches on the training device.
 
 Every sample draws its own operations; all its spatial ones become one resampling (datasets/warp.py).
 Nothing here asks the device for a value, so the host never waits. Letters: B batch, C channels,
@@ -14,8 +14,6 @@ from torch import Tensor
 
 from datasets.warp import Warp, compose, identity, rotation, scaling, shearing, shifting, warp
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 # The flips and what leaves pixels where they are first, then what needs resampling.
 OPERATIONS = ("flip_y", "flip_x", "noise", "blur", "scale", "rotate", "shear", "piecewise", "shift")
 MAX_OPERATIONS = 4
@@ -197,17 +195,3 @@ def holes(draws: Draws, height: int, width: int) -> Tensor:
         spans.append((position >= start) & (position < start + HOLE_SIDE) & exists[..., None])
     rows, columns = (span.float() for span in spans)  # (B, 8, H), (B, 8, W)
     return rows.transpose(1, 2) @ columns > 0
-
-
-# --- normalisation -------------------------------------------------------------------------------
-
-
-def normalise_synapse(images: Tensor) -> Tensor:
-    """[0, 1] to [-1, 1]."""
-    return (images - 0.5) / 0.5
-
-
-def normalise_imagenet(images: Tensor) -> Tensor:
-    """RGB (B, 3, H, W) in [0, 1] to zero mean and unit variance over ImageNet's pictures."""
-    channels = zip(images.unbind(1), IMAGENET_MEAN, IMAGENET_STD)
-    return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)

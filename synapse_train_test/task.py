@@ -108,7 +108,7 @@ def build_task(cfg: Config) -> Task:
         name=cfg.recipe,
         class_names=classes,
         train_set=keep_in_memory(SynapseSlices(folder, names, cfg.img_size), cfg.cache),
-        augment=augment,
+        augment=partial(augment, native=summary.most_common_size),
         normalise=partial(normalise, pre=cfg.preprocess),
         loss=loss_for(cfg.loss, cfg.num_classes),
         validate=validation_set(cases, cfg, classes) if cases else None,
@@ -162,9 +162,9 @@ def unseen_classes(seen: dict[int, int], num_classes: int) -> list[str]:
 
 
 def augment(
-    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int
+    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int, native: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    return augment_synapse(images, targets, Draws(generator, len(images), total, offset))
+    return augment_synapse(images, targets, Draws(generator, len(images), total, offset), native)
 
 
 # --- validation while training -----------------------------------------------------------------

@@ -72,7 +72,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--peers", metavar="SETTING", help="instead: ours and the peers in this setting, such as bf16")
     args = parser.parse_args(argv)
     if args.smoke:
-        args.batch, args.size, args.repeats = [1], [32], 1
+        args.batch, args.size, args.repeats = [2], [32], 1
         args.variants = args.variants or "plain-fp32,ours-fp32"
     return args
 

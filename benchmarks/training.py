@@ -89,7 +89,8 @@ def main(argv: list[str]) -> None:
 def measure_input(
     kind: str, device: torch.device, batch: int, size: int, images: int, compiled: bool, repeats: int
 ) -> dict[str, Any]:
-    """Decode `images` files once, then time batches and training steps in turns."""
+    """Decode `images` files once, or as many as a batch needs, then time batches and training steps in turns."""
+    images = max(images, batch)
     with tempfile.TemporaryDirectory() as folder:
         files = INPUTS[kind](Path(folder), images, size)
         began = perf_counter()
@@ -116,7 +117,7 @@ def measure_input(
 
 def prepared_batches(data: InMemory, task: Task, cfg: Config, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of full size as the training loop makes them, epoch after epoch."""
-    order = EpochBatches(len(data), min(cfg.batch_size, len(data)), cfg.seed)
+    order = EpochBatches(len(data), cfg.batch_size, cfg.seed)
     loader, position = train_loader(data, order, cfg, pin=device.type == "cuda"), 0
     while True:
         for images, targets in loader:

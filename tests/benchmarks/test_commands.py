@@ -75,6 +75,18 @@ def test_training_runs_and_extrapolates(measured):
     assert result["loop"]["whole_training_minutes_extrapolated"] == pytest.approx(minutes)
 
 
+def test_timed_batches_have_the_size_that_the_rate_is_given_for(monkeypatch):
+    sizes = set()
+
+    def prepare(images, *_):
+        sizes.add(len(images))
+        return images
+
+    monkeypatch.setattr(training, "prepare", prepare)
+    training.measure_input("pictures", CPU, batch=4, size=32, images=2, compiled=False, repeats=1)
+    assert sizes == {4}
+
+
 def test_scoring_runs_with_medpys_figures(measured):
     result = measured(scoring)
     assert result["good"]["identical"]

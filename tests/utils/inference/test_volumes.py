@@ -21,7 +21,12 @@ from utils.inference.volumes import (
     zoom_labels,
 )
 
-CPU = torch.device("cpu")
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _device(device, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.DEVICE", device)
 
 
 def normalise(image: Tensor) -> Tensor:
@@ -34,7 +39,8 @@ class Shapes(nn.Module):
     def __init__(self, num_classes: int = 5, channels: int = 1, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(torch.randn(num_classes, channels, 5, 5, generator=generator))
+        weight = torch.randn(num_classes, channels, 5, 5, generator=generator, device="cpu")
+        self.weight = nn.Parameter(weight.to(torch.get_default_device()))
         self.drop = nn.Dropout(0.5)  # a network left in training mode would give itself away
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,8 +59,8 @@ def published_volume(forward, image: np.ndarray, size: tuple[int, int]) -> np.nd
     for i, one in enumerate(image):
         h, w = one.shape
         small = zoom(one, (size[0] / h, size[1] / w), order=3) if (h, w) != size else one
-        x = (torch.from_numpy(small)[None, None] - 0.5) / 0.5
-        out = forward(x).softmax(1).argmax(1)[0].to(torch.uint8).numpy()
+        x = (torch.from_numpy(small)[None, None].to(DEVICE) - 0.5) / 0.5
+        out = forward(x).softmax(1).argmax(1)[0].to(torch.uint8).cpu().numpy()
         labels[i] = zoom(out, (h / size[0], w / size[1]), order=0) if (h, w) != size else out
     return labels
 
@@ -62,32 +68,32 @@ def published_volume(forward, image: np.ndarray, size: tuple[int, int]) -> np.nd
 @pytest.mark.parametrize("native", [(70, 61), (40, 48), (40, 30), (33, 90)])
 @pytest.mark.parametrize("batch_size", [1, 3, 24])
 def test_legacy_volume_is_the_published_pipeline(native, batch_size):
-    image, forward = volume((7, *native)), forward_fn([Shapes()], CPU)
-    found = predict_volume(forward, image, (40, 48), normalise, CPU, batch_size, "legacy")
+    image, forward = volume((7, *native)), forward_fn([Shapes()], DEVICE)
+    found = predict_volume(forward, image, (40, 48), normalise, DEVICE, batch_size, "legacy")
     assert (found.dtype, found.shape) == (np.uint8, image.shape)
     np.testing.assert_array_equal(found, published_volume(forward, image, (40, 48)))
 
 
 @pytest.mark.parametrize("native", [(70, 61), (40, 48), (33, 90)])
 def test_standard_volume_resizes_logits_on_the_grid_of_the_spline(native):
-    image, forward = volume((5, *native)), forward_fn([Shapes()], CPU)
+    image, forward = volume((5, *native)), forward_fn([Shapes()], DEVICE)
     expected = np.zeros(image.shape, np.uint8)
     for i, one in enumerate(image):
         small = zoom(one.astype(np.float64), (40 / native[0], 48 / native[1]), order=3)
-        logits = forward(normalise(torch.from_numpy(small.astype(np.float32))[None, None]))[0].numpy()
+        logits = forward(normalise(torch.from_numpy(small.astype(np.float32))[None, None].to(DEVICE)))[0].cpu().numpy()
         back = [zoom(c.astype(np.float64), (native[0] / 40, native[1] / 48), order=1) for c in logits]
         expected[i] = np.argmax(back, axis=0)
-    found = predict_volume(forward, image, (40, 48), normalise, CPU, batch_size=2)
+    found = predict_volume(forward, image, (40, 48), normalise, DEVICE, batch_size=2)
     assert found.dtype == np.uint8
     assert (found != expected).mean() < 1e-3  # rounding at exact ties
 
 
 def test_standard_volume_in_parts_of_the_memory_limit(monkeypatch):
-    image, forward = volume((7, 50, 60)), forward_fn([Shapes()], CPU)
-    whole = predict_volume(forward, image, (32, 40), normalise, CPU, batch_size=7)
+    image, forward = volume((7, 50, 60)), forward_fn([Shapes()], DEVICE)
+    whole = predict_volume(forward, image, (32, 40), normalise, DEVICE, batch_size=7)
     for limit in (1, 2 * 5 * 50 * 60, 3 * 5 * 50 * 60 + 1):
         monkeypatch.setattr(inference, "MAX_LOGITS", limit)
-        np.testing.assert_array_equal(predict_volume(forward, image, (32, 40), normalise, CPU, batch_size=5), whole)
+        np.testing.assert_array_equal(predict_volume(forward, image, (32, 40), normalise, DEVICE, batch_size=5), whole)
 
 
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
@@ -95,7 +101,7 @@ def test_a_volume_keeps_its_place(protocol):
     """A bright block comes back where it was, in slice, row and column; one class means a threshold."""
     image = np.zeros((4, 90, 120), np.float32)
     image[2, 20:50, 60:100] = 1
-    found = predict_volume(lambda x: x * 8, image, (45, 60), normalise, CPU, protocol=protocol)
+    found = predict_volume(lambda x: x * 8, image, (45, 60), normalise, DEVICE, protocol=protocol)
     assert found.max() == 1
     wrong = found != (image > 0.5)
     assert not wrong[[0, 1, 3]].any()
@@ -128,8 +134,8 @@ def test_images_are_resized_as_in_training():
 def test_image_at_its_own_size_and_at_the_networks():
     image = np.zeros((90, 120, 3), np.uint8)
     image[20:50, 60:100] = 255
-    forward = partial(torch.mul, torch.tensor(8.0))
-    predict = partial(predict_image, lambda x: forward(x[:, :1]), image, (45, 64), normalise, CPU)
+    forward = partial(torch.mul, torch.tensor(8.0, device=DEVICE))
+    predict = partial(predict_image, lambda x: forward(x[:, :1]), image, (45, 64), normalise, DEVICE)
     native, small = predict(), predict("legacy")
     assert (native.shape, small.shape, native.dtype) == ((90, 120), (45, 64), np.float32)
     wrong = (native >= 0.5) != (image[..., 0] > 0)
@@ -143,7 +149,7 @@ def test_image_logits_come_back_where_the_pixels_were():
     """A ramp, averaged over areas and stretched again, is the same ramp but for its ends."""
     ramp = np.tile(np.linspace(-1, 1, 120, dtype=np.float32), (90, 1))
     for image, size, axis in ((ramp, (90, 8), 1), (np.ascontiguousarray(ramp.T), (8, 90), 0)):
-        found = predict_image(lambda x: x, image, size, lambda x: x, CPU)
+        found = predict_image(lambda x: x, image, size, lambda x: x, DEVICE)
         inner = (slice(None), slice(10, 110)) if axis else (slice(10, 110), slice(None))
         np.testing.assert_allclose(np.log(found / (1 - found))[inner], image[inner], atol=1e-4)
 
@@ -157,20 +163,20 @@ def test_image_values_reach_the_network_as_fractions(dtype, top):
         return x
 
     image = (np.linspace(0, 1, 12).reshape(3, 4) * top).astype(dtype)
-    predict_image(forward, image, (3, 4), lambda x: x, CPU)
+    predict_image(forward, image, (3, 4), lambda x: x, DEVICE)
     assert seen[0].shape == (1, 1, 3, 4)
-    np.testing.assert_allclose(seen[0][0, 0], image / top, atol=1e-6)
+    np.testing.assert_allclose(seen[0][0, 0].cpu(), image / top, atol=1e-6)
 
 
 def test_batch_of_images_of_several_sizes():
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((30, 40), (64, 20), (32, 48))]
     for classes, protocol in ((1, "standard"), (4, "standard"), (4, "legacy")):
-        forward = forward_fn([Shapes(classes, channels=3)], CPU)
-        together = predict_images(forward, images, (32, 48), normalise, CPU, protocol)
+        forward = forward_fn([Shapes(classes, channels=3)], DEVICE)
+        together = predict_images(forward, images, (32, 48), normalise, DEVICE, protocol)
         for image, found in zip(images, together, strict=True):
             np.testing.assert_allclose(
-                found, predict_image(forward, image, (32, 48), normalise, CPU, protocol), atol=1e-6
+                found, predict_image(forward, image, (32, 48), normalise, DEVICE, protocol), atol=1e-6
             )
             plane = (32, 48) if protocol == "legacy" else image.shape[:2]
             assert found.shape == (plane if classes == 1 else (classes, *plane))

@@ -23,6 +23,8 @@ from datasets.augment import (
 from datasets.warp import warp
 from tests.datasets.test_warp import batch, choice_of, generator
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 @pytest.mark.parametrize("recipe", [augment_synapse, augment_binary])
 def test_mask_and_image_move_together_and_labels_are_never_invented(recipe, monkeypatch):
@@ -32,6 +34,7 @@ def test_mask_and_image_move_together_and_labels_are_never_invented(recipe, monk
     monkeypatch.setattr(augment, "holes", lambda draws, h, w: torch.zeros(64, h, w, dtype=torch.bool))
     rng = np.random.default_rng(0)
     blobs = torch.from_numpy(ndimage.gaussian_filter(rng.normal(size=(64, 48, 80)), (0, 6, 6)) > 0)
+    blobs = blobs.to(torch.get_default_device())
     images, targets = recipe(blobs[:, None].float(), blobs.to(torch.uint8) * 5, Draws(generator(), 64))
     assert set(targets.unique().tolist()) == {0, 5}
     agreement = ((images[:, 0] > 0.5) == (targets == 5)).float().mean(dim=(1, 2))
@@ -54,10 +57,10 @@ def test_types_and_sizes_are_kept_and_the_input_is_untouched(recipe, dtype):
 
 
 @pytest.mark.parametrize("recipe", [augment_synapse, augment_binary])
-def test_autocast_changes_nothing(recipe):
+def test_autocast_changes_nothing(recipe, device):
     images, targets = batch(8, 3, 40, 56)
     expected = recipe(images, targets, Draws(generator(), 8))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         got = recipe(images, targets, Draws(generator(), 8))
     assert torch.equal(got[0], expected[0])
     assert torch.equal(got[1], expected[1])
@@ -144,8 +147,8 @@ def test_noise_and_blur_touch_the_image_only_and_as_much_as_they_should(monkeypa
             assert float((got - images).std()) == pytest.approx(0.005, rel=0.02)
             assert float((got - images).mean()) == pytest.approx(0, abs=1e-4)
         else:
-            expected = ndimage.gaussian_filter(images[0, 0].numpy(), 1, mode="nearest", radius=2)
-            np.testing.assert_allclose(got[7, 0], expected, atol=1e-6)
+            expected = ndimage.gaussian_filter(images[0, 0].cpu().numpy(), 1, mode="nearest", radius=2)
+            np.testing.assert_allclose(got[7, 0].cpu(), expected, atol=1e-6)
 
 
 def test_noise_and_blur_are_those_of_slices_at_their_own_size(monkeypatch):

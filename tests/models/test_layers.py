@@ -10,9 +10,12 @@ from models import layers
 from models.head import Head, SumOfSquares
 from models.layers import BatchNorm, DepthwiseConv, PatchExpand, add_branch, down_conv, pixel_shuffle, to_nchw, to_nhwc
 
+pytestmark = pytest.mark.usefixtures("on_device64")
+
 
 def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    numbers = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu")
+    return numbers.to(torch.get_default_device())
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -31,10 +34,10 @@ def test_depthwise_convolution(kernel, size):
         torch.testing.assert_close(a, b)
 
 
-def test_depthwise_convolution_under_autocast():
+def test_depthwise_convolution_under_autocast(device):
     conv = DepthwiseConv(8, 5)
     x = randn(2, 6, 7, 8).float().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         y = conv(x)
     assert y.dtype == torch.bfloat16
     exact = torch.autograd.grad(conv(x).square().sum(), [x, conv.weight, conv.bias])
@@ -95,8 +98,8 @@ def test_add_branch():
     [([1.25, 0, 1.25, 0, 0], 2), ([0, 0, 0, 0, 1.25], 1), ([1.25] * 5, 5), ([0.0] * 5, 5)],
     ids=["some", "one", "all", "none"],
 )
-def test_a_dropped_branch_is_not_computed_and_changes_no_number(keep, computed):
-    """With nobody left it is computed all the same, so that its weights have a gradient: zero."""
+def test_a_dropped_branch_is_not_computed_and_changes_no_number(keep, computed, device):
+    """On a CPU. With nobody left it is computed all the same, so that its weights have a gradient: zero."""
     torch.manual_seed(0)
     layer, seen = torch.nn.Linear(3, 3).double(), []
     layer.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
@@ -105,7 +108,7 @@ def test_a_dropped_branch_is_not_computed_and_changes_no_number(keep, computed):
         x = torch.linspace(-1, 1, 5 * 2 * 2 * 3, dtype=torch.float64).view(5, 2, 2, 3).requires_grad_()
         y = form(x)
         results.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
-    assert seen == [computed, 5]
+    assert seen == [computed if device.type == "cpu" else 5, 5]
     for found, expected in zip(*results):
         torch.testing.assert_close(found, expected)
 

@@ -11,7 +11,8 @@ class Shapes(nn.Module):
     def __init__(self, num_classes: int = 5, channels: int = 1, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(torch.randn(num_classes, channels, 5, 5, generator=generator))
+        weight = torch.randn(num_classes, channels, 5, 5, generator=generator, device="cpu")
+        self.weight = nn.Parameter(weight.to(torch.get_default_device()))
         self.drop = nn.Dropout(0.5)  # a network left in training mode would give itself away
 
     def forward(self, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class ToyNetwork(nn.Module):
         x = self.norm(self.conv(x)) * self.A_log.exp()
         if self.training:
             total, offset = batch_share(len(x))
-            keep = (torch.rand(total) > 0.3).to(x.dtype)[offset : offset + len(x)]
+            keep = (torch.rand(total, device=x.device) > 0.3).to(x.dtype)[offset : offset + len(x)]
             x = x * keep[:, None, None, None]
         return self.out(torch.relu(x))
 

@@ -12,7 +12,12 @@ from utils.inference.forward import forward_fn
 from utils.inference.volumes import predict_volume
 from utils.preprocess import SLICES
 
-CPU = torch.device("cpu")
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _device(device, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.DEVICE", device)
 
 
 def normalise(image: Tensor) -> Tensor:
@@ -30,8 +35,8 @@ def published_volume(forward, image: np.ndarray, size: tuple[int, int]) -> np.nd
     for i, one in enumerate(image):
         h, w = one.shape
         small = zoom(one, (size[0] / h, size[1] / w), order=3) if (h, w) != size else one
-        x = (torch.from_numpy(small)[None, None] - 0.5) / 0.5
-        out = forward(x).softmax(1).argmax(1)[0].to(torch.uint8).numpy()
+        x = (torch.from_numpy(small)[None, None].to(DEVICE) - 0.5) / 0.5
+        out = forward(x).softmax(1).argmax(1)[0].to(torch.uint8).cpu().numpy()
         labels[i] = zoom(out, (h / size[0], w / size[1]), order=0) if (h, w) != size else out
     return labels
 
@@ -39,32 +44,32 @@ def published_volume(forward, image: np.ndarray, size: tuple[int, int]) -> np.nd
 @pytest.mark.parametrize("native", [(70, 61), (40, 48), (40, 30), (33, 90)])
 @pytest.mark.parametrize("batch_size", [1, 3, 24])
 def test_legacy_volume_is_the_published_pipeline(native, batch_size):
-    image, forward = volume((7, *native)), forward_fn([Shapes()], CPU)
-    found = predict_volume(forward, image, (40, 48), SLICES, CPU, batch_size, "legacy")
+    image, forward = volume((7, *native)), forward_fn([Shapes()], DEVICE)
+    found = predict_volume(forward, image, (40, 48), SLICES, DEVICE, batch_size, "legacy")
     assert (found.dtype, found.shape) == (np.uint8, image.shape)
     np.testing.assert_array_equal(found, published_volume(forward, image, (40, 48)))
 
 
 @pytest.mark.parametrize("native", [(70, 61), (40, 48), (33, 90)])
 def test_standard_volume_resizes_logits_on_the_grid_of_the_spline(native):
-    image, forward = volume((5, *native)), forward_fn([Shapes()], CPU)
+    image, forward = volume((5, *native)), forward_fn([Shapes()], DEVICE)
     expected = np.zeros(image.shape, np.uint8)
     for i, one in enumerate(image):
         small = zoom(one.astype(np.float64), (40 / native[0], 48 / native[1]), order=3)
-        logits = forward(normalise(torch.from_numpy(small.astype(np.float32))[None, None]))[0].numpy()
+        logits = forward(normalise(torch.from_numpy(small.astype(np.float32))[None, None].to(DEVICE)))[0].cpu().numpy()
         back = [zoom(c.astype(np.float64), (native[0] / 40, native[1] / 48), order=1) for c in logits]
         expected[i] = np.argmax(back, axis=0)
-    found = predict_volume(forward, image, (40, 48), SLICES, CPU, batch_size=2)
+    found = predict_volume(forward, image, (40, 48), SLICES, DEVICE, batch_size=2)
     assert found.dtype == np.uint8
     assert (found != expected).mean() < 1e-3  # rounding at exact ties
 
 
 def test_standard_volume_in_parts_of_the_memory_limit(monkeypatch):
-    image, forward = volume((7, 50, 60)), forward_fn([Shapes()], CPU)
-    whole = predict_volume(forward, image, (32, 40), SLICES, CPU, batch_size=7)
+    image, forward = volume((7, 50, 60)), forward_fn([Shapes()], DEVICE)
+    whole = predict_volume(forward, image, (32, 40), SLICES, DEVICE, batch_size=7)
     for limit in (1, 2 * 5 * 50 * 60, 3 * 5 * 50 * 60 + 1):
         monkeypatch.setattr(inference, "MAX_LOGITS", limit)
-        np.testing.assert_array_equal(predict_volume(forward, image, (32, 40), SLICES, CPU, batch_size=5), whole)
+        np.testing.assert_array_equal(predict_volume(forward, image, (32, 40), SLICES, DEVICE, batch_size=5), whole)
 
 
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
@@ -72,7 +77,7 @@ def test_a_volume_keeps_its_place(protocol):
     """A bright block comes back where it was, in slice, row and column; one class means a threshold."""
     image = np.zeros((4, 90, 120), np.float32)
     image[2, 20:50, 60:100] = 1
-    found = predict_volume(lambda x: x * 8, image, (45, 60), SLICES, CPU, protocol=protocol)
+    found = predict_volume(lambda x: x * 8, image, (45, 60), SLICES, DEVICE, protocol=protocol)
     assert found.max() == 1
     wrong = found != (image > 0.5)
     assert not wrong[[0, 1, 3]].any()

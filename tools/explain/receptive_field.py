@@ -1,8 +1,7 @@
-"""Effective receptive fields of the encoder: which input pixels move the middle of a map, and how much.
+"""Effective receptive fields of the encoder (Luo et al. 2016, arXiv 1701.04128).
 
-The field of a stage is the gradient of its middle feature vector with respect to the input (Luo et al. 2016,
-arXiv 1701.04128): at each pixel the root of the squared entries of the Jacobian, summed over channels and
-averaged over inputs.
+The field of a stage is the gradient of the middle feature vector of its map with respect to the input. Its value
+at a pixel is the root of the squared Jacobian, summed over channels and averaged over inputs.
 
 Shapes: M inputs, H/W their height and width, C channels of a stage.
 """
@@ -10,23 +9,25 @@ Shapes: M inputs, H/W their height and width, C channels of a stage.
 import contextlib
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import HeteroMedSeg
 from models.ssd import SSD_FORMS
+from tools.explain.internals import recording
 
-STEM_REACH = 3  # of two 3x3 convolutions of stride 2: 1 + 2 * 1
-CONVOLUTIONS = 3  # of size 3x3 one after another in a VSSD block: cpe1, the mixer's, cpe2
+STEM_REACH = 3  # pixels to each side: two 3x3 convolutions of stride 2 reach 1 + 2 * 1
+CONVOLUTIONS = 3  # 3x3, one after another in a VSSD block: cpe1, the mixer's, cpe2
 
 
 @dataclass(frozen=True)
 class Field:
-    """The field of one stage of the encoder in one SSD form.
+    """The field of one stage of the encoder in one form of SSD.
 
-    values: float64 (H, W) on the CPU; middle: the input pixel (row, column) at the middle of the measured feature;
-    reach: how many pixels from there the convolutions alone can reach, on each side
+    stage: from 0, fine to coarse; middle: input pixel (row, column) of the measured feature; reach: of the
+    convolutions alone, in pixels to each side of the middle; values: float64 (H, W) on the CPU
     """
 
     form: str
@@ -38,7 +39,7 @@ class Field:
 
 
 def receptive_fields(model: HeteroMedSeg, inputs: Tensor, seed: int = 0) -> list[Field]:
-    """Fields of every stage with the weights of `model` in each of the three forms, whichever it was trained in.
+    """Fields of every stage in each of the three forms of SSD, with the weights of `model`.
 
     in: inputs (M, 1 or 3, H, W), normalised, on the model's device
     """
@@ -53,9 +54,10 @@ def receptive_fields(model: HeteroMedSeg, inputs: Tensor, seed: int = 0) -> list
 
 
 def fields_of(model: HeteroMedSeg, inputs: Tensor, form: str, generator: torch.Generator) -> list[Field]:
-    """Fields of every stage of `model` as it is; `form` is their name.
+    """Fields of every stage of `model`, in the form of SSD that it has and that `form` names.
 
-    With random signs s, the mean of (s J)^2 is the sum of J^2 over the rows of J: one backward pass stands for C.
+    With random signs s, the expectation of (s J)^2 is the sum of J^2 over the rows of J. One backward pass therefore
+    does the work of C.
     """
     inputs = inputs.detach().clone().requires_grad_()
     fields, reach = [], STEM_REACH
@@ -74,49 +76,43 @@ def fields_of(model: HeteroMedSeg, inputs: Tensor, form: str, generator: torch.G
     return fields
 
 
-class _EncoderDone(Exception):
-    """Ends a forward pass behind the encoder."""
-
-
 def stage_outputs(model: HeteroMedSeg, image: Tensor) -> list[Tensor]:
-    """The maps that leave the encoder's stages, (M, H / stride, W / stride, C), fine to coarse.
+    """The outputs of the encoder's stages, (M, H / stride, W / stride, C), fine to coarse.
 
-    They are taken from the model's own forward pass, which is left as soon as the last of them is there.
+    They come from the model's own forward pass. It ends before the decoder, whose gradients would take memory.
     """
-    kept: list[Tensor] = []
 
-    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
-        kept.append(out)
-        if len(kept) == len(model.encoder):
-            raise _EncoderDone
+    class EncoderDone(Exception):
+        pass
 
-    handles = [stage[-1].register_forward_hook(keep) for stage in model.encoder]
-    try:
-        with contextlib.suppress(_EncoderDone):
+    def leave(*_: Any) -> None:
+        raise EncoderDone
+
+    last_blocks = [stage[-1] for stage in model.encoder]
+    with recording(last_blocks) as seen, contextlib.suppress(EncoderDone):
+        handle = last_blocks[-1].register_forward_hook(leave)
+        try:
             model(image)
-    finally:
-        for handle in handles:
+        finally:
             handle.remove()
-    return kept
+    return [seen[block][1] for block in last_blocks]
 
 
 def describe_field(field: Field) -> dict[str, float | int | None]:
-    """Figures of a field; shares are of the sum of its values, None where all are zero.
+    """Figures of a field; None where all its values are zero. Shares are of the sum of the values.
 
-    half_within, most_within: smallest r such that the square of side 2r + 1 around the middle holds 50 and 90 %
-    beyond: share outside the square that the convolutions reach, where only SSD leads; before, behind: the parts
-        of it above and below that square's rows
+    half_within, most_within: smallest r so that the square of side 2r + 1 around the middle holds 50 and 90 %
+    beyond: share outside the square that the convolutions reach, where only SSD leads
+    before, behind: shares in the rows above and below that square
     reached: share of the pixels with any gradient; felt: with at least 1/1000 of the largest
     """
     values, (row, column), reach = field.values, field.middle, field.reach
-    total, largest = float(values.sum()), float(values.max())
+    total = float(values.sum())
     if total == 0:
-        names = ("half_within", "most_within", "beyond", "before", "behind", "reached", "felt")
-        return dict.fromkeys(names)
-    height, width = values.shape
-    rows, columns = torch.arange(height) - row, torch.arange(width) - column
+        return dict.fromkeys(("half_within", "most_within", "beyond", "before", "behind", "reached", "felt"))
+    rows, columns = torch.arange(values.shape[0]) - row, torch.arange(values.shape[1]) - column
     distance = torch.maximum(rows.abs()[:, None], columns.abs()[None])
-    within = torch.zeros(int(distance.max()) + 1, dtype=values.dtype)
+    within = values.new_zeros(int(distance.max()) + 1)
     within = within.index_add(0, distance.flatten(), values.flatten()).cumsum(0) / total
     return {
         "half_within": int((within < 0.5).sum()),
@@ -125,5 +121,5 @@ def describe_field(field: Field) -> dict[str, float | int | None]:
         "before": float(values[rows < -reach].sum()) / total,
         "behind": float(values[rows > reach].sum()) / total,
         "reached": float((values > 0).double().mean()),
-        "felt": float((values >= largest / 1000).double().mean()),
+        "felt": float((values >= values.max() / 1000).double().mean()),
     }

@@ -52,14 +52,14 @@ def main(argv: list[str]) -> None:
     if image is not None:
         found |= {"image": given.image, "slice": image.index, "size": list(image.size)}
     if image is not None and given.checkpoint:
-        inside = look_inside(model, image.batch.to(device))
-        place, pixel = chosen_pixel(given.pixel, inside.logits, image)
-        found |= {"pixel": list(place)} | describe_pixel(pixel, inside.logits, class_names(loaded))
-        found["routes"] = [describe_routes(one, pixel) for one in inside.routes]
-        found["gates"] = [describe_gates(one) for one in inside.gates]
+        logits, routes, gates = look_inside(model, image.batch.to(device))
+        place, pixel = chosen_pixel(given.pixel, logits, image)
+        found |= {"pixel": list(place)} | describe_pixel(pixel, logits, class_names(loaded))
+        found["routes"] = [describe_routes(one, pixel) for one in routes]
+        found["gates"] = [describe_gates(one) for one in gates]
         title = f"Routes of pixel {place[0]}, {place[1]}: {found['predicted'][:24]}"
-        figures["routes.svg"] = draw_routes(image.shown, inside.routes, pixel, title)
-        figures["gates.svg"] = draw_gates(image.shown, inside.gates)
+        figures["routes.svg"] = draw_routes(image.shown, routes, pixel, title)
+        figures["gates.svg"] = draw_gates(image.shown, gates)
 
     inputs = field_inputs(image, cfg.img_size)
     log(f"receptive fields over {len(inputs)} inputs, three forms of SSD")
@@ -113,10 +113,8 @@ def load(given: argparse.Namespace) -> Loaded:
         cfg = dataclasses.replace(recipe or volumes.SYNAPSE, img_size=(224, 224))
         torch.manual_seed(SEED)
         loaded = Loaded(build_model(cfg.num_classes, cfg.ssd).eval(), cfg, None, {})
-    if given.img_size is None:
-        return loaded
-    cfg = dataclasses.replace(loaded.cfg, img_size=check_value("img_size", given.img_size))
-    return dataclasses.replace(loaded, cfg=cfg)
+    size = check_value("img_size", given.img_size) if given.img_size else loaded.cfg.img_size
+    return dataclasses.replace(loaded, cfg=dataclasses.replace(loaded.cfg, img_size=size))
 
 
 def class_names(loaded: Loaded) -> tuple[str, ...]:

@@ -54,9 +54,9 @@ def show(ax: "Axes", image: Any, **look: Any) -> Any:
     return shown
 
 
-def frame(ax: "Axes", box: Sequence[int], color: str, width: float, **look: Any) -> None:
-    """Draw the border of a box (top, left, bottom, right), in pixels of the image."""
-    top, left, bottom, right = (edge - 0.5 for edge in box)
+def frame(ax: "Axes", edges: Sequence[float], color: str, width: float, **look: Any) -> None:
+    """Draw the border of a box with the edges (top, bottom, left, right)."""
+    top, bottom, left, right = edges
     ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=color, linewidth=width, **look)
 
 
@@ -65,25 +65,32 @@ def draw_routes(image: np.ndarray, routes: Sequence[Routes], pixel: tuple[int, i
 
     in: image uint8 (S, T) or (S, T, 3) as the network sees it; pixel (row, column) in it
     """
-    rows = -(-len(routes) // COLUMNS)
-    height = rows * (2.2 * image.shape[0] / image.shape[1] + 0.5) + 0.8
+    from matplotlib.colors import ListedColormap
+
+    num_rows = -(-len(routes) // COLUMNS)
+    height = num_rows * (2.2 * image.shape[0] / image.shape[1] + 0.5) + 0.8
     note = "Frame: the region of the pixel (dot). Lit: the regions that it attends to; 1 is the best."
     figure = new_figure(2.3 * COLUMNS, height, title, note)
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    axes = figure.subplots(num_rows, COLUMNS, squeeze=False).flat
     for ax in axes[len(routes) :]:
         ax.set_visible(False)
+    tints = ListedColormap(["#00000080", f"{GREEN}29"])
+    number = {"color": "white", "weight": "bold", "size": 9, "ha": "center", "va": "center"}
+    number["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": "#0000008c", "edgecolor": "none"}
     for ax, one in zip(axes, routes):
         ranks = ranks_of(one, pixel)
-        show(ax, light_up(image, ranks > 0))
-        for (row, column), rank in np.ndenumerate(ranks):
-            top, left, bottom, right = box = region_box(row, column, image.shape)
-            frame(ax, box, GREEN if rank else "white", 1.2, alpha=1 if rank else 0.15)
-            if rank:
-                look = {"color": "white", "weight": "bold", "size": 9, "ha": "center", "va": "center"}
-                behind = {"boxstyle": "round,pad=0.15", "facecolor": "black", "edgecolor": "none", "alpha": 0.55}
-                ax.text((left + right - 1) / 2, (top + bottom - 1) / 2, str(rank), bbox=behind, **look)
+        show(ax, image, cmap="gray", vmin=0, vmax=255)
+        rows, columns = (  # edges of the regions; the last ones end where the image does
+            np.minimum(REGION * np.arange(count + 1), size) - 0.5 for count, size in zip(ranks.shape, image.shape)
+        )
+        borders = np.where(ranks > 0, GREEN, "#ffffff26").ravel()
+        ax.pcolormesh(columns, rows, ranks > 0, cmap=tints, vmin=0, vmax=1, edgecolors=borders, linewidth=1.2)
+        for row, column in np.argwhere(ranks):
+            middle = columns[column : column + 2].mean(), rows[row : row + 2].mean()
+            ax.text(*middle, str(ranks[row, column]), **number)
+        row, column = pixel[0] // REGION, pixel[1] // REGION
         for color, width in (("black", 4), (ORANGE, 2)):
-            frame(ax, region_box(pixel[0] // REGION, pixel[1] // REGION, image.shape), color, width)
+            frame(ax, (*rows[row : row + 2], *columns[column : column + 2]), color, width)
         ax.plot(pixel[1], pixel[0], "o", color=ORANGE, markeredgecolor="black", markersize=5)
         ax.set_xlabel(f"block {one.block + 1}", loc="left", color=GREY)
         if one.block == 0:
@@ -98,23 +105,6 @@ def ranks_of(routes: Routes, pixel: tuple[int, int]) -> np.ndarray:
     chosen = routes.of_pixel(pixel)[1]
     ranks.flat[chosen] = range(1, len(chosen) + 1)
     return ranks
-
-
-def light_up(image: np.ndarray, lit: np.ndarray) -> np.ndarray:
-    """The image with the regions of `lit` (rows, columns) tinted green, and the other regions at half brightness.
-
-    in:  uint8 (S, T) or (S, T, 3)
-    out: uint8 (S, T, 3)
-    """
-    rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    pixels = lit.repeat(REGION, 0).repeat(REGION, 1)[: rgb.shape[0], : rgb.shape[1], None]
-    return np.where(pixels, 0.84 * rgb + 0.16 * np.array([47, 208, 138]), 0.5 * rgb).astype(np.uint8)
-
-
-def region_box(row: int, column: int, size: Sequence[int]) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of a region; the last ones end where the image does."""
-    top, left = row * REGION, column * REGION
-    return top, left, min(top + REGION, size[0]), min(left + REGION, size[1])
 
 
 def draw_gates(image: np.ndarray, gates: Sequence[Gates]) -> "Figure":
@@ -170,7 +160,8 @@ def draw_fields(fields: Sequence[Field], network: str) -> "Figure":
         ax, (row, column), reach = axes[stages.index(field.stage), forms.index(field.form)], field.middle, field.reach
         shown = show(ax, heat_of(field.values), extent=(-0.5, width - 0.5, height - 0.5, -0.5), **look)
         ax.set_facecolor("#7a8594")  # where the heat is masked
-        frame(ax, (row - reach, column - reach, row + reach + 1, column + reach + 1), "white", 1, linestyle="--")
+        side = reach + 0.5
+        frame(ax, (row - side, row + side, column - side, column + side), "white", 1, linestyle="--")
         ax.plot(column, row, "o", color="white", markeredgecolor="black", markersize=5)
         ax.set_xlabel(caption(field), loc="left", size=9, color=GREY)
         if field.form == forms[0]:

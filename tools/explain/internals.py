@@ -53,18 +53,13 @@ class Gates:
     channels: Tensor
 
 
-@dataclass(frozen=True)
-class Inside:
-    """Logits (K, H, W) of the image, routes of all blocks in their order, gates of the three skips, coarse to fine."""
-
-    logits: Tensor
-    routes: list[Routes]
-    gates: list[Gates]
-
-
 @torch.inference_mode()
-def look_inside(model: HeteroMedSeg, image: Tensor) -> Inside:
-    """Run `model`, in evaluation mode, on one image (1, 1 or 3, H, W), and keep what its decoder decided."""
+def look_inside(model: HeteroMedSeg, image: Tensor) -> tuple[Tensor, list[Routes], list[Gates]]:
+    """Logits, routes of all blocks in their order, and gates of the three skips, coarse to fine, of one image.
+
+    in:  image (1, 1 or 3, H, W); the model is in evaluation mode
+    out: logits (K, H, W) and the rest, on the CPU
+    """
     skips = [stage.attention for stage in model.decoder]
     lines = [norm for skip in skips for norm in (skip.norm_h, skip.norm_w)]
     attentions = [block.attn for stage in model.decoder for block in stage.blocks]
@@ -81,7 +76,7 @@ def look_inside(model: HeteroMedSeg, image: Tensor) -> Inside:
         (x,), out = seen[skip]
         channels = channel_factors(x[0], out[0], rows, columns)
         gates.append(Gates(number, stage.stride, rows.cpu(), columns.cpu(), channels.cpu()))
-    return Inside(logits.cpu(), routes, gates)
+    return logits.cpu(), routes, gates
 
 
 def ranked_routes(attention: BRA, x: Tensor, regions: tuple[int, int]) -> tuple[Tensor, Tensor]:

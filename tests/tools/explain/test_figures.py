@@ -14,9 +14,7 @@ from tools.explain.figures import (
     draw_gates,
     draw_routes,
     heat_of,
-    light_up,
     ranks_of,
-    region_box,
     spread,
     svg_of,
 )
@@ -38,29 +36,12 @@ def test_ranks_of_the_regions_that_a_pixel_attends_to(pixel, ranks):
     assert ranks_of(Routes(0, 0, 16, (2, 3), CHOSEN, CHOSEN / 10), pixel).tolist() == ranks
 
 
-def test_lit_regions_are_tinted_and_others_are_dark():
-    lit = np.array([[False, True, False], [False, False, True]])
-    shown = light_up(np.full((50, 96), 100, np.uint8), lit)  # 64 x 96 with its padding
-    assert shown.shape == (50, 96, 3)
-    dark = (shown == 50).all(2)
-    assert dark[:32, :32].all()
-    assert not dark[:32, 32:64].any()
-    assert not dark[32:, 64:].any()
-    assert dark.sum() == 50 * 96 - 32 * 32 - 18 * 32
-    assert shown[0, 40].argmax() == 1
-    colored = light_up(np.dstack([np.full((32, 32), value, np.uint8) for value in (10, 20, 30)]), np.array([[False]]))
-    assert colored[0, 0].tolist() == [5, 10, 15]
-
-
-def test_regions_end_where_the_image_does():
-    assert region_box(0, 1, (50, 90, 3)) == (0, 32, 32, 64)
-    assert region_box(1, 2, (50, 90)) == (32, 64, 50, 90)
-
-
 def test_routes_figure_has_a_panel_for_each_block_and_numbers_the_routes():
     routes = [Routes(stage, 0, 16 >> stage, (2, 3), CHOSEN, CHOSEN / 10) for stage in range(3)]
     figure = draw_routes(np.zeros((50, 96), np.uint8), routes, (31, 40), "title")
     assert [ax.get_visible() for ax in figure.axes] == [True, True, True, False]
+    assert figure.axes[0].collections[0].get_array().tolist() == [[False, False, False], [True, False, True]]
+    assert figure.axes[0].dataLim.y1 == 49.5  # the padding of 50 to 64 rows is not shown
     words = words_of(figure)
     assert sorted(word for word in words if word in "12") == ["1", "1", "1", "2", "2", "2"]
     assert {"stride 16: 2 of 6 regions", "stride 4: 2 of 6 regions", "block 1", "title"} <= set(words)

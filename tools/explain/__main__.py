@@ -24,7 +24,7 @@ from synapse_train_test import task as volumes
 from tools.explain.figures import draw_fields, draw_gates, draw_routes, svg_of
 from tools.explain.input import RECIPES, Input, chosen_pixel, describe_pixel, read_input
 from tools.explain.internals import Gates, Routes, look_inside
-from tools.explain.receptive_field import Field, describe_field, receptive_fields
+from tools.explain.receptive_field import describe_field, receptive_fields
 from utils import checkpoint
 from utils.command_line import check_value, match_name
 from utils.device import choose_device
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     inputs = field_inputs(image, cfg.img_size)
     log(f"receptive fields over {len(inputs)} inputs, three forms of SSD")
     fields = receptive_fields(model, inputs.to(device), SEED)
-    found["receptive_fields"] = [describe(field) for field in fields]
+    found["receptive_fields"] = [describe_field(field) for field in fields]
     figures["receptive_fields.svg"] = draw_fields(fields, f"trained {cfg.ssd}" if given.checkpoint else "not trained")
     numbers = json.dumps(rounded(found), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     write(Path(given.output_dir), {name: svg_of(one) for name, one in figures.items()} | {"explain.json": numbers})
@@ -147,12 +147,6 @@ def describe_gates(gates: Gates) -> dict[str, Any]:
         "channels_from_coarser_stage": gates.channels[:half].tolist(),
         "channels_of_skip": gates.channels[half:].tolist(),
     }
-
-
-def describe(field: Field) -> dict[str, Any]:
-    """A field for explain.json; stages count from 1."""
-    names = {"form": field.form, "stage": field.stage + 1, "stride": field.stride}
-    return names | {"middle": list(field.middle), "convolutions_reach": field.reach} | describe_field(field)
 
 
 def rounded(value: Any) -> Any:

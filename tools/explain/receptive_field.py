@@ -6,13 +6,12 @@ at a pixel is the root of the squared Jacobian, summed over channels and average
 Shapes: M inputs, H/W their height and width, C channels of a stage.
 """
 
-import contextlib
 import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models import HeteroMedSeg
 from models.ssd import SSD_FORMS
@@ -46,6 +45,7 @@ def receptive_fields(model: HeteroMedSeg, inputs: Tensor, seed: int = 0) -> list
     fields = []
     for form, ssd in SSD_FORMS.items():
         network = copy.deepcopy(model).eval().requires_grad_(False)
+        network.decoder, network.head = nn.ModuleList(), nn.Identity()  # their gradients would take memory
         for stage in network.encoder:
             for block in stage:
                 block.attn.ssd = ssd
@@ -61,13 +61,14 @@ def fields_of(model: HeteroMedSeg, inputs: Tensor, form: str, generator: torch.G
     """
     inputs = inputs.detach().clone().requires_grad_()
     fields, reach = [], STEM_REACH
-    with torch.enable_grad():
-        maps = stage_outputs(model, inputs)
-    for stage, features in enumerate(maps):
+    last_blocks = [blocks[-1] for blocks in model.encoder]
+    with torch.enable_grad(), recording(last_blocks) as seen:
+        model(inputs)
+    for stage, (_, features) in enumerate(seen[block] for block in last_blocks):
         row, column = features.shape[1] // 2, features.shape[2] // 2
         middle = features[:, row, column]  # (M, C)
         signs = torch.randint(0, 2, middle.shape, generator=generator).to(middle) * 2 - 1
-        (gradient,) = torch.autograd.grad((middle * signs).sum(), inputs, retain_graph=stage + 1 < len(maps))
+        (gradient,) = torch.autograd.grad((middle * signs).sum(), inputs, retain_graph=stage + 1 < len(last_blocks))
         values = gradient.cpu().double().square().sum(1).mean(0).sqrt()
         stride = -(-inputs.shape[2] // features.shape[1])
         reach += stride * CONVOLUTIONS * len(model.encoder[stage])
@@ -76,30 +77,8 @@ def fields_of(model: HeteroMedSeg, inputs: Tensor, form: str, generator: torch.G
     return fields
 
 
-def stage_outputs(model: HeteroMedSeg, image: Tensor) -> list[Tensor]:
-    """The outputs of the encoder's stages, (M, H / stride, W / stride, C), fine to coarse.
-
-    They come from the model's own forward pass. It ends before the decoder, whose gradients would take memory.
-    """
-
-    class EncoderDone(Exception):
-        pass
-
-    def leave(*_: Any) -> None:
-        raise EncoderDone
-
-    last_blocks = [stage[-1] for stage in model.encoder]
-    with recording(last_blocks) as seen, contextlib.suppress(EncoderDone):
-        handle = last_blocks[-1].register_forward_hook(leave)
-        try:
-            model(image)
-        finally:
-            handle.remove()
-    return [seen[block][1] for block in last_blocks]
-
-
-def describe_field(field: Field) -> dict[str, float | int | None]:
-    """Figures of a field; None where all its values are zero. Shares are of the sum of the values.
+def describe_field(field: Field) -> dict[str, Any]:
+    """A field for explain.json. Stages count from 1. Shares are of the sum of the values; None where all are zero.
 
     half_within, most_within: smallest r so that the square of side 2r + 1 around the middle holds 50 and 90 %
     beyond: share outside the square that the convolutions reach, where only SSD leads
@@ -108,13 +87,15 @@ def describe_field(field: Field) -> dict[str, float | int | None]:
     """
     values, (row, column), reach = field.values, field.middle, field.reach
     total = float(values.sum())
+    names = {"form": field.form, "stage": field.stage + 1, "stride": field.stride}
+    names |= {"middle": [row, column], "convolutions_reach": reach}
     if total == 0:
-        return dict.fromkeys(("half_within", "most_within", "beyond", "before", "behind", "reached", "felt"))
+        return names | dict.fromkeys(("half_within", "most_within", "beyond", "before", "behind", "reached", "felt"))
     rows, columns = torch.arange(values.shape[0]) - row, torch.arange(values.shape[1]) - column
     distance = torch.maximum(rows.abs()[:, None], columns.abs()[None])
     within = values.new_zeros(int(distance.max()) + 1)
     within = within.index_add(0, distance.flatten(), values.flatten()).cumsum(0) / total
-    return {
+    return names | {
         "half_within": int((within < 0.5).sum()),
         "most_within": int((within < 0.9).sum()),
         "beyond": float(values[distance > reach].sum()) / total,

@@ -113,7 +113,7 @@ def load(given: argparse.Namespace) -> Loaded:
         cfg = dataclasses.replace(recipe or volumes.SYNAPSE, img_size=(224, 224))
         torch.manual_seed(SEED)
         loaded = Loaded(build_model(cfg.num_classes, cfg.ssd).eval(), cfg, None, {})
-    size = check_value("img_size", given.img_size) if given.img_size else loaded.cfg.img_size
+    size = loaded.cfg.img_size if given.img_size is None else check_value("img_size", given.img_size)
     return dataclasses.replace(loaded, cfg=dataclasses.replace(loaded.cfg, img_size=size))
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # matplotlib is imported where a figure is made
 INK, GREY, BLUE, GREEN, ORANGE = "#17202c", "#566171", "#2f63b5", "#2fd08a", "#ffb000"
 COLUMNS = 4  # blocks in a row of the routes figure
 DECADES = 6  # of the receptive fields' color scale
-FIELD_SIDE = 128  # receptive fields are shown with at most this many pixels a side
+SHOWN_SIDE = 160  # images and fields are embedded with at most this many pixels a side
 
 
 def new_figure(width: float, height: float, title: str, note: str) -> "Figure":
@@ -47,11 +47,19 @@ def svg_of(figure: "Figure") -> str:
     return svg.getvalue()
 
 
-def show(ax: "Axes", image: Any, **look: Any) -> Any:
-    """Show an image without ticks; later drawing leaves the limits as they are."""
-    shown = ax.imshow(image, interpolation="none", **look)
+def show(ax: "Axes", image: np.ndarray, size: Sequence[int], **look: Any) -> Any:
+    """Show an image or its smaller copy without ticks, in the coordinates of `size`; later drawing keeps the limits."""
+    height, width = size[:2]
+    shown = ax.imshow(image, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="none", **look)
     ax.set(xticks=[], yticks=[], autoscale_on=False)
     return shown
+
+
+def shrink(image: np.ndarray) -> np.ndarray:
+    """The image with at most SHOWN_SIDE pixels a side, by averages over areas."""
+    scale = min(1, SHOWN_SIDE / max(image.shape[:2]))
+    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def frame(ax: "Axes", edges: Sequence[float], color: str, width: float, **look: Any) -> None:
@@ -79,7 +87,7 @@ def draw_routes(image: np.ndarray, routes: Sequence[Routes], pixel: tuple[int, i
     number["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": "#0000008c", "edgecolor": "none"}
     for ax, one in zip(axes, routes):
         ranks = ranks_of(one, pixel)
-        show(ax, image, cmap="gray", vmin=0, vmax=255)
+        show(ax, shrink(image), image.shape, cmap="gray", vmin=0, vmax=255)
         rows, columns = (  # edges of the regions; the last ones end where the image does
             np.minimum(REGION * np.arange(count + 1), size) - 0.5 for count, size in zip(ranks.shape, image.shape)
         )
@@ -115,7 +123,7 @@ def draw_gates(image: np.ndarray, gates: Sequence[Gates]) -> "Figure":
     figure = new_figure(10, 2.9 * len(gates) + 0.9, "Gates of the skips (SCSA)", note)
     axes = figure.subplots(len(gates), 3, squeeze=False, width_ratios=(1, 2, 2))
     for (picture, *areas), one in zip(axes, gates):
-        show(picture, image, cmap="gray", vmin=0, vmax=255)
+        show(picture, shrink(image), image.shape, cmap="gray", vmin=0, vmax=255)
         above, beside = picture.inset_axes([0, 1.04, 1, 0.3]), picture.inset_axes([1.04, 0, 0.3, 1])
         above.set_title(f"skip at stride {one.stride}", size=10, weight="bold", loc="left")
         above.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[0, 1])
@@ -158,7 +166,7 @@ def draw_fields(fields: Sequence[Field], network: str) -> "Figure":
     look = {"norm": "log", "vmin": 10.0**-DECADES, "vmax": 1, "cmap": colormaps["inferno"].resampled(4 * DECADES)}
     for field in fields:
         ax, (row, column), reach = axes[stages.index(field.stage), forms.index(field.form)], field.middle, field.reach
-        shown = show(ax, heat_of(field.values), extent=(-0.5, width - 0.5, height - 0.5, -0.5), **look)
+        shown = show(ax, heat_of(field.values), (height, width), **look)
         ax.set_facecolor("#7a8594")  # where the heat is masked
         side = reach + 0.5
         frame(ax, (row - side, row + side, column - side, column + side), "white", 1, linestyle="--")
@@ -173,13 +181,11 @@ def draw_fields(fields: Sequence[Field], network: str) -> "Figure":
 
 
 def heat_of(values: Tensor) -> np.ma.MaskedArray:
-    """`values` as parts of the largest one, with at most FIELD_SIDE pixels a side; zeros are masked.
+    """A small copy of `values` as parts of its largest one; zeros are masked.
 
     Positive values below the color scale are raised to its lower end.
     """
-    scale = min(1, FIELD_SIDE / max(values.shape))
-    size = [max(1, round(side * scale)) for side in values.shape[::-1]]
-    heat = cv2.resize(values.double().numpy(), size, interpolation=cv2.INTER_AREA)
+    heat = shrink(values.double().numpy())
     heat /= max(heat.max(), np.finfo(float).tiny)
     return np.ma.array(heat.clip(10.0**-DECADES), mask=heat == 0)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models import HeteroMedSeg
+from models.hetero_medseg import REGION
 from models.ssd import SSD_FORMS
 from tools.explain.internals import recording
 
@@ -60,17 +61,17 @@ def fields_of(model: HeteroMedSeg, inputs: Tensor, form: str, generator: torch.G
     does the work of C.
     """
     inputs = inputs.detach().clone().requires_grad_()
-    fields, reach = [], STEM_REACH
+    (height, width), fields, reach = inputs.shape[2:], [], STEM_REACH
     last_blocks = [blocks[-1] for blocks in model.encoder]
     with torch.enable_grad(), recording(last_blocks) as seen:
         model(inputs)
     for stage, (_, features) in enumerate(seen[block] for block in last_blocks):
-        row, column = features.shape[1] // 2, features.shape[2] // 2
+        stride = -(-height // REGION) * REGION // features.shape[1]  # the map is that of the padded input
+        row, column = height // 2 // stride, width // 2 // stride
         middle = features[:, row, column]  # (M, C)
         signs = torch.randint(0, 2, middle.shape, generator=generator).to(middle) * 2 - 1
         (gradient,) = torch.autograd.grad((middle * signs).sum(), inputs, retain_graph=stage + 1 < len(last_blocks))
         values = gradient.cpu().double().square().sum(1).mean(0).sqrt()
-        stride = -(-inputs.shape[2] // features.shape[1])
         reach += stride * CONVOLUTIONS * len(model.encoder[stage])
         fields.append(Field(form, stage, stride, (stride * row, stride * column), reach, values))
         reach += stride  # of the 3x3 convolution to the next stage

@@ -15,6 +15,7 @@ from tools.explain.figures import (
     draw_routes,
     heat_of,
     ranks_of,
+    shrink,
     spread,
     svg_of,
 )
@@ -41,7 +42,8 @@ def test_routes_figure_has_a_panel_for_each_block_and_numbers_the_routes():
     figure = draw_routes(np.zeros((50, 96), np.uint8), routes, (31, 40), "title")
     assert [ax.get_visible() for ax in figure.axes] == [True, True, True, False]
     assert figure.axes[0].collections[0].get_array().tolist() == [[False, False, False], [True, False, True]]
-    assert figure.axes[0].dataLim.y1 == 49.5  # the padding of 50 to 64 rows is not shown
+    assert figure.axes[0].get_ylim() == (49.5, -0.5)  # the padding of 50 to 64 rows is not shown
+    assert figure.axes[0].collections[0].get_coordinates()[-1, -1].tolist() == [95.5, 49.5]
     words = words_of(figure)
     assert sorted(word for word in words if word in "12") == ["1", "1", "1", "2", "2", "2"]
     assert {"stride 16: 2 of 6 regions", "stride 4: 2 of 6 regions", "block 1", "title"} <= set(words)
@@ -72,9 +74,15 @@ def test_heat_is_a_part_of_the_largest_and_tells_nothing_from_little(value, show
     assert found[0, 0] == 1
 
 
-def test_large_fields_are_shown_smaller():
-    assert heat_of(torch.ones(300, 150)).shape == (128, 64)
-    assert heat_of(torch.ones(30, 15)).shape == (30, 15)
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((320, 150), (160, 75)), ((30, 15), (30, 15)), ((64, 640, 3), (16, 160, 3)), ((1, 4000), (1, 160))],
+)
+def test_large_images_are_embedded_smaller(shape, expected):
+    assert shrink(np.ones(shape, np.uint8)).shape == expected
+
+
+def test_a_field_of_nothing_is_masked():
     assert heat_of(torch.zeros(4, 4)).mask.all()
 
 

@@ -41,6 +41,19 @@ def test_no_words_overlap_or_leave_the_picture(figure):
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        ("56 × 56", "96 channels", "192 → 96", "top-2 regions, 3 heads"),
+        ("28 × 28", "192 channels", "384 → 192", "top-4 regions, 6 heads"),
+        ("14 × 14", "384 channels", "768 → 384", "top-8 regions, 12 heads"),
+    ],
+)
+def test_a_row_of_the_picture_is_one_resolution(figure, row):
+    height = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts}
+    assert max(height[words] for words in row) - min(height[words] for words in row) < 46
+
+
+@pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
         ("DIMS", (64, 128, 256, 512), {"64 channels", "512 channels", "512 → 256", "64 → K classes"}),

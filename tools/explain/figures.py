@@ -88,9 +88,8 @@ def draw_routes(image: np.ndarray, routes: Sequence[Routes], pixel: tuple[int, i
     for ax, one in zip(axes, routes):
         ranks = ranks_of(one, pixel)
         show(ax, shrink(image), image.shape, cmap="gray", vmin=0, vmax=255)
-        rows, columns = (  # edges of the regions; the last ones end where the image does
-            np.minimum(REGION * np.arange(count + 1), size) - 0.5 for count, size in zip(ranks.shape, image.shape)
-        )
+        edges = [np.minimum(REGION * np.arange(n + 1), side) - 0.5 for n, side in zip(ranks.shape, image.shape)]
+        rows, columns = edges  # of the regions; the last ones end where the image does
         borders = np.where(ranks > 0, GREEN, "#ffffff26").ravel()
         ax.pcolormesh(columns, rows, ranks > 0, cmap=tints, vmin=0, vmax=1, edgecolors=borders, linewidth=1.2)
         for row, column in np.argwhere(ranks):

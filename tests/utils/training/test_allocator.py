@@ -13,7 +13,7 @@ from utils.training import allocator
 GLIBC = platform.libc_ver()[0] == "glibc"
 PROGRAM = """
 import resource
-from utils.allocator import keep_freed_memory
+from utils.training.allocator import keep_freed_memory
 kept = {call}
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

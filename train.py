@@ -1,10 +1,13 @@
 """Train HeteroMedSeg: argv -> Config -> fit. `python train.py --help` lists every flag."""
 
+from dataclasses import replace
+
 import isic_polyp_rectal.task as pictures
 import synapse_train_test.task as volumes
+from datasets.memory import estimate_bytes, keep_in_memory
 from isic_polyp_rectal.cross_validation import train_folds
 from models.build import build_network, name_weights
-from models.memory import settle_batch
+from models.memory import settle_memory
 from utils.command_line import apply, parse_flags, resolve_dataset
 from utils.config import TRAIN, Config, describe
 from utils.device import choose_device, choose_precision, describe_device, seed_everything
@@ -13,7 +16,6 @@ from utils.errors import run_main
 from utils.log import log, logging_to
 from utils.training.allocator import keep_freed_memory
 from utils.training.engine import fit
-from utils.training.losses import loss_for
 from utils.training.run import LAST, claim_folder, open_folder
 
 RECIPES = volumes.RECIPES | pictures.RECIPES
@@ -36,8 +38,10 @@ def train(cfg: Config) -> None:
     kept = device.type == "cpu" and keep_freed_memory()
     out = claim_folder(cfg)
     precision = choose_precision(cfg.precision, device)
-    cfg, notes = settle_batch(cfg, device, precision, loss_for(cfg.loss, cfg.num_classes), out / LAST)
     task = (volumes if cfg.recipe in volumes.RECIPES else pictures).build_task(cfg)
+    cfg, notes = settle_memory(cfg, device, precision, task.loss, estimate_bytes(task.train_set), out / LAST)
+    validate = task.validate and replace(task.validate, batch_size=cfg.batch_size)
+    task = replace(task, train_set=keep_in_memory(task.train_set, cfg.cache), validate=validate)
     seed_everything(cfg.seed)
     model, more = build_network(cfg, device)
     cfg = name_weights(cfg)

@@ -95,7 +95,7 @@ def cpu_prefers_bf16() -> bool:
     return best[torch.bfloat16] < 0.75 * best[torch.float32]
 
 
-def free_memory(device: torch.device = torch.device("cpu")) -> float:  # noqa: B008
+def free_memory(device: torch.device) -> float:
     """Bytes that this process can still take: of its GPU, or its share of the host's memory.
 
     The processes that torchrun started on this machine have equal shares. Infinite where the system does not say.

@@ -1,4 +1,4 @@
-"""Memory that is freed and taken again, in processes of their own: the setting is for a process' whole life."""
+"""Memory that is freed and allocated again; each test starts a process, because the setting cannot be undone."""
 
 import os
 import platform

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     loaded = [load_network(path, RECIPES, given.get("recipe")) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
     cfg = settle(loaded[0].cfg, given)
-    precision = choose_precision(cfg.precision, device)
+    precision = choose_precision(cfg.precision, device, evaluating=True)
     family = family_of(cfg)
     classes = cfg.class_names or loaded[0].class_names or family.class_names(cfg)
     out = Path(given.get("output_dir", paths[0].parent)) / f"{cfg.split}_{cfg.protocol}"

@@ -104,7 +104,7 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     """Score each fold's best_model.pth on its own validation part; write and print the joined results."""
     out = Path(cfg.output_dir)
     device = choose_device(cfg.device)
-    precision = choose_precision(cfg.precision, device)
+    precision = choose_precision(cfg.precision, device, evaluating=True)
     rows, origins, parts, frames = [], [], [], []
     for fold in folds:
         loaded = load_network(Path(fold.output_dir) / BEST, RECIPES)

@@ -12,7 +12,7 @@ from datasets.augment import Draws, augment_binary
 from datasets.images.check import check_pairs
 from datasets.images.pairs import ImageMaskSet, Pair, data_root, pair_files
 from datasets.images.split import DEFAULT_NAME, Split, load_split
-from datasets.memory import InMemory, keep_in_memory
+from datasets.memory import InMemory
 from utils.config import Config
 from utils.errors import UserError
 from utils.preprocess import PICTURES, normalise
@@ -70,7 +70,7 @@ def build_task(cfg: Config) -> Task:
     return Task(
         name=cfg.recipe,
         class_names=classes,
-        train_set=keep_in_memory(ImageMaskSet(train, cfg.img_size), cfg.cache),
+        train_set=ImageMaskSet(train, cfg.img_size),
         augment=augment,
         normalise=partial(normalise, pre=cfg.preprocess),
         loss=loss_for(cfg.loss, cfg.num_classes),

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from datasets.augment import Draws, augment_synapse
-from datasets.memory import keep_in_memory
 from datasets.phantom import generate as phantom
 from datasets.volumes.sets import (
     SliceVolumes,
@@ -107,7 +106,7 @@ def build_task(cfg: Config) -> Task:
     return Task(
         name=cfg.recipe,
         class_names=classes,
-        train_set=keep_in_memory(SynapseSlices(folder, names, cfg.img_size), cfg.cache),
+        train_set=SynapseSlices(folder, names, cfg.img_size),
         augment=partial(augment, native=summary.most_common_size),
         normalise=partial(normalise, pre=cfg.preprocess),
         loss=loss_for(cfg.loss, cfg.num_classes),

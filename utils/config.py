@@ -22,7 +22,8 @@ SELECTIONS = ("auto", "last", "cycle_end", "validation", "test")
 AUTO_BATCH = 0  # --batch_size auto, until train.py has found what fits
 LOSSES = ("ce_dice", "ce", "dice", "dice_bce", "bce")
 
-NOT_PASSED_ON = {"compile": False, "graphs": False, "accumulate": 1}  # how it was trained is not how it is tested
+# Settings of training only: test.py and predict.py use these values instead of the checkpoint's.
+NOT_PASSED_ON = {"compile": False, "graphs": False, "accumulate": 1, "precision": "auto"}
 
 
 def option(

@@ -67,7 +67,8 @@ def test_a_fold_scores_as_test_py_does_on_its_validation_part(run, tmp_path):
     joined = {row["case"]: row for row in read_cases(out / "out_of_fold" / "cases.csv")}
     for fold in (0, 1):
         weights = str(out / f"fold_{fold}" / "best_model.pth")
-        test_command.main(["--checkpoint", weights, "--split", "val", "--output_dir", str(tmp_path / str(fold))])
+        flags = ["--checkpoint", weights, "--split", "val", "--device", "cpu"]
+        test_command.main([*flags, "--output_dir", str(tmp_path / str(fold))])
         rows = read_cases(tmp_path / str(fold) / "val_standard" / "cases.csv")
         assert [row["case"] for row in rows] == [name for name, k in FOLD_OF.items() if k == fold]
         for row in rows:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from utils.inference.forward import labels_from_logits
 from utils.scoring.metrics import dice, overlap
-from utils.training.validation import case_counts, dice_from_counts, labels_from_logits
+from utils.training.validation import case_counts, dice_from_counts
 
 
 @pytest.mark.parametrize("num_classes", [1, 5])

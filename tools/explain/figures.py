@@ -85,9 +85,10 @@ def draw_routes(image: np.ndarray, routes: Sequence[Routes], pixel: tuple[int, i
     tints = ListedColormap(["#00000080", f"{GREEN}29"])
     number = {"color": "white", "weight": "bold", "size": 9, "ha": "center", "va": "center"}
     number["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": "#0000008c", "edgecolor": "none"}
+    small = shrink(image) // 4 * 4  # 64 levels: the file is smaller, and the eye sees no difference
     for ax, one in zip(axes, routes):
         ranks = ranks_of(one, pixel)
-        show(ax, shrink(image), image.shape, cmap="gray", vmin=0, vmax=255)
+        show(ax, small, image.shape, cmap="gray", vmin=0, vmax=255)
         edges = [np.minimum(REGION * np.arange(n + 1), side) - 0.5 for n, side in zip(ranks.shape, image.shape)]
         rows, columns = edges  # of the regions; the last ones end where the image does
         borders = np.where(ranks > 0, GREEN, "#ffffff26").ravel()
@@ -101,7 +102,7 @@ def draw_routes(image: np.ndarray, routes: Sequence[Routes], pixel: tuple[int, i
         ax.plot(pixel[1], pixel[0], "o", color=ORANGE, markeredgecolor="black", markersize=5)
         ax.set_xlabel(f"block {one.block + 1}", loc="left", color=GREY)
         if one.block == 0:
-            words = f"stride {one.stride}: {one.chosen.shape[1]} of {ranks.size} regions"
+            words = f"stride {one.stride}: {ranks.max()} of {ranks.size} regions"
             ax.set_title(words, size=10, weight="bold", loc="left")
     return figure
 
@@ -117,7 +118,7 @@ def ranks_of(routes: Routes, pixel: tuple[int, int]) -> np.ndarray:
 def draw_gates(image: np.ndarray, gates: Sequence[Gates]) -> "Figure":
     """A row for each skip: gates of rows and columns beside the image, then the sorted gates of the channels."""
     note = (
-        "Curves: gates of columns and rows, mean and 10 to 90 % of the channels.\nAreas: gates of the channels, sorted."
+        "Curves: gates of columns and rows, mean and 10 to 90 % of the channels. Areas: sorted gates of the channels."
     )
     figure = new_figure(10, 2.9 * len(gates) + 0.9, "Gates of the skips (SCSA)", note)
     axes = figure.subplots(len(gates), 3, squeeze=False, width_ratios=(1, 2, 2))

@@ -6,6 +6,7 @@ the rule behind the published tables, kept to the last digit; there a missed org
 A row is a dict: case, class, outcome, then figures with their unit in the name (`hd95_mm`, `hd95_px`).
 """
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -28,6 +29,11 @@ def outcome(n: Overlap) -> str:
     if n.labelled:
         return FOUND if n.predicted else MISSED
     return FALSE_POSITIVE if n.predicted else ABSENT
+
+
+def kind_of(column: str) -> str:
+    """What a column measures, without its tolerance and unit: `hd95` of `hd95_mm`, `nsd` of `nsd_2px`."""
+    return re.sub(r"_[\d.e+-]*(mm|px)3?$", "", column)
 
 
 # --- label maps: volumes, or images of several classes ----------------------------------------

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from utils.scoring.protocols import score_image, score_volume
+from utils.scoring.protocols import kind_of, score_image, score_volume
 
 NAN = math.nan
 NAMES = ("liver", "spleen", "stomach", "aorta")
@@ -147,3 +147,19 @@ def test_other_shapes_are_refused():
         score_volume("case7", TARGET, TARGET[0], NAMES)
     with pytest.raises(ValueError, match="must agree"):
         score_image("a", EMPTY, EMPTY[:1], "polyp")
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        ("hd95_mm", "hd95"),
+        ("nsd_2px", "nsd"),
+        ("nsd_0.5mm", "nsd"),
+        ("boundary_f1", "boundary_f1"),
+        ("dice", "dice"),
+        ("labelled_mm3", "labelled"),
+        ("|volume_error|", "|volume_error|"),
+    ],
+)
+def test_kind_of_a_column(column, kind):
+    assert kind_of(column) == kind

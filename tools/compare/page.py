@@ -66,7 +66,8 @@ def chart(comparison: Comparison, metrics: Sequence[str]) -> Figure:
     """For each metric two panels: the ranks of the settings, and under it the differences of the pairs."""
     points = [(m, rank_points(comparison, m), difference_points(comparison, m)) for m in metrics]
     heights = [len(panel) + 1.2 for _, *both in points for panel in both]
-    figure = Figure(figsize=(WIDTH, sum(0.4 * height + 0.25 for height in heights)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, sum(0.4 * height + 0.45 for height in heights)), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.2)  # inches, room for titles and notes, which may be wider than a panel
     axes = iter(figure.subplots(len(heights), height_ratios=heights))
     for metric, ranks, differences in points:
         cases, critical = (comparison["ranks"][metric][key] for key in ("cases", "critical_difference"))

@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -29,12 +30,12 @@ from benchmarks.measure import in_turns, ratio
 from benchmarks.station import TRAIN, Station
 from benchmarks.tables import align
 from benchmarks.variants import parse_variant
-from datasets.augment import normalise_imagenet, normalise_synapse
 from datasets.images.pairs import ImageMaskSet, pair_files
 from datasets.memory import InMemory
 from datasets.volumes.sets import SynapseSlices
 from utils.config import Config
 from utils.device import choose_device, choose_precision, describe_device
+from utils.preprocess import PICTURES, SLICES, normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.engine import prepare
 from utils.training.losses import loss_for
@@ -167,11 +168,11 @@ def read_pictures(folder: Path, size: tuple[int, int]) -> ImageMaskSet:
 
 
 def _slices_task(data: InMemory) -> Task:
-    return Task("slices", ("organ",) * 8, data, volumes.augment, normalise_synapse, loss_for("ce_dice", 9))
+    return Task("slices", ("organ",) * 8, data, volumes.augment, partial(normalise, pre=SLICES), loss_for("ce_dice", 9))
 
 
 def _pictures_task(data: InMemory) -> Task:
-    return Task("pictures", ("polyp",), data, pictures.augment, normalise_imagenet, loss_for("dice", 1))
+    return Task("pictures", ("polyp",), data, pictures.augment, partial(normalise, pre=PICTURES), loss_for("dice", 1))
 
 
 KINDS = {

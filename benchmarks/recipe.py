@@ -13,6 +13,7 @@ import dataclasses
 import math
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,11 +23,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from benchmarks.machine import ROOT, write_json
-from datasets.augment import normalise_synapse
 from datasets.memory import InMemory
 from models import build_model
 from synapse_train_test.task import SYNAPSE, augment
 from utils.device import choose_device, choose_precision, describe_device
+from utils.preprocess import normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.engine import train_one_epoch
 from utils.training.losses import loss_for
@@ -82,7 +83,9 @@ def simulate(device: torch.device, batch: int, steps: int, compiled: bool, side:
 
 
 def _epoch(run: Any, data: Dataset, cfg: Any, device: torch.device, out: Path) -> None:
-    task = Task("synapse", ("organ",) * 8, data, augment, normalise_synapse, loss_for(cfg.loss, cfg.num_classes))
+    task = Task(
+        "synapse", ("organ",) * 8, data, augment, partial(normalise, pre=SLICES), loss_for(cfg.loss, cfg.num_classes)
+    )
     batches = EpochBatches(len(data), cfg.batch_size, cfg.seed)
     batches.epoch = run.epoch
     train_one_epoch(run, task, cfg, train_loader(data, batches, cfg, pin=device.type == "cuda"), "last", out)

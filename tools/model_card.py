@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from isic_polyp_rectal import task as pictures
 from models.build import Loaded, load_network
-from synapse_train_test import task as volumes
+from recipes import RECIPES, family_of, find_recipe
 from utils import checkpoint
-from utils.command_line import match_name
 from utils.config import FIELDS, TRAIN
 from utils.errors import UserError, run_main
 from utils.log import log
@@ -25,7 +23,6 @@ from utils.results.summary import write_atomically
 from utils.results.table import format_table
 from utils.training.engine import RULES
 
-RECIPES = volumes.RECIPES | pictures.RECIPES
 NAME = "MODEL_CARD.md"
 # Training settings that say where a run ran and what it was called, or that stand elsewhere on the card
 ELSEWHERE = (
@@ -43,10 +40,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output {output}: is there already; give --force to replace it, or another name")
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: no folder {output.parent}; make it first, or give another name")
-    recipe = match_name(given.recipe, RECIPES) if given.recipe else None
-    if given.recipe and recipe is None:
-        raise UserError(f"--recipe {given.recipe}: no such recipe; expected one of {', '.join(RECIPES)}")
-    loaded = load_network(path, RECIPES.get(recipe))
+    loaded = load_network(path, RECIPES, find_recipe(given.recipe))
     write_atomically(output, card(path, loaded, [own_result(folder, loaded) for folder in given.results]))
     log(f"written: {output}")
 
@@ -81,7 +75,6 @@ def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     cfg, released = loaded.cfg, loaded.class_names is None
-    kind = pictures if cfg.recipe in pictures.RECIPES else volumes
     names = [name for name, field in FIELDS.items() if TRAIN in field.metadata["verbs"] and name not in ELSEWHERE]
     settings = {name: getattr(cfg, name) for name in names}
     settings |= {name: Path(settings[name]).name for name in ("pretrained", "pretrained_vssd")}
@@ -91,12 +84,12 @@ def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
         "path": path,
         "loaded": loaded,
         "released": released,
-        "grey": kind is volumes,
+        "grey": cfg.preprocess.channels == 1,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         "iteration": None if released else checkpoint.read(path).get("iteration"),
         "dataset": None if released else Path(cfg.dataset).name,
         "split": "" if released else loaded.origin["split"] or "",
-        "classes": cfg.class_names or loaded.class_names or kind.class_names(cfg),
+        "classes": cfg.class_names or loaded.class_names or family_of(cfg).class_names(cfg),
         "selection": ";".join([RULES.get(rule, rule), *more]),
         "settings": settings,
         "results": [(result.summary, name, format_table(result.summary)) for result, name in zip(results, data)],

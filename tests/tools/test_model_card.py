@@ -16,6 +16,7 @@ from tools import model_card
 from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
+from utils.preprocess import SLICES
 
 CFG = replace(
     CVC_CLINICDB, dataset="/somewhere/my_polyps", img_size=(32, 48), epochs=9, seed=77, pretrained="/elsewhere/base.pth"
@@ -144,7 +145,7 @@ def test_its_python_code_segments_an_image(weights, tmp_path, monkeypatch):
 
 
 def test_selection_on_the_test_part_and_labels_of_volumes(tmp_path):
-    cfg = replace(CFG, recipe="synapse", num_classes=3, pretrained="auto", ssd="noncausal")
+    cfg = replace(CFG, recipe="synapse", preprocess=SLICES, num_classes=3, pretrained="auto", ssd="noncausal")
     path = save(tmp_path / "organs.pth", cfg, selection="test; best of 2 folds", split="lists of lists_Synapse")
     text = write_card(tmp_path / "card.md", "--checkpoint", path)
     assert "**The weights were chosen by their result on the test part" in text
@@ -166,7 +167,7 @@ def test_names_are_shown_literally(tmp_path):
     assert r"- data set: \<my\|data>" in text
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert not re.search(r"(?<!\\)<", prose)
-    assert eval(re.search(r"load_network\(Path\((.*?)\), None", text)[1]) == path.name
+    assert eval(re.search(r"load_network\(Path\((.*?)\), RECIPES", text)[1]) == path.name
 
 
 def test_released_weights_say_little(tmp_path):
@@ -182,6 +183,6 @@ def test_released_weights_say_little(tmp_path):
     assert "seed" not in text
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     compile(code, "card", "exec")
-    assert 'RECIPES["synapse"]' in code
+    assert 'RECIPES, "synapse")' in code
     with pytest.raises(UserError, match="--recipe nonsense: no such recipe"):
         write_card(tmp_path / "other.md", "--checkpoint", path, "--recipe", "nonsense")

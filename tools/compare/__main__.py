@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 from tools.compare.comparison import HIGHER, LOWER, compare
+from tools.compare.page import draw, html_page
 from tools.compare.text import text_report
 from utils.errors import UserError, run_main
 from utils.log import log
@@ -39,8 +40,6 @@ def main(argv: list[str]) -> None:
 
 def write(comparison: dict, folder: Path) -> None:
     """The comparison as JSON and as a page, and for two or more settings its chart."""
-    from tools.compare.page import draw, html_page  # matplotlib and Jinja2 are needed only here
-
     texts = {"comparison.json": json.dumps(comparison, indent=2, allow_nan=False, ensure_ascii=False) + "\n"}
     texts["comparison.html"] = html_page(comparison)
     if comparison["ranks"]:

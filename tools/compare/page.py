@@ -9,16 +9,15 @@ import warnings
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, NamedTuple
 
 from tools.compare import text
 from tools.compare.statistics import ALL_CLASSES, LEVEL
 from tools.compare.text import Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, SOFT, LINE, MARK, PAPER = "#1b1f24", "#59636e", "#d1d9e0", "#0b61a4", "#ffffff"
 COLOURS = {"ink": INK, "soft": SOFT, "line": LINE, "mark": MARK, "paper": PAPER}
@@ -39,6 +38,8 @@ class Point(NamedTuple):
 
 
 def html_page(comparison: Comparison) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     folder = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     charts = {metric: _inline(draw(comparison, [metric])) for metric in comparison["ranks"]}
@@ -54,6 +55,8 @@ def _inline(svg: str) -> str:
 
 def draw(comparison: Comparison, metrics: Sequence[str]) -> str:
     """The chart of these metrics as the text of an SVG file."""
+    from matplotlib import rc_context
+
     file = StringIO()
     with rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # letters that matplotlib's font lacks; a browser finds another font
@@ -62,8 +65,10 @@ def draw(comparison: Comparison, metrics: Sequence[str]) -> str:
     return file.getvalue()
 
 
-def chart(comparison: Comparison, metrics: Sequence[str]) -> Figure:
+def chart(comparison: Comparison, metrics: Sequence[str]) -> "Figure":
     """For each metric two panels: the ranks of the settings, and under it the differences of the pairs."""
+    from matplotlib.figure import Figure
+
     points = [(m, rank_points(comparison, m), difference_points(comparison, m)) for m in metrics]
     heights = [len(panel) + 1.2 for _, *both in points for panel in both]
     figure = Figure(figsize=(WIDTH, sum(0.4 * height + 0.45 for height in heights)), layout="constrained")
@@ -102,7 +107,7 @@ def difference_points(comparison: Comparison, metric: str) -> list[Point]:
     return points
 
 
-def _panel(ax: Axes, points: Sequence[Point], title: str, note: str, reference: float) -> None:
+def _panel(ax: "Axes", points: Sequence[Point], title: str, note: str, reference: float) -> None:
     """Draw the points from top to bottom: the name above its interval, the figures to the right."""
     ax.set_title(title, loc="left", fontsize=9, fontweight="bold").set_in_layout(False)
     ax.set_xlabel(note, loc="left", color=SOFT).set_in_layout(False)

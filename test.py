@@ -15,14 +15,14 @@ from utils.command_line import parse_flags, resolve_dataset
 from utils.config import TEST, describe
 from utils.device import choose_device, choose_precision, describe_device
 from utils.errors import run_main
+from utils.inference.checkpoints import check_alike, find_checkpoints, settle
 from utils.inference.forward import forward_fn
 from utils.log import log
 from utils.results.page.album import Album
 from utils.results.page.build import PAGE, write_page
 from utils.results.page.curves import read_histories
-from utils.results.summary import write_results
+from utils.results.summary import describe_result, write_results
 from utils.results.table import format_table
-from utils.results.testing import check_alike, describe_result, find_checkpoints, settle
 
 RECIPES = volumes.RECIPES | pictures.RECIPES
 

@@ -19,7 +19,7 @@ from utils.command_line import match_name
 from utils.errors import UserError, run_main
 from utils.log import log
 from utils.results.reading import Result, find_result, read_result
-from utils.results.summary import write_atomically
+from utils.results.summary import dataset_of, write_atomically
 
 RECIPES = volumes.RECIPES | pictures.RECIPES
 NAME = "MODEL_CARD.md"
@@ -82,7 +82,7 @@ def describe(path: Path, loaded: Loaded) -> dict[str, Any]:
         "size": path.stat().st_size,
         "released": released,
         "recipe": cfg.recipe,
-        "dataset": None if released else Path(cfg.dataset).name,
+        "dataset": None if released else Path(dataset_of(cfg)).name,
         "classes": cfg.class_names or loaded.class_names or kind.class_names(cfg),
         "grey": cfg.recipe in volumes.RECIPES,
         "img_size": cfg.img_size,

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     forward = forward_fn(
         [one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile, cfg.graphs
     )
-    album = Album(len(classes)) if cfg.report else None
+    album = Album() if cfg.report else None
     rows, split = evaluation.evaluate(cfg, forward, device, classes, out, album)
     summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))
     log(format_table(summary))

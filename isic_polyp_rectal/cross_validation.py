@@ -108,7 +108,7 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     for fold in folds:
         loaded = load_network(Path(fold.output_dir) / BEST, None)
         forward = forward_fn([loaded.model], device, precision)
-        album = Album(len(loaded.class_names), BUDGET // len(folds))
+        album = Album(budget=BUDGET // len(folds))
         own, words = evaluate(replace(fold, split="val"), forward, device, loaded.class_names, out / RESULTS, album)
         single = summarise(own, describe_result(fold, precision, [loaded.origin], words))
         parts.append(

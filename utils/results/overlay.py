@@ -88,7 +88,7 @@ def contact_sheet(
     pictures = []
     for i in chosen:
         truth = None if target is None else target[i]
-        pictures.append(overlay(image[i], prediction[i], truth, num_classes, title=f"slice {i}"))
+        pictures.append(overlay(image[i], prediction[i], truth, num_classes, title=f"slice {i + 1}"))
     gap, blank = 4, np.full_like(pictures[0], PANEL[0])
     rows = []
     for start in range(0, len(pictures), columns):

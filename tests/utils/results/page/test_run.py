@@ -48,6 +48,7 @@ def check_page(folder, rows, album, cfg):
     return found
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
 def test_volumes(tmp_path, protocol):
     tree = write_synapse_tree(tmp_path / "data")
@@ -63,6 +64,7 @@ def test_volumes(tmp_path, protocol):
     assert json.dumps(rows) == json.dumps(without)
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
 def test_pictures(tmp_path, protocol):
     tree = write_picture_tree(tmp_path / "data")

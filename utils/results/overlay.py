@@ -80,7 +80,7 @@ def contact_sheet(
     num_slices: int = 6,
     columns: int = 3,
 ) -> np.ndarray:
-    """Overlays of several slices of one volume: spread over those with anything in them, the worst among them.
+    """Overlays of several slices of one volume; the slice with most wrong pixels is among them.
 
     in: image (D, H, W), label maps (D, H, W)
     """
@@ -102,7 +102,7 @@ def contact_sheet(
 
 
 def choose_slices(prediction: np.ndarray, target: np.ndarray | None, num_slices: int) -> list[int]:
-    """Indices of slices to show, in order: the one with most wrong pixels, the others evenly over what is labelled."""
+    """Indices of slices to show, in order: the worst one, and others spread evenly over those with a label."""
     used = (prediction != 0) if target is None else (prediction != 0) | (target != 0)
     filled = np.flatnonzero(used.any(axis=(1, 2)))
     if not len(filled):

@@ -39,11 +39,12 @@ def write_page(
     histories: Mapping[str, dict[str, Points]] | None = None,
     budget: int = BUDGET,
 ) -> None:
-    """Write the page of one test run, whole or not at all; at most `budget` bytes if its tables leave it a choice.
+    """Write the page of one test run, whole or not at all.
 
+    The page leaves out slices to keep to `budget` bytes, and says so; its tables alone may take more.
     in: the summary that `summary.write_results` returned and the rows it was made of; frames of the same cases,
         in any order; name of a training run -> its curves
-    It leaves slices out to keep to the budget, and says so. raises: ValueError for a case without frames
+    raises: ValueError for a case without frames
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

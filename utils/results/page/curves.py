@@ -50,7 +50,7 @@ def training_charts(histories: Mapping[str, Mapping[str, Points]]) -> list[Chart
             color, name = (INK, "mean") if is_single else (color_of(place + 1), short(name))
             axes.plot(*zip(*points), "." if len(points) == 1 else "-", color=color, label=name)
         axes.yaxis.set_major_formatter(lambda value, _, scale=scale: f"{value * scale:.10g}")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.set_xlabel("epoch")
         if len(axes.lines) > 1:
             figure.legend(loc="outside lower left", ncols=3, frameon=False, labelcolor=INK)

@@ -284,5 +284,7 @@ def test_one_epoch_is_drawn_as_a_dot(tmp_path):
     drawn = training_charts(read_histories([write_history(tmp_path / "a", 1)]))
     assert [title for title, _ in drawn] == ["Training loss", "Learning rate"]
     loss = ElementTree.fromstring(drawn[0][1])
+    words = words_of(loss)
+    assert words[: words.index("epoch")] == ["1"]  # the numbers of the axis of epochs
     marks = list(loss.iter("use"))  # one at every number of the axes, and the dot
     assert len(marks) == len([word for word in words_of(loss) if word != "epoch"]) + 1

@@ -26,9 +26,8 @@ from utils.log import log
 from utils.results.page.album import BUDGET, Album
 from utils.results.page.build import PAGE, write_page
 from utils.results.page.curves import read_histories
-from utils.results.summary import summarise, write_atomically, write_results
+from utils.results.summary import describe_result, summarise, write_atomically, write_results
 from utils.results.table import format_table
-from utils.results.testing import describe_result
 from utils.training.run import BEST, LAST, changed_settings, claim_folder
 
 RESULTS, BEST_FOLD, BEST_WEIGHTS = "out_of_fold", "best_fold.json", "best_fold.pth"
@@ -109,7 +108,7 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     for fold in folds:
         loaded = load_network(Path(fold.output_dir) / BEST, RECIPES)
         forward = forward_fn([loaded.model], device, precision)
-        album = Album(len(loaded.class_names), BUDGET // len(folds))
+        album = Album(budget=BUDGET // len(folds))
         own, words = evaluate(replace(fold, split="val"), forward, device, loaded.class_names, out / RESULTS, album)
         single = summarise(own, describe_result(fold, precision, [loaded.origin], words))
         parts.append(

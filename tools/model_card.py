@@ -19,7 +19,7 @@ from utils.config import FIELDS, TRAIN
 from utils.errors import UserError, run_main
 from utils.log import log
 from utils.results.reading import Result, find_result, read_result
-from utils.results.summary import write_atomically
+from utils.results.summary import dataset_of, write_atomically
 from utils.results.table import format_table
 from utils.training.engine import RULES
 
@@ -87,7 +87,7 @@ def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
         "grey": cfg.preprocess.channels == 1,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         "iteration": None if released else checkpoint.read(path).get("iteration"),
-        "dataset": None if released else Path(cfg.dataset).name,
+        "dataset": None if released else Path(dataset_of(cfg)).name,
         "split": "" if released else loaded.origin["split"] or "",
         "classes": cfg.class_names or loaded.class_names or family_of(cfg).class_names(cfg),
         "selection": ";".join([RULES.get(rule, rule), *more]),

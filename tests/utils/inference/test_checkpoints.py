@@ -1,7 +1,7 @@
 """Settings of test.py: the checkpoint's, but for those that only training uses."""
 
 from utils.config import Config
-from utils.results.testing import settle
+from utils.inference.checkpoints import settle
 
 
 def test_the_precision_of_training_is_not_that_of_testing():

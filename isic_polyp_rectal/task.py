@@ -16,7 +16,7 @@ from utils.config import Config
 from utils.errors import UserError
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_names
-from utils.training.validation_set import ValidationSet
+from utils.training.validation import ValidationSet
 
 # As published; the cosine runs over 200 epochs even where the training stops at 180.
 ISIC2018 = Config(
@@ -33,6 +33,7 @@ ISIC2018 = Config(
     schedule="cosine_epochs",
     schedule_epochs=200,
     min_lr=0.0,
+    drop_last=True,
     folds=5,
     seed=1234,
 )

@@ -31,7 +31,7 @@ from utils.distributed import barrier, is_main
 from utils.errors import UserError
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_names
-from utils.training.validation_set import ValidationSet
+from utils.training.validation import ValidationSet
 
 LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
 

@@ -22,8 +22,7 @@ import torch.nn.functional as F
 from scipy.ndimage import zoom
 from torch import Tensor
 
-from utils.inference.forward import Forward, probabilities
-from utils.training.validation import labels_from_logits
+from utils.inference.forward import Forward, labels_from_logits, probabilities
 
 Normalise = Callable[[Tensor], Tensor]
 MAX_LOGITS = 2**26  # values of logits at the image's own size that are held at once: 256 MiB

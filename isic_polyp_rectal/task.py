@@ -18,7 +18,7 @@ from utils.errors import UserError
 from utils.preprocess import PICTURES, normalise
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_names
-from utils.training.validation_set import ValidationSet
+from utils.training.validation import ValidationSet
 
 # As published; the cosine runs over 200 epochs even where the training stops at 180.
 ISIC2018 = Config(
@@ -36,6 +36,7 @@ ISIC2018 = Config(
     schedule="cosine_epochs",
     schedule_epochs=200,
     min_lr=0.0,
+    drop_last=True,
     folds=5,
     seed=1234,
 )

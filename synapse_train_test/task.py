@@ -32,7 +32,7 @@ from utils.errors import UserError
 from utils.preprocess import SLICES, normalise, resize_image, resize_labels
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_names
-from utils.training.validation_set import ValidationSet
+from utils.training.validation import ValidationSet
 
 LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
 

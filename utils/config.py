@@ -104,6 +104,7 @@ class Config:
         0.0, "decay of an exponential moving average of the weights, e.g. 0.999; 0: none", least=0, below=1
     )
     augment: bool = option(True, "augment the training images")
+    drop_last: bool = option(False, "leave out the last training batch of an epoch where it is smaller")
     select: str = option("auto", "which checkpoint becomes best_model.pth", choices=SELECTIONS)
     eval_every: int = option(1, "epochs between two validations", least=1)
     seed: int = option(1234, "seed of python, NumPy and PyTorch", least=0)

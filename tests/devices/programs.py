@@ -24,7 +24,7 @@ from utils.training.engine import prepare, train_one_epoch, train_step, validate
 from utils.training.losses import BINARY, MULTI_CLASS, loss_for
 from utils.training.run import Run, start
 from utils.training.task import Task, Validation
-from utils.training.validation_set import ValidationSet
+from utils.training.validation import ValidationSet
 
 SIZE = (64, 96)
 AUGMENT, NORMALISE = partial(augment_slices, native=(120, 130)), partial(normalise, pre=SLICES)
@@ -36,8 +36,8 @@ AUGMENTATIONS = {
 
 # where the program may wait for the device
 LOG_INTERVAL = "utils/training/engine.py::train_one_epoch"
-END_OF_VALIDATION = "utils/training/validation_set.py::__call__"
-PREVIEWS = "utils/training/validation_set.py::previews"
+END_OF_VALIDATION = "utils/training/validation.py::__call__"
+PREVIEWS = "utils/training/validation.py::previews"
 END_OF_VOLUME = "utils/inference/volumes.py::predict_volume"
 EVERY_IMAGE = "utils/inference/images.py::predict_images"
 # where a training step copies a batch to the device
@@ -87,7 +87,7 @@ def training_step(run: Run, num_classes: int = 9, **fields: object) -> Tensor:
     """A batch from the host through augmentation, network, loss, gradients and optimizer; out: the loss."""
     cfg = toy_config("unused", num_classes=num_classes, img_size=SIZE, **fields)
     batch = prepare(*host_batch(2), task(num_classes), cfg, run.device, position=3)
-    return train_step(run, task(num_classes), cfg, *batch, update=True)
+    return train_step(run, task(num_classes), cfg, *batch, added=1, update=True)
 
 
 def stand_in_for_backward(run: Run):

@@ -103,9 +103,6 @@ def _csv_text(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-# --- summary ----------------------------------------------------------------------------------
-
-
 def summarise(rows: Sequence[Row], meta: dict[str, Any]) -> dict[str, Any]:
     """Mean, SD and 95 % interval of every figure, per class and overall, with everything that was left out.
 

@@ -18,7 +18,6 @@ from models.layers import PatchExpand, down_conv, to_nchw, to_nhwc
 from models.scsa import SCSA
 from models.ssd import SSD_FORMS, backend_name
 from models.vssd import VSSDBlock
-from utils.distributed import batch_share
 from utils.errors import UserError
 from utils.log import log_once
 
@@ -47,7 +46,7 @@ class HeteroMedSeg(nn.Module):
     With `recompute` set, training keeps only what goes into each part and computes its inside again in the backward
     pass, a few images at a time: a fraction of the memory, a third more time, the same numbers.
 
-    in:  image (B, 1 or 3, H, W), float
+    in:  image (B, 1 or 3, H, W), float; keep (blocks, B, 2) from `draw_paths`, drawn here if None in training
     out: logits (B, K, H, W); K counts the background, or is 1 for a binary task
     """
 
@@ -76,22 +75,24 @@ class HeteroMedSeg(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, keep: Tensor | None = None) -> Tensor:
         if not torch.compiler.is_compiling():
             log_once(f"SSD {backend_name(self.ssd, image.device)}")
+        if keep is None and self.training:
+            keep = self.draw_paths(len(image), image.device)
+        paths = repeat(None) if keep is None else iter(keep.unbind())
         height, width = image.shape[2:]
         x = self._pad(image).expand(-1, 3, -1, -1)
-        keep = iter(self._draw_paths(x))
 
         x = to_nhwc(self.stem(x.contiguous(memory_format=torch.channels_last)))
         skips = []
         for blocks, downsample in zip(self.encoder, self.downsample):
             for block in blocks:
-                x = self._run(block, x, next(keep))
+                x = self._run(block, x, next(paths))
             skips.append(x)
             x = to_nhwc(downsample(to_nchw(x)))
         for stage in self.decoder:
-            x = stage(x, skips.pop(), [next(keep) for _ in stage.blocks], self._run)
+            x = stage(x, skips.pop(), [next(paths) for _ in stage.blocks], self._run)
         return self._run(self.head, x)[:, :, :height, :width]
 
     def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
@@ -115,20 +116,15 @@ class HeteroMedSeg(nn.Module):
             return image
         return F.pad(image, (0, -width % REGION, 0, -height % REGION), mode="replicate")
 
-    def _draw_paths(self, image: Tensor) -> list[Tensor | None]:
-        """Stochastic depth: for each block the factors (B, 2) of its two branches, or None where nothing is dropped.
+    def draw_paths(self, num_images: int, device: torch.device) -> Tensor:
+        """Stochastic depth: draw a factor for both branches of every block, 0 or 1 / (1 - rate).
 
-        One draw serves the global batch, and each process takes its own columns, so that several
-        processes drop what one would.
+        Several processes draw the same numbers for the whole batch, and each hands `forward` those of its own images.
+
+        out: (blocks, num_images, 2)
         """
-        rates = self.drop_rates
-        if not self.training or not any(rates):
-            return [None] * len(rates)
-        batch = image.shape[0]
-        total, offset = batch_share(batch)
-        draws = torch.rand(2 * len(rates), total, device=image.device)
-        draws = draws[:, offset : offset + batch].view(len(rates), 2, batch)
-        return [((draw >= rate) / (1 - rate)).T if rate else None for draw, rate in zip(draws, rates)]
+        draws = torch.rand(len(self.drop_rates), 2, num_images, device=device)
+        return torch.stack([((draw >= rate) / (1 - rate)).T for draw, rate in zip(draws, self.drop_rates)])
 
 
 class DecoderStage(nn.Module):

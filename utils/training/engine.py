@@ -16,7 +16,7 @@ from tqdm import tqdm
 from utils import checkpoint
 from utils.config import Config
 from utils.device import autocast
-from utils.distributed import batch_share, is_main, sharing_batch
+from utils.distributed import is_main
 from utils.errors import UserError
 from utils.log import log
 from utils.training.batches import EpochBatches, train_loader
@@ -78,9 +78,10 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
             group["lr"] = lr
         position = run.epoch * len(batches) + index
         update = index % cfg.accumulate == cfg.accumulate - 1 or index == last
-        with sharing_batch(batches.sizes[index], batches.offset(index)):
-            images, targets = prepare(images, targets, task, cfg, run.device, position)
-            total += train_step(run, task, cfg, images, targets, update)
+        size, offset = batches.sizes[index], batches.offset(index)
+        images, targets = prepare(images, targets, task, cfg, run.device, position, size, offset)
+        keep = run.model.draw_paths(size, run.device)[:, offset : offset + len(images)]
+        total += train_step(run, task, cfg, images, targets, update, keep)
         if update:
             run.iteration += 1
             if rule == "cycle_end" and ends_cycle(cfg, run.iteration - 1):
@@ -93,12 +94,19 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
 
 
 def prepare(
-    images: Tensor, targets: Tensor, task: Task, cfg: Config, device: torch.device, position: int
+    images: Tensor,
+    targets: Tensor,
+    task: Task,
+    cfg: Config,
+    device: torch.device,
+    position: int,
+    total: int,
+    offset: int,
 ) -> tuple[Tensor, Tensor]:
     """Move a batch to the device, scale integers to [0, 1], augment and normalise it there.
 
-    The random numbers are those of global batch number `position` of the run, of which this process
-    holds a share; PyTorch's own generator is seeded likewise, for the network's stochastic depth.
+    The random numbers are those of global batch number `position` of the run. It has `total` images, of which
+    this process holds those from `offset` on. PyTorch's own generator is seeded too, for the network's draws.
     """
     images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
     images = as_fraction(images)
@@ -106,7 +114,7 @@ def prepare(
     torch.manual_seed(seed)
     if cfg.augment:
         generator = torch.Generator(device).manual_seed(seed)
-        images, targets = task.augment(images, targets, generator, *batch_share(len(images)))
+        images, targets = task.augment(images, targets, generator, total, offset)
     return task.normalise(images), targets
 
 
@@ -117,12 +125,17 @@ def as_fraction(images: Tensor) -> Tensor:
     return images.float() / torch.iinfo(images.dtype).max
 
 
-def train_step(run: Run, task: Task, cfg: Config, images: Tensor, targets: Tensor, update: bool) -> Tensor:
-    """Forward, backward and, if `update`, one step of the optimizer; returns the loss, not yet waited for."""
+def train_step(
+    run: Run, task: Task, cfg: Config, images: Tensor, targets: Tensor, update: bool, keep: Tensor | None = None
+) -> Tensor:
+    """Forward, backward and, if `update`, one step of the optimizer; returns the loss, not yet waited for.
+
+    keep: this process's part of what the network's `draw_paths` drew
+    """
     if cfg.graphs:
         torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
     with autocast(run.device, run.precision):
-        logits = run.network(images)
+        logits = run.network(images, keep)
     loss = task.loss(logits, targets)
     run.scaler.scale(loss / cfg.accumulate).backward()
     if update:

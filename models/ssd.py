@@ -8,8 +8,9 @@ Shapes: B batch, L tokens (rows of the map after one another), h heads, P channe
     x (B, L, h, P)   dt (B, L, h) positive   A (h,) negative   B, C (B, L, N) shared by all heads
 Inside the chunked form the tokens are (chunks c, tokens in a chunk q).
 
-Precision: the large products run in the type of `x`, with float32 accumulation (float16 is
-lifted to float32, whose range the sums need); decays and the state are float32, or float64 if `x` is.
+Precision: the large products run in the type of `x`, with float32 accumulation; decays and the state are
+float32, or float64 if `x` is. The result has the type of `x`, but float16 is computed and returned in float32,
+because sums over thousands of tokens leave float16's range.
 """
 
 import math
@@ -25,6 +26,7 @@ SHORTEST_CHUNK = 64  # the decays inside a chunk and the states between chunks w
 
 def ssd_causal(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """Each token sees itself and those before it; out: (B, L, h, P)."""
+    x, B, C = _lift_half(x, B, C)
     if runs_mamba(x):
         return mamba_kernel()(x, dt, A, B.unsqueeze(2), C.unsqueeze(2), chunk_size=256)
     return _chunked(x, dt, A, B, C, both_ways=False)
@@ -44,6 +46,7 @@ def ssd_noncausal(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Ten
 
 def ssd_bidirectional(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """Mean of the causal form and of the causal form on the reversed sequence, reversed back; out: (B, L, h, P)."""
+    x, B, C = _lift_half(x, B, C)
     return _chunked(x, dt, A, B, C, both_ways=True)
 
 
@@ -79,13 +82,12 @@ def runs_mamba(x: Tensor) -> bool:
 
 
 def _lift_half(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Float16 tensors as float32: a sum over thousands of tokens leaves float16's range."""
+    """Float16 tensors as float32, others as they are."""
     return tuple(t.float() if t.dtype == torch.float16 else t for t in tensors)
 
 
 def _chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, both_ways: bool) -> Tensor:
     """One or both directions as matrix products inside chunks, and a state passed between chunks."""
-    x, B, C = _lift_half(x, B, C)
     with torch.autocast(x.device.type, enabled=False):
         return _chunked_products(x, dt, A, B, C, both_ways)
 

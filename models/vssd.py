@@ -47,7 +47,8 @@ class Mixer(nn.Module):
         x, b, c = xbc.split([self.dim_inner, STATE_SIZE, STATE_SIZE], -1)
         x = x.unflatten(-1, (self.num_heads, -1))  # (B, L, h, P)
         y = self.ssd(x, dt, -self.A_log.exp(), b, c)
-        y = torch.addcmul(y.to(x.dtype), x, self.D.to(x.dtype).unsqueeze(-1))
+        # y stays float32 under float16 until the norm brings it back into range
+        y = torch.addcmul(y, x.to(y.dtype), self.D.to(y.dtype).unsqueeze(-1))
         y = self.norm(y.flatten(2)).view(z.shape) * z
         return self.out_proj(y)
 

@@ -62,17 +62,17 @@ DEAD = _dead_stage()
 
 
 def translate(name: str) -> str | None:
-    """Our name of a released entry (without its prefix), None for the dead stage; KeyError if there is none."""
+    """Our name of a released entry, given without prefix; None in the dead stage. raises: KeyError if unknown"""
     return None if name in DEAD else rename(name, RULES, BLOCK_RULES)
 
 
 def released_name(name: str) -> str:
-    """The released name, without prefix, of one of our entries; KeyError if there is none."""
+    """The released name, without prefix, of one of our entries. raises: KeyError if unknown"""
     return rename(name, ((b, a) for a, b in RULES), tuple((b, a) for a, b in BLOCK_RULES))
 
 
 def rename(name: str, rules: Iterable[tuple[str, str]], block_rules: Iterable[tuple[str, str]]) -> str:
-    """Swap the beginning of `name`, and in a decoder block its local name, by the first rule that fits."""
+    """Replace the beginning of `name` by the first rule that fits; apply `block_rules` inside decoder blocks."""
     for old, new in rules:
         if name.startswith(old):
             local = name.removeprefix(old)
@@ -84,12 +84,12 @@ def rename(name: str, rules: Iterable[tuple[str, str]], block_rules: Iterable[tu
 
 
 def is_released(checkpoint: Mapping[str, object]) -> bool:
-    """Whether a checkpoint carries the released network's names (our own checkpoints do not)."""
+    """Whether a checkpoint has the names of released weights; our own checkpoints do not."""
     return {"output.weight", "layers_up.0.expand.weight"} <= bare_state(checkpoint, "checkpoint").keys()
 
 
 def released_num_classes(checkpoint: Mapping[str, object], source: str = "checkpoint") -> int:
-    """The number of output channels of a released checkpoint; UserError for another network's."""
+    """The number of output channels of a released checkpoint. raises: UserError for another network's"""
     state = bare_state(checkpoint, source)
     weight = state.get("output.weight")
     if not isinstance(weight, Tensor) or weight.ndim != 4:
@@ -101,10 +101,11 @@ def released_num_classes(checkpoint: Mapping[str, object], source: str = "checkp
 
 
 def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: str) -> LoadSummary:
-    """Load a released checkpoint into `model`, every one of its 467 entries accounted for.
+    """Load a released checkpoint into `model` and account for all 467 entries.
 
-    The SSD form becomes causal, the one that the released weights were trained with. Raises UserError, and
-    leaves `model` as it was, when an entry is missing, unknown, of another shape or not finite.
+    The SSD form becomes causal, as in the training of the released weights.
+
+    raises: UserError, before anything is loaded, when an entry is missing, unknown, of another shape or not finite
     """
     own = model.state_dict()
     num_classes, built = released_num_classes(checkpoint, source), len(own["head.classify.weight"])
@@ -136,7 +137,7 @@ def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: st
 
 
 def set_ssd(model: nn.Module, form: str) -> None:
-    """Let a built network run another form of SSD; all forms share their parameters."""
+    """Switch a network to another form of SSD; all forms have the same parameters."""
     model.ssd = form
     for module in model.modules():
         if isinstance(module, Mixer):

@@ -19,7 +19,10 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
+
+from utils.log import log_once
 
 SHORTEST_CHUNK = 64  # the decays inside a chunk and the states between chunks weigh the same at P = N = 64
 
@@ -64,6 +67,12 @@ def backend_name(form: str, device: torch.device | str) -> str:
     if form == "causal" and torch.device(device).type == "cuda" and mamba_kernel() is not None:
         return "causal: mamba_ssm (chunked PyTorch inside torch.compile)"
     return f"{form}: chunked, PyTorch"
+
+
+def log_backend(form: str, device: torch.device) -> None:
+    """Log once which code computes `form`."""
+    if not torch.compiler.is_compiling():
+        log_once(f"SSD {backend_name(form, device)}")
 
 
 @cache
@@ -134,9 +143,9 @@ def _chunked_products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, bo
         for to_edge, from_edge, between_chunks in ways:
             added = x * (dt * decayed(to_edge, high)).to(low).unsqueeze(-1)
             state = B.transpose(-1, -2) @ added.flatten(3)  # (B, c, N, h * P)
-            state = state.unflatten(-1, (heads, -1)).permute(0, 3, 1, 2, 4).to(high)  # (B, h, c, N, P)
-            state = (between_chunks @ state.flatten(3)).view(state.shape).permute(0, 2, 3, 1, 4)
-            seen = C @ state.to(low).flatten(3)  # (B, c, q, h * P)
+            state = rearrange(state, "b c n (h p) -> b h c (n p)", h=heads).to(high)
+            state = rearrange(between_chunks @ state, "b h c (n p) -> b c n (h p)", n=B.shape[-1])
+            seen = C @ state.to(low)  # (B, c, q, h * P)
             weight = decayed(from_edge, high) / len(ways)
             y = y + seen.unflatten(-1, (heads, -1)) * weight.to(low).unsqueeze(-1)
     return y.flatten(1, 2)[:, :length]

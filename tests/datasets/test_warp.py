@@ -2,17 +2,20 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
 from datasets.augment import OPERATIONS, SynapseChoice, synapse_warp
-from datasets.warp import Warp, rotation, scaling, shearing, shifting, warp
+from datasets.warp import Warp, compose, rotation, scaling, shearing, shifting, warp
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 
 def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
 
 
 def batch(size: int, channels: int, height: int, width: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,7 +35,10 @@ def choice_of(names: list[str], **values: float | tuple[float, float] | torch.Te
     order = [OPERATIONS.index(name) for name in names]
     order += [index for index in reversed(range(len(OPERATIONS))) if index not in order]  # spatial ones next in line
     neutral = {"scale": (1.0, 1.0), "angle": 0.0, "shear": 0.0, "control": torch.zeros(2, 4, 4), "shift": (0.0, 0.0)}
-    tensors = {name: torch.as_tensor(values.get(name, value))[None] for name, value in neutral.items()}
+    tensors = {
+        name: torch.as_tensor(values.get(name, value)).to(torch.get_default_device())[None]
+        for name, value in neutral.items()
+    }
     true = torch.tensor([True])
     return SynapseChoice(torch.tensor([order]), torch.tensor([len(names)]), true, true, **tensors)
 
@@ -107,9 +113,11 @@ def test_the_drawn_order_is_the_order_in_which_the_operations_act(names):
     choice = choice_of(names, **VALUES)
     images, targets = batch(1, 1, 21, 34)
     got, labels = warp(images, targets, synapse_warp(choice, 21, 34))
-    torch.testing.assert_close(got[0, 0].numpy(), oracle(images[0, 0].numpy(), choice, 1), atol=2e-4, rtol=0)
-    expected = oracle(targets[0].numpy().astype(float), choice, 0)
-    assert (labels[0].numpy() == expected).mean() > 0.995  # a rounded half may fall to either side
+    torch.testing.assert_close(
+        got[0, 0].cpu().numpy(), oracle(images[0, 0].cpu().numpy(), choice, 1), atol=2e-4, rtol=0
+    )
+    expected = oracle(targets[0].cpu().numpy().astype(float), choice, 0)
+    assert (labels[0].cpu().numpy() == expected).mean() > 0.995  # a rounded half may fall to either side
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (21, 34), (224, 224)])
@@ -136,6 +144,22 @@ def test_a_quarter_turn_is_rot90(side):
     for i, turns in enumerate((1, -1)):
         torch.testing.assert_close(got[i], images[i].rot90(turns, (-2, -1)), atol=1e-4, rtol=0)
         assert torch.equal(labels[i], targets[i].rot90(turns, (-2, -1)))
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (7, 5)])
+def test_a_mirrored_border_is_opencvs(shape):
+    rng = np.random.default_rng(0)
+    image, mask = rng.random(shape, dtype=np.float32), rng.integers(0, 2, shape, dtype=np.uint8)
+    angle, scale = 0.6, 0.7
+    matrix = cv2.getRotationMatrix2D(((shape[1] - 1) / 2, (shape[0] - 1) / 2), math.degrees(angle), scale)
+    expected = cv2.warpAffine(image, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    turned = compose(rotation(torch.tensor([angle])), scaling(torch.tensor([scale]), torch.tensor([scale])))
+    images, masks = warp(
+        torch.from_numpy(image)[None, None], torch.from_numpy(mask)[None], warp_of(turned), mirror=True
+    )
+    assert np.abs(images[0, 0].numpy() - expected).mean() < 0.02  # OpenCV rounds places to 1/32 of a pixel
+    nearest = cv2.warpAffine(mask, matrix, shape[::-1], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
+    assert (masks[0].numpy() != nearest).mean() < 0.1
 
 
 def test_a_shift_by_whole_pixels_moves_content_right_and_down_and_fills_with_zero():

@@ -6,7 +6,6 @@ of its first slice. The whole image is too large for the repository; its test ne
 
 import numpy as np
 import pytest
-import torch
 
 from models.weights.released import load_released
 from tests.support.golden_weights import golden_tensor
@@ -14,10 +13,12 @@ from tests.support.manifests import quick_model, shapes_of
 from tests.support.places import GOLDEN, SHARED
 from utils.inference.forward import forward_fn
 from utils.inference.volumes import predict_volume
+from utils.preprocess import SLICES
 from utils.scoring.protocols import score_volume
 
 REFERENCE = SHARED / "reference" / "golden_volume.npz"
-CPU = torch.device("cpu")
+# share of pixels that may change where two classes tie, or a route does: a GPU adds in another order
+TIES = {"cpu": 0, "cuda": 1e-3, "mps": 1e-2}
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +28,11 @@ def labels():
 
 
 @pytest.fixture(scope="module")
-def forward():
+def forward(device):
     model = quick_model()
     state = {name: golden_tensor(name, shape) for name, shape in shapes_of("synapse").items()}
     load_released(model, state, "golden weights")
-    return forward_fn([model], CPU)
-
-
-def normalise(image):
-    return (image - 0.5) / 0.5
+    return forward_fn([model], device)
 
 
 def test_legacy_figures(labels):
@@ -44,17 +41,17 @@ def test_legacy_figures(labels):
     np.testing.assert_array_equal([[row["dice"], row["hd95_px"]] for row in rows], labels["metrics"])
 
 
-def test_labels_of_the_first_slice(forward, labels):
+def test_labels_of_the_first_slice(forward, labels, device):
     with np.load(GOLDEN / "volume_slice.npz") as arrays:
         image = arrays["image"][None]
-    found = predict_volume(forward, image, (224, 224), normalise, CPU, protocol="legacy")
-    np.testing.assert_array_equal(found[0], labels["prediction"][0])
+    found = predict_volume(forward, image, (224, 224), SLICES, device, protocol="legacy")
+    assert (found[0] != labels["prediction"][0]).mean() <= TIES[device.type]
 
 
 @pytest.mark.skipif(not REFERENCE.is_file(), reason="needs the reference folder")
-def test_labels_of_the_whole_volume(forward, labels):
+def test_labels_of_the_whole_volume(forward, labels, device):
     with np.load(REFERENCE) as arrays:
         image, prediction = arrays["image"], arrays["prediction"]
-    found = predict_volume(forward, image, (224, 224), normalise, CPU, batch_size=2, protocol="legacy")
-    np.testing.assert_array_equal(found, prediction)
-    np.testing.assert_array_equal(found, labels["prediction"])
+    found = predict_volume(forward, image, (224, 224), SLICES, device, batch_size=2, protocol="legacy")
+    np.testing.assert_array_equal(prediction, labels["prediction"])
+    assert (found != prediction).mean() <= TIES[device.type]

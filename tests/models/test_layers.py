@@ -10,9 +10,12 @@ from models import layers
 from models.head import Head
 from models.layers import BatchNorm, DepthwiseConv, PatchExpand, add_branch, down_conv, pixel_shuffle, to_nchw, to_nhwc
 
+pytestmark = pytest.mark.usefixtures("on_device64")
+
 
 def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    numbers = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu")
+    return numbers.to(torch.get_default_device())
 
 
 @pytest.mark.parametrize("kernel", [3, 5])

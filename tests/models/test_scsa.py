@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from models.scsa import SCSA
 
+pytestmark = pytest.mark.usefixtures("on_device64")
+
 
 def published(module, x):
     """(B, C, H, W) -> (B, C, H, W)."""

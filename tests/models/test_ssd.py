@@ -9,6 +9,8 @@ import torch
 from models import ssd
 from models.ssd import SSD_FORMS, backend_name, chunk_length, ssd_bidirectional, ssd_causal, ssd_noncausal
 
+pytestmark = pytest.mark.usefixtures("on_device64")
+
 
 def recurrence(x, dt, A, B, C):
     state = x.new_zeros(x.shape[0], x.shape[2], x.shape[3], B.shape[-1])
@@ -35,11 +37,12 @@ ORACLES = {"causal": recurrence, "noncausal": all_at_once, "bidirectional": both
 
 def arguments(length, heads=3, dim=5, state=4, batch=2, dtype=torch.float64, largest_dt=0.5, seed=0):
     g = torch.Generator().manual_seed(seed)
-    x = torch.randn(batch, length, heads, dim, generator=g, dtype=torch.float64)
-    dt = torch.rand(batch, length, heads, generator=g, dtype=torch.float64) * largest_dt
-    A = -1 - 15 * torch.rand(heads, generator=g, dtype=torch.float64)
-    B, C = (torch.randn(batch, length, state, generator=g, dtype=torch.float64) for _ in range(2))
-    return [t.to(dtype).requires_grad_() for t in (x, dt, A, B, C)]
+    with torch.device("cpu"):
+        x = torch.randn(batch, length, heads, dim, generator=g, dtype=torch.float64)
+        dt = torch.rand(batch, length, heads, generator=g, dtype=torch.float64) * largest_dt
+        A = -1 - 15 * torch.rand(heads, generator=g, dtype=torch.float64)
+        B, C = (torch.randn(batch, length, state, generator=g, dtype=torch.float64) for _ in range(2))
+    return [t.to(torch.get_default_device(), dtype).requires_grad_() for t in (x, dt, A, B, C)]
 
 
 @pytest.mark.parametrize("form", SSD_FORMS)
@@ -48,7 +51,7 @@ def test_equals_its_definition_in_values_and_gradients(form, length):
     given = arguments(length)
     found, expected = SSD_FORMS[form](*given), ORACLES[form](*given)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weight = torch.randn_like(found)
     gradients = torch.autograd.grad((found * weight).sum(), given)
     for a, b in zip(gradients, torch.autograd.grad((expected * weight).sum(), given)):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
@@ -67,7 +70,8 @@ def with_long_pauses(wide):
 
 def with_tiny_steps(wide):
     """Most steps are too small to move a float32 sum, some are large."""
-    wide[1].mul_(10 * torch.rand(wide[1].shape, generator=torch.Generator().manual_seed(2)) ** 8)
+    torch.manual_seed(2)
+    wide[1].mul_(10 * torch.rand_like(wide[1]) ** 8)
 
 
 @pytest.mark.parametrize("form", ["causal", "bidirectional"])
@@ -88,12 +92,12 @@ def test_float32_keeps_its_digits_whatever_the_decay(form, change):
 
 
 @pytest.mark.parametrize("form", SSD_FORMS)
-def test_bfloat16_and_float16(form):
+def test_bfloat16_and_float16(form, device):
     given = [t.detach() for t in arguments(130, largest_dt=0.1)]
     expected = ORACLES[form](*given)
     for dtype, tolerance in [(torch.bfloat16, 0.02), (torch.float16, 0.003)]:
         x, dt, A, B, C = (t.float() if i in (1, 2) else t.to(dtype) for i, t in enumerate(given))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             found = SSD_FORMS[form](x, dt, A, B, C)
         assert (found - expected).abs().max() < tolerance * expected.abs().max()
 
@@ -123,7 +127,7 @@ def test_bidirectional_form_has_no_preferred_direction():
 
 def test_noncausal_form_ignores_the_order_of_tokens():
     x, dt, A, B, C = (t.detach() for t in arguments(40))
-    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    order = torch.arange(40).roll(7)
     shuffled = ssd_noncausal(x[:, order], dt[:, order], A, B[:, order], C[:, order])
     torch.testing.assert_close(ssd_noncausal(x, dt, A, B, C)[:, order], shuffled)
 
@@ -157,7 +161,8 @@ def fake_mamba(monkeypatch):
 
 
 def test_mamba_kernel_runs_where_it_may(fake_mamba, monkeypatch):
-    given = arguments(40)
+    with torch.device("cpu"):
+        given = arguments(40)
     expected = ssd_causal(*given)
     assert not fake_mamba, "the kernel is for CUDA only"
     assert "mamba_ssm" in backend_name("causal", "cuda")

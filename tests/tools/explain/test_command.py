@@ -13,13 +13,14 @@ import torch
 import tools.explain.__main__
 from datasets.files.image import read_image
 from models import build_model
+from recipes import RECIPES
 from tools.explain.__main__ import field_inputs, main, rounded
-from tools.explain.input import RECIPES, Input, move_pixel, read_input
+from tools.explain.input import Input, move_pixel, read_input
 from tools.explain.receptive_field import Field
-from tools.prediction import predict_mask
 from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
+from utils.inference.files import predict_mask
 
 CLASSES = ("one", "the second of the classes, with a name that is longer than any title can be, and more")
 
@@ -48,9 +49,8 @@ def quick_fields(monkeypatch):
     monkeypatch.setattr(tools.explain.__main__, "receptive_fields", lambda *_: [field])
 
 
-def svg_of(path):
-    root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
-    return [node.get("class") for node in root.iter()], [node.text for node in root.iter() if node.tag.endswith("text")]
+def words_of(path):
+    return {node.text for node in ElementTree.parse(path).iter() if node.tag.endswith("text")}
 
 
 def test_a_picture_and_a_pixel(folder, tmp_path):
@@ -82,8 +82,9 @@ def test_a_picture_and_a_pixel(folder, tmp_path):
     ]
     assert fields[0]["convolutions_reach"] == 27
     assert fields[3]["reached"] == 1
-    for name in ("routes.svg", "gates.svg", "receptive_fields.svg"):
-        assert len(svg_of(out / name)[1]) > 5
+    assert {"stride 16: 2 of 2 regions", "stride 4: 2 of 2 regions", "block 8"} <= words_of(out / "routes.svg")
+    assert {"skip at stride 16", "skip at stride 8", "skip at stride 4"} <= words_of(out / "gates.svg")
+    assert {"causal", "bidirectional", "stage 3, stride 16"} <= words_of(out / "receptive_fields.svg")
 
     with pytest.raises(UserError, match=r"already holds routes\.svg, .*--force"):
         main([*flags, "--output_dir", str(out)])
@@ -167,7 +168,8 @@ def test_the_network_sees_what_it_sees_when_it_predicts(folder, recipe, name, fl
         return torch.zeros(1, cfg.num_classes, 64, 32)
 
     image = read_input(given, cfg)
-    predict_mask(cfg, forward, torch.device("cpu"), read_image(folder / name), grey=recipe == "phantom")
+    raw = read_image(folder / name)
+    predict_mask(cfg, forward, torch.device("cpu"), raw.array, raw.kind == "volume", name)
     assert (len(batches), image.index) == ((5, 3) if name == "volume.npy" else (1, None))
     torch.testing.assert_close(image.batch, batches[image.index or 0], rtol=1e-5, atol=1e-5)
     shown = torch.from_numpy(image.shown).float() / 255

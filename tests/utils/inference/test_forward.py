@@ -9,16 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import build_model
-from tests.utils.inference.test_volumes import CPU, Shapes
+from tests.utils.inference.test_volumes import Shapes
 from utils.inference.forward import Compiled, forward_fn, scaled_size
+
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _device(on_device, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.DEVICE", on_device)
 
 
 @pytest.mark.parametrize("classes", [1, 4])
 @pytest.mark.parametrize("tta", [False, True])
 def test_probabilities_are_averaged_over_networks_and_flips(classes, tta):
     models = [Shapes(classes, seed=s) for s in (1, 2)]
-    x = torch.randn(2, 1, 12, 16, generator=torch.Generator().manual_seed(0))
-    logits = forward_fn(models, CPU, tta=tta)(x)
+    x = torch.randn(2, 1, 12, 16, generator=torch.Generator(DEVICE).manual_seed(0))
+    logits = forward_fn(models, DEVICE, tta=tta)(x)
     activation = torch.sigmoid if classes == 1 else partial(torch.softmax, dim=1)
     flips = [(), (2,), (3,), (2, 3)] if tta else [()]
     each = [activation(m(x.flip(f))).flip(f) for m in models for f in flips]
@@ -30,7 +37,7 @@ def test_one_network_gives_its_logits_in_evaluation_mode_without_gradients():
     model = Shapes()
     assert model.training
     x = torch.randn(1, 1, 8, 8)
-    logits = forward_fn([model], CPU)(x)
+    logits = forward_fn([model], DEVICE)(x)
     assert not model.training
     assert logits.is_inference()
     torch.testing.assert_close(logits, model(x).detach(), atol=0, rtol=0)
@@ -41,7 +48,7 @@ def test_certain_networks_do_not_become_infinite():
         def forward(self, x: Tensor) -> Tensor:
             return torch.cat([x * 0 + 500, x * 0 - 500], 1)
 
-    multi = forward_fn([Certain(), Certain()], CPU)(torch.zeros(1, 1, 2, 2))
+    multi = forward_fn([Certain(), Certain()], DEVICE)(torch.zeros(1, 1, 2, 2))
     assert torch.isfinite(multi).all()
     assert (multi.argmax(1) == 0).all()
 
@@ -51,11 +58,11 @@ def test_precision_is_applied_and_logits_are_float32():
 
     class Spy(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            seen.append(torch.is_autocast_enabled("cpu"))
+            seen.append(torch.is_autocast_enabled(x.device.type))
             return (x @ x.mT).to(torch.bfloat16) if seen[-1] else x @ x.mT
 
     for precision, cast in (("fp32", False), ("bf16", True)):
-        assert forward_fn([Spy()], CPU, precision)(torch.randn(1, 1, 4, 4)).dtype == torch.float32
+        assert forward_fn([Spy()], DEVICE, precision)(torch.randn(1, 1, 4, 4)).dtype == torch.float32
         assert seen[-1] is cast
 
 
@@ -75,8 +82,8 @@ def test_scaled_sizes(size, scale, expected):
 @pytest.mark.parametrize("tta", [False, True])
 def test_probabilities_are_averaged_over_sizes(tta):
     model = Shapes(3)
-    x = torch.randn(2, 1, 64, 96, generator=torch.Generator().manual_seed(0))
-    logits = forward_fn([model], CPU, tta=tta, scales=(0.5, 2))(x)
+    x = torch.randn(2, 1, 64, 96, generator=torch.Generator(DEVICE).manual_seed(0))
+    logits = forward_fn([model], DEVICE, tta=tta, scales=(0.5, 2))(x)
     views = []
     for size in ((64, 96), (32, 64), (128, 192)):  # 48 / 32 is rounded to the even number, 2
         small = F.interpolate(x, size, mode="bilinear", antialias=True) if size != (64, 96) else x
@@ -95,13 +102,13 @@ def test_a_smaller_batch_is_filled_up_instead_of_compiled_again(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", pretend)
     model = Shapes().eval()
-    network = Compiled(model, CPU)
+    network = Compiled(model, DEVICE)
     for count in (3, 2, 1, 5, 4):
         x = torch.randn(count, 1, 8, 8)
         torch.testing.assert_close(network(x), model(x))
     network(torch.randn(1, 1, 8, 9))  # another size of image
-    assert seen == [(count, True) for count in (3, 3, 3, 5, 5, 1)]
-    Compiled(model, CPU, graphs=True)
+    assert seen == [(count, DEVICE.type == "cpu") for count in (3, 3, 3, 5, 5, 1)]
+    Compiled(model, DEVICE, graphs=True)
     assert given == [{"dynamic": False, "mode": None}, {"dynamic": False, "mode": "reduce-overhead"}]
     assert not torch._inductor.config.freezing
 
@@ -110,8 +117,8 @@ def test_a_smaller_batch_is_filled_up_instead_of_compiled_again(monkeypatch):
 def test_compiled_networks_give_the_same_logits_whatever_the_batch():
     models = [Shapes(3, seed=s) for s in (1, 2)]
     x = torch.randn(3, 1, 16, 16)
-    expected = forward_fn(models, CPU, tta=True)
-    compiled = forward_fn(models, CPU, tta=True, compiled=True)
+    expected = forward_fn(models, DEVICE, tta=True)
+    compiled = forward_fn(models, DEVICE, tta=True, compiled=True)
     torch.testing.assert_close(compiled(x), expected(x), atol=1e-5, rtol=1e-5)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for count in (1, 2):
@@ -120,6 +127,6 @@ def test_compiled_networks_give_the_same_logits_whatever_the_batch():
 
 def test_the_network_itself_takes_scaled_images():
     model = build_model(2).eval()
-    out = forward_fn([model], CPU, scales=(0.75,))(torch.rand(1, 3, 64, 96))
+    out = forward_fn([model], DEVICE, scales=(0.75,))(torch.rand(1, 3, 64, 96))
     assert out.shape == (1, 2, 64, 96)
     torch.testing.assert_close(out.exp().sum(1), torch.ones(1, 64, 96))

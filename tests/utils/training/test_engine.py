@@ -17,6 +17,14 @@ from utils.training.run import BEST, LAST, claim_folder, open_folder, parameter_
 from utils.training.schedule import learning_rate
 from utils.training.task import hash_names
 
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _device(device, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.DEVICE", device)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
 
 def run(folder, task=None, **fields):
     """Train the toy; returns its last checkpoint."""
@@ -24,7 +32,7 @@ def run(folder, task=None, **fields):
     torch.manual_seed(3)
     model = ToyNetwork()
     open_folder(cfg, claim_folder(cfg))
-    fit(model, task or toy_task(), cfg, torch.device("cpu"), "fp32")
+    fit(model, task or toy_task(), cfg, DEVICE, "fp32")
     return checkpoint.read(folder / LAST)
 
 
@@ -68,18 +76,18 @@ def test_augmentation_and_its_switch(tmp_path):
 
 def test_accumulated_batches_have_the_mean_of_their_gradients():
     """Two batches accumulated = one step along the mean gradient, by hand."""
-    task, device = toy_task(num_images=8), torch.device("cpu")
+    task = toy_task(num_images=8)
     from utils.training.engine import train_step
 
-    model = ToyNetwork().eval()
+    model = ToyNetwork().to(DEVICE).eval()
     by_hand = [torch.zeros_like(p) for p in model.parameters()]
-    images, targets = task.train_set.tensors
+    images, targets = (x.to(DEVICE) for x in task.train_set.tensors)
     for part in (slice(0, 4), slice(4, 8)):
         model.zero_grad()
         task.loss(model(images[part]), targets[part]).backward()
         by_hand = [total + p.grad / 2 for total, p in zip(by_hand, model.parameters())]
     cfg = toy_config("unused", accumulate=2)
-    state = start(model, cfg, device, "fp32")
+    state = start(model, cfg, DEVICE, "fp32")
     seen = []
     state.optimizer.step = lambda *_, **__: seen.extend(p.grad.clone() for p in model.parameters())
     model.zero_grad()
@@ -94,12 +102,12 @@ def test_gradients_are_clipped_to_their_norm(tmp_path):
 
     task, cfg = toy_task(), toy_config("unused", clip_grad=1e-3)
     model = ToyNetwork()
-    state = start(model, cfg, torch.device("cpu"), "fp32")
+    state = start(model, cfg, DEVICE, "fp32")
     norms = []
     state.optimizer.step = lambda *_, **__: norms.append(
         math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
     )
-    images, targets = task.train_set.tensors
+    images, targets = (x.to(DEVICE) for x in task.train_set.tensors)
     train_step(state, task, cfg, images[:4], targets[:4], True)
     assert norms == [pytest.approx(1e-3, rel=1e-3)]
 

@@ -8,13 +8,15 @@ import torch
 from utils.errors import UserError
 from utils.training.losses import BINARY, MULTI_CLASS, binary_dice_loss, cross_entropy_loss, dice_loss, loss_for
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 def slow_dice(prob, target):
     """The Dice term of every class over the whole batch, in plain Python."""
     terms = []
     for k in range(prob.shape[1]):
         overlap = squares = hits = 0.0
-        for b, y, x in torch.cartesian_prod(*map(torch.arange, target.shape)).tolist():
+        for b, y, x in torch.cartesian_prod(*(torch.arange(n) for n in target.shape)).tolist():
             p, t = float(prob[b, k, y, x]), float(target[b, y, x] == k)
             overlap, squares, hits = overlap + p * t, squares + p * p, hits + t
         terms.append(1 - (2 * overlap + 1e-5) / (squares + hits + 1e-5))
@@ -23,7 +25,7 @@ def slow_dice(prob, target):
 
 def test_dice_and_cross_entropy_equal_slow_sums():
     torch.manual_seed(0)
-    logits, target = torch.randn(2, 4, 3, 5, dtype=torch.float64), torch.randint(0, 4, (2, 3, 5), dtype=torch.uint8)
+    logits, target = torch.randn(2, 4, 3, 5), torch.randint(0, 4, (2, 3, 5), dtype=torch.uint8)
     prob = logits.softmax(1)
     picked = prob.gather(1, target.long()[:, None])
     assert dice_loss(logits, target).item() == pytest.approx(slow_dice(prob, target), rel=1e-5)

@@ -1,0 +1,80 @@
+"""The counts behind the roofline: against hand counts, the known cost of the network, and PyTorch's own autocast."""
+
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks.kernels import GROUPS, Operation, Recorder, record
+from benchmarks.roofline import fused
+from tests.support.fake_cuda import fake_device
+from tests.support.manifests import quick_model
+
+
+def recorded(function, *shapes, dtype=torch.bfloat16):
+    tensors = [torch.empty(shape, dtype=dtype, device="meta", requires_grad=True) for shape in shapes]
+    with Recorder() as recorder:
+        function(*tensors)
+    return recorder.operations
+
+
+def test_operations_and_bytes_by_hand():
+    (product,) = recorded(torch.matmul, (64, 32), (32, 16))
+    assert (product.group, product.flops) == ("matrix products", 2 * 64 * 32 * 16)
+    assert product.bytes == 2 * (64 * 32 + 32 * 16 + 64 * 16)
+    (total,) = recorded(
+        lambda x, y: x.transpose(0, 1).view(8, 4) + y.expand(8, 4), (4, 8), (1, 4), dtype=torch.float32
+    )[-1:]
+    assert (total.flops, total.bytes) == (0, 4 * (32 + 4 + 32))  # what is expanded is read once
+
+
+def test_a_depthwise_convolution_costs_three_times_as_much_with_its_gradients():
+    def both(x, weight):
+        F.conv2d(x, weight, padding=1, groups=8).sum().backward()
+
+    forward, *_, backward = (o for o in recorded(both, (2, 8, 10, 12), (8, 1, 3, 3)) if o.group == "convolutions")
+    assert forward.flops == 2 * 9 * 2 * 8 * 10 * 12
+    assert backward.flops == 2 * forward.flops
+
+
+def test_fused_kernels_do_not_write_what_only_they_read():
+    chain = [
+        Operation("add", 0, {1: 8}, {2: 8}),
+        Operation("mul", 0, {2: 8, 3: 8}, {4: 8}),
+        Operation("exp", 0, {4: 8}, {5: 8}),
+    ]
+    product = Operation("mm", 100, {4: 8}, {6: 8})
+    kernels = fused([*chain, product, Operation("exp", 0, {6: 8}, {7: 8})])
+    assert [k.name for k in kernels] == ["fused", "mm", "fused"]
+    assert kernels[0].reads == {1: 8, 3: 8}
+    assert kernels[0].writes == {4: 8, 5: 8}  # 4 is read later; 5 is a result
+
+
+def test_the_network_costs_what_it_is_known_to():
+    """15.9 GFLOP an image of 224x224 forward; three times as much with gradients."""
+    forward = sum(o.flops for o in record("infer", 1, 224))
+    assert forward == pytest.approx(15.9e9, rel=0.01)
+    assert sum(o.flops for o in record("train", 1, 224)) == pytest.approx(3 * forward, rel=0.02)
+
+
+def test_the_kernels_are_those_of_autocast():
+    """But for attention, which PyTorch's fake CUDA takes apart."""
+
+    class Named(Recorder):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and not function.is_view:
+                names[function.overloadpacket.__name__] += 1
+            return result
+
+    names, model = Counter(), quick_model().eval()
+    with fake_device("cuda:0"), torch.no_grad():
+        model, image = model.to("cuda:0"), torch.empty(2, 1, 64, 64, device="cuda:0")
+        with Named(), torch.autocast("cuda", torch.bfloat16):
+            model(image)
+    counted = Counter(o.name for o in record("infer", 2, 64))
+    for name in ("mm", "addmm", "convolution", "add", "index_select", "gelu", "cumsum", "addcmul"):
+        assert counted[name] == names[name] > 0, name
+    assert counted[GROUPS["attention"].split()[0]] == 15  # 12 blocks and 3 skips
+    assert 0.85 * names["_to_copy"] < counted["_to_copy"] <= names["_to_copy"]

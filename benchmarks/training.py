@@ -124,7 +124,7 @@ def prepared_batches(data: InMemory, task: Task, cfg: Config, device: torch.devi
         for images, targets in loader:
             position += 1
             if len(images) == order.batch_size:
-                yield prepare(images, targets, task, cfg, device, position)
+                yield prepare(images, targets, task, cfg, device, position, len(images), 0)
         order.epoch += 1
 
 

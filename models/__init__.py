@@ -1,4 +1,4 @@
-"""The network: `build_model` makes one, the other modules hold its parts and the names of released weights."""
+"""The network: `build_model` builds it. To read it top to bottom: hetero_medseg, vssd, ssd, bra, scsa, layers, head."""
 
 from models.hetero_medseg import HeteroMedSeg, build_model
 

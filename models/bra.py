@@ -6,13 +6,11 @@ query best, and its pixels attend to all pixels of those.
 Shapes: B batch, H/W map, C channels in heads of 32, G = rows * columns regions, n pixels in a region, k routes.
 """
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from models.fast import attend
 from models.layers import DepthwiseConv, Mlp, add_branch
 
 HEAD_DIM = 32
@@ -20,16 +18,12 @@ HEAD_DIM = 32
 
 def to_regions(x: Tensor, rows: int, columns: int) -> Tensor:
     """(B, H, W, C) -> (B, G, n, C), regions and the pixels in them row by row."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, rows, h // rows, columns, w // columns, c).transpose(2, 3)
-    return x.reshape(b, rows * columns, -1, c)
+    return rearrange(x, "b (r h) (c w) d -> b (r c) (h w) d", r=rows, c=columns)
 
 
 def from_regions(x: Tensor, rows: int, columns: int, size: tuple[int, int]) -> Tensor:
     """(B, G, n, C) -> (B, H, W, C) with (H, W) = `size`; undoes `to_regions`."""
-    h, w = size
-    x = x.reshape(x.shape[0], rows, columns, h // rows, w // columns, -1).transpose(2, 3)
-    return x.reshape(x.shape[0], h, w, -1)
+    return rearrange(x, "b (r c) (h w) d -> b (r h) (c w) d", r=rows, c=columns, h=size[0] // rows)
 
 
 @torch.no_grad()
@@ -49,55 +43,16 @@ def choose_routes(q: Tensor, k: Tensor, topk: int) -> Tensor:
 def gather_regions(x: Tensor, routes: Tensor) -> Tensor:
     """The routed regions' pixels of every region, one after another.
 
+    The gradient of a flat `index_select` has the size of `x`; that of a gather from an expanded (B, G, G, n, C) view
+    would be G times as large.
+
     in:  x (B, G, n, C), routes (B, G, k)
     out: (B * G, k * n, C)
     """
-    b, g, _, c = x.shape
-    return SelectRegions.apply(x.flatten(2), routes.flatten(1)).view(b * g, -1, c)
-
-
-class SelectRegions(torch.autograd.Function):
-    """Rows of x, one flat `index_select`.
-
-    Its backward adds into a tensor of the size of `x`, where a gather from an expanded (B, G, G, n, C) view
-    would fill one G times as large. The compiler would add number by number with atomic operations, tens
-    of times slower on a CPU; there the same sum is a product with the matrix of who chose whom.
-
-    in:  x (B, G, S), chosen (B, M) indices of rows
-    out: (B, M, S)
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, chosen: Tensor) -> Tensor:
-        b, g, s = x.shape
-        rows = (chosen + torch.arange(0, b * g, g, device=x.device).unsqueeze(1)).flatten()
-        ctx.save_for_backward(chosen, rows)
-        ctx.num_rows = g
-        return x.reshape(b * g, s).index_select(0, rows).view(b, -1, s)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        chosen, rows = ctx.saved_tensors
-        b, _, s = grad.shape
-        if torch.compiler.is_compiling():
-            all_rows = torch.arange(ctx.num_rows, device=grad.device)
-            return (all_rows.unsqueeze(1) == chosen.unsqueeze(1)).to(grad.dtype) @ grad, None
-        total = grad.new_zeros(b * ctx.num_rows, s)
-        return total.index_add_(0, rows, grad.reshape(-1, s)).view(b, ctx.num_rows, s), None
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """softmax(scale * q k^T) v.
-
-    The CPU kernel's backward in bfloat16 takes 5 times the time of the plain products on blocks this small.
-
-    in:  q (B * G, heads, n, 32), k, v (B * G, heads, k * n, 32)
-    out: (B * G, heads, n, 32)
-    """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        return ((q * scale) @ k.transpose(-1, -2)).softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    first = torch.arange(0, x.shape[0] * x.shape[1], x.shape[1], device=x.device)  # row of each sample's first region
+    rows = (routes + first[:, None, None]).flatten()
+    gathered = rearrange(x, "b g n c -> (b g) n c").index_select(0, rows)
+    return rearrange(gathered, "(m k) n c -> m (k n) c", k=routes.shape[2])
 
 
 class BRA(nn.Module):
@@ -109,7 +64,6 @@ class BRA(nn.Module):
 
     def __init__(self, dim: int, topk: int) -> None:
         super().__init__()
-        self.num_heads = dim // HEAD_DIM
         self.topk = topk
         self.qkv = nn.Linear(dim, 3 * dim)
         self.lepe = DepthwiseConv(dim, 5)
@@ -118,17 +72,15 @@ class BRA(nn.Module):
     def forward(self, x: Tensor, regions: tuple[int, int]) -> Tensor:
         size, dim = x.shape[1:3], x.shape[-1]
         x = to_regions(x, *regions)
-        # three products instead of one: no slice of a wider tensor, whose backward would fill it with zeros
-        q, k, v = (F.linear(x, w, b) for w, b in zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)))  # (B, G, n, C)
+        q, k, v = self.qkv(x).chunk(3, dim=-1)  # (B, G, n, C)
         routes = choose_routes(q, k, self.topk)
-        heads = (self._heads(t) for t in (q.flatten(0, 1), gather_regions(k, routes), gather_regions(v, routes)))
+        heads = (
+            rearrange(t, "m n (h d) -> m h n d", d=HEAD_DIM)
+            for t in (q.flatten(0, 1), gather_regions(k, routes), gather_regions(v, routes))
+        )
         # the scale is that of the full width, as in BiFormer's code, not of one head
-        y = attend(*heads, scale=dim**-0.5).transpose(1, 2).reshape(q.shape)
+        y = rearrange(attend(*heads, scale=dim**-0.5), "(b g) h n d -> b g n (h d)", b=len(x))
         return self.wo(from_regions(y, *regions, size) + self.lepe(from_regions(v, *regions, size)))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B * G, n, C) -> (B * G, heads, n, 32), the same memory."""
-        return x.unflatten(-1, (self.num_heads, HEAD_DIM)).transpose(1, 2)
 
 
 class BRABlock(nn.Module):
@@ -151,5 +103,5 @@ class BRABlock(nn.Module):
         keep_attention, keep_mlp = (None, None) if keep is None else keep.unbind(1)
         x = self.norm1(x)
         x = x + self.pos_embed(x)
-        x = add_branch(x, lambda x: self.attn(self.norm1(x), regions), keep_attention)
-        return add_branch(x, lambda x: self.mlp(self.norm2(x)), keep_mlp)
+        x = add_branch(x, self.attn(self.norm1(x), regions), keep_attention)
+        return add_branch(x, self.mlp(self.norm2(x)), keep_mlp)

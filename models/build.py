@@ -1,6 +1,6 @@
-"""Networks ready for use: to train, initialised as the config says; to test, from a checkpoint file.
+"""Build a network to train, or load one from a checkpoint.
 
-A checkpoint is one of ours, with its own config, or released weights, with a recipe's.
+A checkpoint is either ours, which holds its config, or the released weights, which need the config of a recipe.
 """
 
 import dataclasses
@@ -16,13 +16,14 @@ from models.hetero_medseg import build_model
 from models.ssd import backend_name
 from models.weights.pretrained import initialise
 from models.weights.released import is_released, load_released, released_num_classes
+from models.weights.state_dicts import compare
 from utils import checkpoint
 from utils.config import Config, from_dict
 from utils.errors import UserError
 
 
 def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[str, ...]]:
-    """A network to train, initialised as `cfg.pretrained*` say, and the lines that tell how.
+    """Build a network to train, with pretrained weights if `cfg` asks for them; also return lines for the log.
 
     raises: UserError when weights that were asked for are missing or do not fit
     """
@@ -34,26 +35,21 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
         states = [checkpoint.read(path) if path else None for path in (biformer, vssd)]
         notes += map(str, initialise(model, *states, cfg.pretrained_form, str(biformer), str(vssd)))
     else:
-        absent = cfg.pretrained == "auto"
-        why = (
-            "no BiFormer-Base weights in pretrained_ckpt/ (its README says where from)"
-            if absent
-            else "--pretrained none"
-        )
-        notes.append(f"initialised from scratch: {why}")
+        missing = "no BiFormer-Base weights in pretrained_ckpt/ (its README says where from)"
+        notes.append(f"initialised from scratch: {missing if cfg.pretrained == 'auto' else '--pretrained none'}")
     model.recompute = cfg.recompute == "yes"
     return model, tuple(notes)
 
 
 def name_weights(cfg: Config) -> Config:
-    """`cfg` with the file, or none, in place of auto: what a checkpoint says that it started from."""
+    """`cfg` with the path of each weights file, or `none`, in place of `auto`, as checkpoints record it."""
     found = {"pretrained": _weights_file(cfg.pretrained, "biformer")}
     found["pretrained_vssd"] = _weights_file(cfg.pretrained_vssd, "vssd")
     return dataclasses.replace(cfg, **{field: str(path or "none") for field, path in found.items()})
 
 
 def _weights_file(wanted: str, kind: str) -> Path | None:
-    """The file meant by `--pretrained wanted`: none, whatever lies in the usual places, or that very file."""
+    """The file that `--pretrained wanted` means: for `auto` the one in the usual folders, if there is one."""
     if wanted == "none":
         return None
     return checkpoint.locate(kind) if wanted == "auto" else checkpoint.find(wanted)
@@ -61,9 +57,9 @@ def _weights_file(wanted: str, kind: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network in evaluation mode, the config it was trained with, and where it is from.
+    """A network in evaluation mode, with the config of its training.
 
-    origin: file, sha256, epoch, selection, split, seed, ... - for the result files; notes: lines for the log
+    origin: file, sha256, epoch, selection, split, seed and more, for the result files; notes: lines for the log
     """
 
     model: nn.Module
@@ -74,10 +70,10 @@ class Loaded:
 
 
 def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None = None) -> Loaded:
-    """The network in the file `path`.
+    """Load the network in the file `path`.
 
-    recipe: the one of `recipes` that goes with released weights, which hold no settings of their own
-    raises: UserError for files that are neither, and for released weights without a recipe
+    recipe: which of `recipes` goes with released weights, which hold no settings
+    raises: UserError for a file that is no checkpoint of this network, and for released weights without a recipe
     """
     state = checkpoint.read(path)
     origin = {"file": str(path), "sha256": checkpoint.sha256(path)}
@@ -102,21 +98,15 @@ def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Ma
     cfg = from_dict(state["config"], str(path), recipes)
     model = build_model(cfg.num_classes, cfg.ssd, drop_path=0.0)
     weights = averaged_weights(state["ema"]) if state.get("ema") else state["model"]
-    ours = model.state_dict()
-    wrong = [name for name in ours.keys() | weights.keys() if _shape(ours, name) != _shape(weights, name)]
-    if wrong:
+    if problems := compare(weights, {name: tuple(value.shape) for name, value in model.state_dict().items()}):
         raise UserError(
-            f"{path}: {len(wrong)} of its tensors are not those of this version's network: "
-            f"{', '.join(sorted(wrong)[:5])}; evaluate it with the version that wrote it"
+            f"{path}: its tensors are not those of this version's network:\n{problems}\n"
+            "Evaluate it with the version that wrote it"
         )
     model.load_state_dict(weights)
     origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
     origin |= {"seed": cfg.seed, "pretrained": cfg.pretrained, "pretrained_vssd": cfg.pretrained_vssd}
     return Loaded(model.eval(), cfg, tuple(state["class_names"]), origin)
-
-
-def _shape(state: dict[str, Any], name: str) -> tuple[int, ...] | None:
-    return tuple(state[name].shape) if name in state else None
 
 
 def averaged_weights(state: dict[str, Any]) -> dict[str, Any]:

@@ -10,17 +10,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from models.bra import BRABlock
+from models.fast import recomputed
 from models.head import Head
 from models.layers import PatchExpand, down_conv, to_nchw, to_nhwc
 from models.scsa import SCSA
-from models.ssd import SSD_FORMS, backend_name
+from models.ssd import SSD_FORMS, log_backend
 from models.vssd import VSSDBlock
-from utils.distributed import batch_share
 from utils.errors import UserError
-from utils.log import log_once
 
 DIMS = (96, 192, 384, 768)
 HEADS = (3, 6, 12)  # of the encoder's mixers
@@ -29,8 +27,6 @@ DECODER_DEPTHS = (8, 2, 2)
 TOPK = (8, 4, 2)  # routes of a region in the decoder, coarse to fine
 SKIP_HEADS = (16, 12, 8)  # of the skips' channel attention, coarse to fine
 REGION = 32  # side of an attention region in input pixels; inputs are padded to multiples of it
-# pixels of a map that a part takes together under `recompute`: a GPU wants many, a CPU is as fast with few
-PIXELS_AT_ONCE = {"cpu": 2 * 56**2, "cuda": 64 * 56**2}
 
 
 class HeteroMedSeg(nn.Module):
@@ -44,10 +40,10 @@ class HeteroMedSeg(nn.Module):
     Any height and width do: an image that is no multiple of 32 is extended to the right and below by
     repeating its last pixels, and the logits are cropped back. One channel is repeated to three.
 
-    With `recompute` set, training keeps only what goes into each part and computes its inside again in the backward
-    pass, a few images at a time: a fraction of the memory, a third more time, the same numbers.
+    With `recompute` set, training keeps only the input of each part and computes the rest again in the backward
+    pass: the same numbers from a fraction of the memory, in a third more time.
 
-    in:  image (B, 1 or 3, H, W), float
+    in:  image (B, 1 or 3, H, W), float; keep (blocks, B, 2) from `draw_paths`, drawn here if None in training
     out: logits (B, K, H, W); K counts the background, or is 1 for a binary task
     """
 
@@ -76,65 +72,43 @@ class HeteroMedSeg(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling():
-            log_once(f"SSD {backend_name(self.ssd, image.device)}")
+    def forward(self, image: Tensor, keep: Tensor | None = None) -> Tensor:
+        log_backend(self.ssd, image.device)
+        if keep is None and self.training:
+            keep = self.draw_paths(len(image), image.device)
+        paths = repeat(None) if keep is None else iter(keep.unbind())
         height, width = image.shape[2:]
-        x = self._pad(image).expand(-1, 3, -1, -1)
-        keep = iter(self._draw_paths(x))
 
+        x = pad_to_regions(image).expand(-1, 3, -1, -1)
         x = to_nhwc(self.stem(x.contiguous(memory_format=torch.channels_last)))
         skips = []
         for blocks, downsample in zip(self.encoder, self.downsample):
             for block in blocks:
-                x = self._run(block, x, next(keep))
+                x = self._run(block, x, next(paths))
             skips.append(x)
             x = to_nhwc(downsample(to_nchw(x)))
         for stage in self.decoder:
-            x = stage(x, skips.pop(), [next(keep) for _ in stage.blocks], self._run)
+            x = stage(x, skips.pop(), [next(paths) for _ in stage.blocks], self._run)
         return self._run(self.head, x)[:, :, :height, :width]
 
     def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
-        """`part(*inputs)`; under `recompute` its inside is not kept for the backward pass.
+        return recomputed(part, *inputs) if self.recompute and self.training else part(*inputs)
 
-        No part mixes images, so that the inside of one part of a few images is all that there is at any time.
-        inputs: tensors whose first axis is the batch, and whatever is the same for all images
+    def draw_paths(self, num_images: int, device: torch.device) -> Tensor:
+        """Stochastic depth: draw a factor for both branches of every block, 0 or 1 / (1 - rate).
+
+        Several processes draw the same numbers for the whole batch, and each hands `forward` those of its own images.
+
+        out: (blocks, num_images, 2)
         """
-        if not (self.recompute and self.training):
-            return part(*inputs)
-        count = images_at_once(*(x for x in inputs if torch.is_tensor(x)))
-        pieces = zip(*(x.split(count) if torch.is_tensor(x) else repeat(x) for x in inputs))
-        done = [checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
-        return torch.cat(done) if len(done) > 1 else done[0]
-
-    def _pad(self, image: Tensor) -> Tensor:
-        """Extend to multiples of 32. Repeating the border adds no edge, as zeros would, and needs no minimal size,
-        as mirroring would."""
-        height, width = image.shape[2:]
-        if height % REGION == 0 and width % REGION == 0:
-            return image
-        return F.pad(image, (0, -width % REGION, 0, -height % REGION), mode="replicate")
-
-    def _draw_paths(self, image: Tensor) -> list[Tensor | None]:
-        """Stochastic depth: for each block the factors (B, 2) of its two branches, or None where nothing is dropped.
-
-        One draw serves the global batch, and each process takes its own columns, so that several
-        processes drop what one would.
-        """
-        rates = self.drop_rates
-        if not self.training or not any(rates):
-            return [None] * len(rates)
-        batch = image.shape[0]
-        total, offset = batch_share(batch)
-        draws = torch.rand(2 * len(rates), total, device=image.device)
-        draws = draws[:, offset : offset + batch].view(len(rates), 2, batch)
-        return [((draw >= rate) / (1 - rate)).T if rate else None for draw, rate in zip(draws, rates)]
+        draws = torch.rand(len(self.drop_rates), 2, num_images, device=device)
+        return torch.stack([((draw >= rate) / (1 - rate)).T for draw, rate in zip(draws, self.drop_rates)])
 
 
 class DecoderStage(nn.Module):
     """Double the resolution, join the skip, weigh both with SCSA, then bi-level routing attention.
 
-    in:  x (B, H, W, 2C), skip (B, 2H, 2W, C), keep: one entry a block, see BRABlock; run calls each part
+    in:  x (B, H, W, 2C), skip (B, 2H, 2W, C); keep: one entry for each block, see BRABlock; run: calls each part
     out: (B, 2H, 2W, C)
     """
 
@@ -158,21 +132,22 @@ class DecoderStage(nn.Module):
         return self.reduce(self.attention(x))
 
 
-def images_at_once(*inputs: Tensor) -> int:
-    """How many images of a batch a part computes together under `recompute`.
+def pad_to_regions(image: Tensor) -> Tensor:
+    """Extend (B, C, H, W) to multiples of 32 by repeating the last row and column.
 
-    inputs: tensors whose first axis is the batch, the maps among them (B, H, W, C)
+    Zeros would add an edge, and mirroring does not work on the smallest images.
     """
-    if torch.compiler.is_compiling():
-        return len(inputs[0])  # the compiled graph would hold every piece
-    pixels = max(x.shape[1] * x.shape[2] for x in inputs if x.dim() == 4)
-    return max(1, PIXELS_AT_ONCE.get(inputs[0].device.type, PIXELS_AT_ONCE["cuda"]) // pixels)
+    height, width = image.shape[2:]
+    if height % REGION == 0 and width % REGION == 0:
+        return image
+    return F.pad(image, (0, -width % REGION, 0, -height % REGION), mode="replicate")
 
 
 def _drop_rates(drop_path: float) -> list[float]:
-    """Rate of every block in the order of the forward pass: one ramp over the encoder, one over each decoder stage.
+    """Rates of stochastic depth for all blocks, in the order of the forward pass.
 
-    The encoder's ramp is the published one, over 8 blocks of which the last 2 were never run.
+    They rise from 0 to `drop_path` over the encoder, and again over each decoder stage. As in the published network,
+    the encoder's ramp is that of 8 blocks, of which the last 2 do not exist.
     """
     ramps = [torch.linspace(0, drop_path, 8)[: sum(ENCODER_DEPTHS)]]
     ramps += [torch.linspace(0, drop_path, depth) for depth in DECODER_DEPTHS]
@@ -180,7 +155,7 @@ def _drop_rates(drop_path: float) -> list[float]:
 
 
 def build_model(num_classes: int, ssd: str = "causal", drop_path: float = 0.2) -> HeteroMedSeg:
-    """A freshly initialised network; `ssd` is a form of `models.ssd.SSD_FORMS`, `drop_path` the largest drop rate."""
+    """Build a network with new weights; `ssd` is one of `models.ssd.SSD_FORMS`, `drop_path` the largest drop rate."""
     if num_classes < 1:
         raise UserError(f"num_classes: found {num_classes}, expected 1 (binary) or more; count the background too")
     if ssd not in SSD_FORMS:

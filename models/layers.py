@@ -5,14 +5,10 @@ are channels-last, (B, H, W, C). Convolutions see the same memory as a (B, C, H,
 PyTorch's `channels_last` format, so that going in and out of them copies nothing.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_weight
 
 from utils.distributed import all_reduce_sum, world_size
 
@@ -37,39 +33,7 @@ class DepthwiseConv(nn.Conv2d):
         super().__init__(dim, dim, kernel, padding=kernel // 2, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.kernel_size == (5, 5) and x.device.type == "cpu" and torch.is_grad_enabled():
-            return to_nhwc(Depthwise5OnCPU.apply(to_nchw(x), self.weight, self.bias))
         return to_nhwc(super().forward(to_nchw(x)))
-
-
-class Depthwise5OnCPU(torch.autograd.Function):
-    """Depthwise 5x5 convolution whose weight gradient avoids PyTorch's slow CPU kernel for that size.
-
-    The gradients of the four 3x3 corners of the filter, which overlap in its middle row and column, come
-    from the fast kernel for 3x3.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=2, groups=x.shape[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        channels, height, width = x.shape[1:]
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_x = F.conv2d(grad, weight.to(grad.dtype).flip(2, 3), padding=2, groups=channels)
-        padded = F.pad(x.to(grad.dtype), (2, 2, 2, 2))
-        grad_weight = torch.empty_like(weight)
-        for i in (0, 2):
-            for j in (0, 2):
-                part = padded[:, :, i : i + height + 2, j : j + width + 2]
-                part = part.contiguous(memory_format=torch.channels_last)
-                corner = conv2d_weight(part, (channels, 1, 3, 3), grad, groups=channels)
-                grad_weight[:, :, i : i + 3, j : j + 3] = corner
-        return grad_x.to(x.dtype), grad_weight, grad.sum((0, 2, 3), dtype=weight.dtype)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -115,9 +79,7 @@ def down_conv(dim_in: int, dim_out: int) -> list[nn.Module]:
 
 def pixel_shuffle(x: Tensor, scale: int) -> Tensor:
     """(B, H, W, scale * scale, C) -> (B, H * scale, W * scale, C), block p1 * scale + p2 to pixel (p1, p2)."""
-    b, h, w, _, c = x.shape
-    x = x.view(b, h, w, scale, scale, c).transpose(2, 3)
-    return x.reshape(b, h * scale, w * scale, c)
+    return rearrange(x, "b h w (p q) c -> b (h p) (w q) c", p=scale)
 
 
 class PatchExpand(nn.Module):
@@ -136,8 +98,11 @@ class PatchExpand(nn.Module):
         self.norm = nn.LayerNorm(dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.expand(x).unflatten(-1, (self.scale**2, -1)))
-        return pixel_shuffle(x, self.scale)
+        return pixel_shuffle(self.pixels(x), self.scale)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """The output pixels of each input pixel, not yet in their places: (B, H, W, scale * scale, C_out)."""
+        return self.norm(rearrange(self.expand(x), "b h w (p c) -> b h w p c", p=self.scale**2))
 
 
 class Mlp(nn.Module):
@@ -152,19 +117,11 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], keep: Tensor | None) -> Tensor:
-    """x + keep * branch(x), with one factor a sample (stochastic depth); `keep` None adds the branch whole.
+def add_branch(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
+    """x + keep * branch, with one factor a sample for stochastic depth; x + branch if `keep` is None.
 
-    The factors are zero or all the same. On a CPU the branch is computed only for the samples that keep it
-    (a GPU would have to wait for their number); for all where none does, so that its weights have a gradient.
-
-    in/out: x (B, H, W, C), keep (B,); branch: any number of samples to as many
+    in/out: x and branch (B, H, W, C), keep (B,)
     """
     if keep is None:
-        return x + branch(x)
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        kept = keep.nonzero().flatten()
-        if 0 < len(kept) < len(keep):
-            return x.index_add(0, kept, branch(x[kept]).to(x.dtype), alpha=keep[kept[0]].item())
-    y = branch(x)
-    return torch.addcmul(x, y, keep.to(y.dtype)[:, None, None, None])
+        return x + branch
+    return torch.addcmul(x, branch, keep.to(branch.dtype)[:, None, None, None])

@@ -8,8 +8,9 @@ Shapes: B batch, L tokens (rows of the map after one another), h heads, P channe
     x (B, L, h, P)   dt (B, L, h) positive   A (h,) negative   B, C (B, L, N) shared by all heads
 Inside the chunked form the tokens are (chunks c, tokens in a chunk q).
 
-Precision: the large products run in the type of `x`, with float32 accumulation (float16 is
-lifted to float32, whose range the sums need); decays and the state are float32, or float64 if `x` is.
+Precision: the large products run in the type of `x`, with float32 accumulation; decays and the state are
+float32, or float64 if `x` is. The result has the type of `x`, but float16 is computed and returned in float32,
+because sums over thousands of tokens leave float16's range.
 """
 
 import math
@@ -18,13 +19,17 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
+
+from utils.log import log_once
 
 SHORTEST_CHUNK = 64  # the decays inside a chunk and the states between chunks weigh the same at P = N = 64
 
 
 def ssd_causal(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """Each token sees itself and those before it; out: (B, L, h, P)."""
+    x, B, C = _lift_half(x, B, C)
     if runs_mamba(x):
         return mamba_kernel()(x, dt, A, B.unsqueeze(2), C.unsqueeze(2), chunk_size=256)
     return _chunked(x, dt, A, B, C, both_ways=False)
@@ -44,6 +49,7 @@ def ssd_noncausal(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Ten
 
 def ssd_bidirectional(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """Mean of the causal form and of the causal form on the reversed sequence, reversed back; out: (B, L, h, P)."""
+    x, B, C = _lift_half(x, B, C)
     return _chunked(x, dt, A, B, C, both_ways=True)
 
 
@@ -63,6 +69,12 @@ def backend_name(form: str, device: torch.device | str) -> str:
     return f"{form}: chunked, PyTorch"
 
 
+def log_backend(form: str, device: torch.device) -> None:
+    """Log once which code computes `form`."""
+    if not torch.compiler.is_compiling():
+        log_once(f"SSD {backend_name(form, device)}")
+
+
 @cache
 def mamba_kernel() -> Callable[..., Tensor] | None:
     """mamba_ssm's fused scan (CUDA only), or None where the package does not import."""
@@ -79,13 +91,12 @@ def runs_mamba(x: Tensor) -> bool:
 
 
 def _lift_half(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Float16 tensors as float32: a sum over thousands of tokens leaves float16's range."""
+    """Float16 tensors as float32, others as they are."""
     return tuple(t.float() if t.dtype == torch.float16 else t for t in tensors)
 
 
 def _chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, both_ways: bool) -> Tensor:
     """One or both directions as matrix products inside chunks, and a state passed between chunks."""
-    x, B, C = _lift_half(x, B, C)
     with torch.autocast(x.device.type, enabled=False):
         return _chunked_products(x, dt, A, B, C, both_ways)
 
@@ -132,9 +143,9 @@ def _chunked_products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, bo
         for to_edge, from_edge, between_chunks in ways:
             added = x * (dt * decayed(to_edge, high)).to(low).unsqueeze(-1)
             state = B.transpose(-1, -2) @ added.flatten(3)  # (B, c, N, h * P)
-            state = state.unflatten(-1, (heads, -1)).permute(0, 3, 1, 2, 4).to(high)  # (B, h, c, N, P)
-            state = (between_chunks @ state.flatten(3)).view(state.shape).permute(0, 2, 3, 1, 4)
-            seen = C @ state.to(low).flatten(3)  # (B, c, q, h * P)
+            state = rearrange(state, "b c n (h p) -> b h c (n p)", h=heads).to(high)
+            state = rearrange(between_chunks @ state, "b h c (n p) -> b c n (h p)", n=B.shape[-1])
+            seen = C @ state.to(low)  # (B, c, q, h * P)
             weight = decayed(from_edge, high) / len(ways)
             y = y + seen.unflatten(-1, (heads, -1)) * weight.to(low).unsqueeze(-1)
     return y.flatten(1, 2)[:, :length]

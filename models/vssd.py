@@ -38,16 +38,15 @@ class Mixer(nn.Module):
         self.out_proj = nn.Linear(self.dim_inner, dim, bias=False)
 
     def forward(self, u: Tensor) -> Tensor:
-        # three products instead of one: no slice of a wider map to copy before the convolution and to fill in backward
-        widths = [self.dim_inner, self.dim_inner + 2 * STATE_SIZE, self.num_heads]
-        z, xbc, dt = (F.linear(u, weight) for weight in self.in_proj.weight.split(widths))
+        z, xbc, dt = self.in_proj(u).split([self.dim_inner, self.dim_inner + 2 * STATE_SIZE, self.num_heads], -1)
         high = torch.promote_types(dt.dtype, torch.float32)
         dt = F.softplus(dt.flatten(1, 2).to(high) + self.dt_bias)  # (B, L, h)
         xbc = F.silu(self.conv2d(xbc)).flatten(1, 2)  # (B, L, ...)
         x, b, c = xbc.split([self.dim_inner, STATE_SIZE, STATE_SIZE], -1)
         x = x.unflatten(-1, (self.num_heads, -1))  # (B, L, h, P)
         y = self.ssd(x, dt, -self.A_log.exp(), b, c)
-        y = torch.addcmul(y.to(x.dtype), x, self.D.to(x.dtype).unsqueeze(-1))
+        # y stays float32 under float16 until the norm brings it back into range
+        y = torch.addcmul(y, x.to(y.dtype), self.D.to(y.dtype).unsqueeze(-1))
         y = self.norm(y.flatten(2)).view(z.shape) * z
         return self.out_proj(y)
 
@@ -70,6 +69,6 @@ class VSSDBlock(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         keep_mixer, keep_mlp = (None, None) if keep is None else keep.unbind(1)
         x = x + self.cpe1(x)
-        x = add_branch(x, lambda x: self.attn(self.norm1(x)), keep_mixer)
+        x = add_branch(x, self.attn(self.norm1(x)), keep_mixer)
         x = x + self.cpe2(x)
-        return add_branch(x, lambda x: self.mlp(self.norm2(x)), keep_mlp)
+        return add_branch(x, self.mlp(self.norm2(x)), keep_mlp)

@@ -84,21 +84,3 @@ def smallest_of_ranks(value: int, device: torch.device) -> int:
     held = torch.tensor(value, device=device)
     dist.all_reduce(held, op=dist.ReduceOp.MIN)
     return int(held)
-
-
-_share: list[tuple[int, int]] = []
-
-
-@contextlib.contextmanager
-def sharing_batch(total: int, offset: int) -> Iterator[None]:
-    """While the context lasts, this process holds rows offset.. of a global batch of `total` images."""
-    _share.append((total, offset))
-    try:
-        yield
-    finally:
-        _share.pop()
-
-
-def batch_share(local: int) -> tuple[int, int]:
-    """(images in the global batch, first of them here) of a local batch; equal shares but for `sharing_batch`."""
-    return _share[-1] if _share else (world_size() * local, rank() * local)

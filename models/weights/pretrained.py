@@ -1,10 +1,9 @@
 """Initialisation from ImageNet weights: BiFormer-Base for most of the network, VSSD-Base for its encoder.
 
-The published network copied what agreed with BiFormer-Base by name and shape: stem, down-sampling and the
-encoder's norms (form `published`). Far more of that file is the same layer under another name: its
-position convolutions are our `cpe1`, its MLPs are our encoder's, and its stages 2, 1 and 0 are our
-decoder's blocks (form `extended`). VSSD-Base (Shi et al. 2024) has our encoder's mixers and
-convolutions; its MLPs are wider than ours, so none of an MLP is taken, a bias that would fit included.
+The published network took from BiFormer-Base what agrees in name and shape: stem, down-sampling and the encoder's
+norms (form `published`). More of that file fits under other names: its position convolutions are our `cpe1`, its MLPs
+our encoder's MLPs, and its stages 2, 1 and 0 our decoder's blocks (form `extended`). VSSD-Base (Shi et al. 2024) has
+our encoder's mixers and convolutions. Its MLPs are wider than ours, so nothing is taken from them.
 """
 
 import re
@@ -34,10 +33,9 @@ FORMS = {
         (r"layers_up\.3\.blocks\.", r"stages.0."),
     ),
 }
-# The same for VSSD-Base: alone, and beside BiFormer-Base, which then gives the norms.
+# For VSSD-Base: alone, or beside BiFormer-Base, which then gives the norms.
 VSSD_ALONE = ((r"stages\.(\d)\.(\d)\.(attn|cpe1|cpe2|norm1|norm2)\.", r"layers.\1.blocks.\2.\3."),)
 VSSD_BESIDE = ((r"stages\.(\d)\.(\d)\.(attn|cpe1|cpe2)\.", r"layers.\1.blocks.\2.\3."),)
-
 
 # Why an entry of either file has no place in the network (the first that matches).
 REASONS = (
@@ -57,11 +55,12 @@ def initialise(
     biformer_source: str = "BiFormer-Base",
     vssd_source: str = "VSSD-Base",
 ) -> list[LoadSummary]:
-    """Copy what fits of the checkpoints that are given into `model`; one summary each.
+    """Copy what fits from the given checkpoints into `model`; return a summary for each.
 
-    Where both have a tensor, VSSD-Base gives the encoder's mixers and convolutions and BiFormer-Base the
-    rest. Raises UserError, and leaves `model` as it was, when a file gives less than half of what
-    its form should: it is another network's, and training would start from scratch unnoticed.
+    Where both have a tensor, VSSD-Base gives the encoder's mixers and convolutions and BiFormer-Base the rest.
+
+    raises: UserError, before anything is copied, when less than half of the expected tensors of a file fit: it
+    belongs to another network, and training would start from scratch unnoticed
     """
     if form not in FORMS:
         raise UserError(f"pretrained form: found {form!r}, expected one of {', '.join(FORMS)}")
@@ -92,7 +91,7 @@ def initialise(
 
 
 def wanted(model: nn.Module, rules: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """For every entry of ours that a file gives by `rules`: its name there."""
+    """Map our names to the names in a file, by the first of the `rules` that fits."""
     names = {}
     for own in model.state_dict():
         released = released_name(own)
@@ -111,9 +110,11 @@ def plan(
     others: dict[str, str],
     notes: tuple[str, ...],
 ) -> tuple[dict[str, Tensor], LoadSummary]:
-    """What the file's `state` gives under `names` (ours → the file's), and the account of all its entries.
+    """Choose the tensors of `state` that fit, and account for all its entries.
 
-    others: reasons for which entries of the file are left out, where `REASONS` does not know better
+    names: our name of an entry -> its name in the file; others: name in the file -> why it is left out, for entries
+    with a better reason than that in REASONS
+    out: our name -> tensor, summary
     """
     own = model.state_dict()
     sizes = {name: value.numel() if isinstance(value, Tensor) else 0 for name, value in state.items()}

@@ -1,8 +1,8 @@
-"""The published network's released weights: their names, to ours and back.
+"""Loading the published network's released weights, whose names differ from ours.
 
-A released file is the bare state dict of 467 entries, every name under `bra_unet.`. 425 of them are
-our network, under other names; 42 belong to a fourth encoder stage that the published forward pass
-never calls, and are dropped by name. State dicts in, state dicts out: files are `utils.checkpoint`'s.
+A released file is the bare state dict of 467 entries, every name under `bra_unet.`. 425 of them are our network,
+under other names. The other 42 belong to a fourth encoder stage that the published forward pass never calls;
+they are dropped by name. `utils.checkpoint` reads the files.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,9 +11,10 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from models.hetero_medseg import DIMS
 from models.ssd import SSD_FORMS
-from models.vssd import Mixer
-from models.weights.state_dicts import PREFIX, LoadSummary, bare_state, compare
+from models.vssd import Mixer, VSSDBlock
+from models.weights.state_dicts import LoadSummary, bare_state, compare
 from utils.errors import UserError
 
 RULES = (
@@ -48,45 +49,30 @@ BLOCK_RULES = (
     (".mlp.3.", ".mlp.fc2."),
 )
 
-# The fourth encoder stage, two VSSD blocks of width 768: name -> shape.
-DEAD_BLOCK = {
-    "cpe1.weight": (768, 1, 3, 3),
-    "cpe1.bias": (768,),
-    "norm1.weight": (768,),
-    "norm1.bias": (768,),
-    "attn.dt_bias": (24,),
-    "attn.A_log": (24,),
-    "attn.D": (24,),
-    "attn.in_proj.weight": (3224, 768),
-    "attn.conv2d.weight": (1664, 1, 3, 3),
-    "attn.conv2d.bias": (1664,),
-    "attn.norm.weight": (1536,),
-    "attn.norm.bias": (1536,),
-    "attn.out_proj.weight": (768, 1536),
-    "cpe2.weight": (768, 1, 3, 3),
-    "cpe2.bias": (768,),
-    "norm2.weight": (768,),
-    "norm2.bias": (768,),
-    "mlp.fc1.weight": (2304, 768),
-    "mlp.fc1.bias": (2304,),
-    "mlp.fc2.weight": (768, 2304),
-    "mlp.fc2.bias": (768,),
-}
-DEAD = {f"stages.3.{block}.{leaf}": shape for block in (0, 1) for leaf, shape in DEAD_BLOCK.items()}
+
+def _dead_stage() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the fourth encoder stage: two VSSD blocks, built without memory for their weights."""
+    with torch.device("meta"):
+        block = VSSDBlock(DIMS[3], DIMS[3] // 32, "causal")
+    shapes = {name: tuple(value.shape) for name, value in block.state_dict().items()}
+    return {f"stages.3.{i}.{name}": shape for i in (0, 1) for name, shape in shapes.items()}
+
+
+DEAD = _dead_stage()
 
 
 def translate(name: str) -> str | None:
-    """Our name of a released entry (without its prefix), None for the dead stage; KeyError if there is none."""
+    """Our name of a released entry, given without prefix; None in the dead stage. raises: KeyError if unknown"""
     return None if name in DEAD else rename(name, RULES, BLOCK_RULES)
 
 
 def released_name(name: str) -> str:
-    """The released name, without prefix, of one of our entries; KeyError if there is none."""
+    """The released name, without prefix, of one of our entries. raises: KeyError if unknown"""
     return rename(name, ((b, a) for a, b in RULES), tuple((b, a) for a, b in BLOCK_RULES))
 
 
 def rename(name: str, rules: Iterable[tuple[str, str]], block_rules: Iterable[tuple[str, str]]) -> str:
-    """Swap the beginning of `name`, and in a decoder block its local name, by the first rule that fits."""
+    """Replace the beginning of `name` by the first rule that fits; apply `block_rules` inside decoder blocks."""
     for old, new in rules:
         if name.startswith(old):
             local = name.removeprefix(old)
@@ -98,12 +84,12 @@ def rename(name: str, rules: Iterable[tuple[str, str]], block_rules: Iterable[tu
 
 
 def is_released(checkpoint: Mapping[str, object]) -> bool:
-    """Whether a checkpoint carries the released network's names (our own checkpoints do not)."""
+    """Whether a checkpoint has the names of released weights; our own checkpoints do not."""
     return {"output.weight", "layers_up.0.expand.weight"} <= bare_state(checkpoint, "checkpoint").keys()
 
 
 def released_num_classes(checkpoint: Mapping[str, object], source: str = "checkpoint") -> int:
-    """The number of output channels of a released checkpoint; UserError for another network's."""
+    """The number of output channels of a released checkpoint. raises: UserError for another network's"""
     state = bare_state(checkpoint, source)
     weight = state.get("output.weight")
     if not isinstance(weight, Tensor) or weight.ndim != 4:
@@ -115,10 +101,11 @@ def released_num_classes(checkpoint: Mapping[str, object], source: str = "checkp
 
 
 def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: str) -> LoadSummary:
-    """Load a released checkpoint into `model`, every one of its 467 entries accounted for.
+    """Load a released checkpoint into `model` and account for all 467 entries.
 
-    The SSD form becomes causal, the one that the released weights were trained with. Raises UserError, and
-    leaves `model` as it was, when an entry is missing, unknown, of another shape or not finite.
+    The SSD form becomes causal, as in the training of the released weights.
+
+    raises: UserError, before anything is loaded, when an entry is missing, unknown, of another shape or not finite
     """
     own = model.state_dict()
     num_classes, built = released_num_classes(checkpoint, source), len(own["head.classify.weight"])
@@ -150,25 +137,8 @@ def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: st
 
 
 def set_ssd(model: nn.Module, form: str) -> None:
-    """Let a built network run another form of SSD; all forms share their parameters."""
+    """Switch a network to another form of SSD; all forms have the same parameters."""
     model.ssd = form
     for module in model.modules():
         if isinstance(module, Mixer):
             module.ssd = SSD_FORMS[form]
-
-
-def to_released(model: nn.Module, dead: Mapping[str, object] | None = None) -> dict[str, Tensor]:
-    """The 467 entries of the released format, on the CPU, from `model`.
-
-    `dead` gives the fourth encoder stage: any state dict that holds it, such as the file that was
-    loaded. Without it that stage is zeros, which no forward pass reads.
-    """
-    state = {released_name(name): value for name, value in model.state_dict().items()}
-    if dead is None:
-        state |= {name: torch.zeros(shape) for name, shape in DEAD.items()}
-    else:
-        given = {name: value for name, value in bare_state(dead, "dead").items() if name in DEAD}
-        if problems := compare(given, DEAD):
-            raise UserError(f"the fourth encoder stage that was given does not fit:\n{problems}")
-        state |= given
-    return {PREFIX + name: value.detach().cpu().clone() for name, value in state.items()}

@@ -1,4 +1,4 @@
-"""What all loading of weights shares: the state dict in a checkpoint, how it differs, what was taken from it."""
+"""Shared by all loading of weights: find the state dict in a checkpoint, compare it, summarise what was taken."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +12,9 @@ PREFIX = "bra_unet."  # of every name in a released file
 
 @dataclass(frozen=True)
 class LoadSummary:
-    """What was taken from one file: str() is the report that a run prints.
+    """What was taken from one file; str() gives the report that a run prints.
 
-    `total` is the number of values in the network's state dict; `left_out` maps a reason to the
-    numbers of tensors and values of the file that were not taken for it.
+    total: values in the network's state dict; left_out: reason -> (tensors, values) of the file that were not taken
     """
 
     source: str
@@ -38,7 +37,7 @@ class LoadSummary:
 
 
 def bare_state(checkpoint: Mapping[str, object], source: str) -> dict[str, object]:
-    """The state dict in a checkpoint: bare or under `model` or `state_dict`, prefixes of wrappers removed."""
+    """Find the state dict in a checkpoint, bare or under `model` or `state_dict`; remove the prefixes of wrappers."""
     for key in ("model", "state_dict"):
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
@@ -49,7 +48,7 @@ def bare_state(checkpoint: Mapping[str, object], source: str) -> dict[str, objec
 
 
 def compare(state: Mapping[str, object], expected: Mapping[str, tuple[int, ...]]) -> str:
-    """How a state dict differs from the names and shapes expected of it: a line a kind, empty if it does not."""
+    """Describe how a state dict differs from the expected names and shapes, one line for each kind; empty if equal."""
     shapes = {
         name: tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for name, value in state.items()
     }

@@ -86,7 +86,7 @@ def run_of(model: nn.Module, device: str, precision: str = "fp32", **fields: obj
 def training_step(run: Run, num_classes: int = 9, **fields: object) -> Tensor:
     """A batch from the host through augmentation, network, loss, gradients and optimizer; out: the loss."""
     cfg = toy_config("unused", num_classes=num_classes, img_size=SIZE, **fields)
-    batch = prepare(*host_batch(2), task(num_classes), cfg, run.device, position=3)
+    batch = prepare(*host_batch(2), task(num_classes), cfg, run.device, position=3, total=2, offset=0)
     return train_step(run, task(num_classes), cfg, *batch, added=1, update=True)
 
 

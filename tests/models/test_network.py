@@ -6,7 +6,6 @@ import torch
 from models import build_model
 from models.hetero_medseg import HeteroMedSeg
 from tests.support.manifests import quick_model
-from utils.distributed import sharing_batch
 from utils.errors import UserError
 
 SMALL = (2, 1, 64, 96)
@@ -108,36 +107,24 @@ def test_drop_rates_of_the_published_schedule():
 
 
 def test_stochastic_depth_drops_whole_branches_of_samples(model):
-    """Kept branches are scaled by 1 / (1 - rate); a rate of zero is left alone; evaluation drops nothing."""
-    x = torch.zeros(4000, 1)
-    model.train()
+    """Kept branches are scaled by 1 / (1 - rate); a rate of zero keeps all."""
     torch.manual_seed(0)
-    paths = model._draw_paths(x)
-    model.eval()
-    assert len(paths) == 18
+    paths = model.draw_paths(4000, torch.device("cpu"))
+    assert paths.shape == (18, 4000, 2)
     for keep, rate in zip(paths, model.drop_rates):
-        if rate == 0:
-            assert keep is None
-            continue
-        assert keep.shape == (4000, 2)
-        assert keep.unique().tolist() == pytest.approx([0, 1 / (1 - rate)])
+        assert keep.unique().tolist() == pytest.approx([0, 1 / (1 - rate)] if rate else [1])
         assert keep.mean().item() == pytest.approx(1, abs=0.03)
-        assert not torch.equal(keep[:, 0], keep[:, 1])
-    assert model._draw_paths(x) == [None] * 18
+        assert rate == 0 or not torch.equal(keep[:, 0], keep[:, 1])
 
 
-def test_ranks_drop_what_one_process_would(model):
-    model.train()
-    torch.manual_seed(0)
-    whole = model._draw_paths(torch.zeros(5, 1))
-    parts = []
-    for offset, size in ((0, 3), (3, 2)):
-        torch.manual_seed(0)
-        with sharing_batch(5, offset):
-            parts.append(model._draw_paths(torch.zeros(size, 1)))
-    model.eval()
-    for one, *shared in zip(whole, *parts):
-        assert one is None or torch.equal(one, torch.cat(shared))
+def test_an_image_drops_what_was_drawn_for_it_wherever_it_is_computed():
+    """The draws of a batch, shared out over two calls, give what one call gives; evaluation drops nothing."""
+    model, x = quick_model(2).eval(), image(3, 1, 32, 32)
+    keep = model.draw_paths(3, x.device)
+    with torch.inference_mode():
+        whole, parts = model(x, keep), [model(x[part], keep[:, part]) for part in (slice(0, 2), slice(2, 3))]
+        torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(model(x), whole, atol=1e-3)
 
 
 def test_training_is_random_and_repeatable():

@@ -16,7 +16,8 @@ from models.layers import PatchExpand
 from models.scsa import SCSA
 from models.ssd import SSD_FORMS
 from models.vssd import Mixer, VSSDBlock
-from models.weights.released import PREFIX, released_name
+from models.weights.released import released_name
+from models.weights.state_dicts import PREFIX
 from tests.support.fill import REFERENCE, fill_module, golden_image, golden_network
 from tests.support.manifests import quick_model, shapes_of
 from tests.support.places import GOLDEN

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from models import build_model, hetero_medseg
+from models import build_model, fast
 from models.bra import BRABlock
 from models.build import build_network
+from models.fast import images_at_once
 from models.head import Head
-from models.hetero_medseg import images_at_once
 from models.vssd import VSSDBlock
 from utils.config import Config
 
@@ -29,7 +29,7 @@ def gradients(recompute, watch=None):
 
 @pytest.mark.parametrize("at_once", [1, 300, 10**6], ids=["one image", "two images of the largest map", "all"])
 def test_recomputing_changes_no_number(monkeypatch, at_once):
-    monkeypatch.setitem(hetero_medseg.PIXELS_AT_ONCE, "cpu", at_once)
+    monkeypatch.setitem(fast.PIXELS_AT_ONCE, "cpu", at_once)
     (kept, kept_gradients), (again, again_gradients) = gradients(False), gradients(True)
     assert again == pytest.approx(kept, rel=1e-6)
     for name, gradient in kept_gradients.items():
@@ -37,7 +37,7 @@ def test_recomputing_changes_no_number(monkeypatch, at_once):
 
 
 def test_no_part_takes_more_images_at_once_than_it_may(monkeypatch):
-    monkeypatch.setitem(hetero_medseg.PIXELS_AT_ONCE, "cpu", 300)  # the largest map has 8 x 16 pixels
+    monkeypatch.setitem(fast.PIXELS_AT_ONCE, "cpu", 300)  # the largest map has 8 x 16 pixels
     seen = set()
     gradients(True, lambda module, inputs: seen.add((inputs[0].shape[1], len(inputs[0]))))
     assert seen == {(8, 2), (8, 1), (4, 5), (2, 5)}

@@ -6,7 +6,6 @@ from torch.utils.data import TensorDataset
 
 from utils import checkpoint
 from utils.config import Config
-from utils.distributed import batch_share
 from utils.training.engine import fit
 from utils.training.losses import loss_for
 from utils.training.run import LAST, claim_folder, open_folder
@@ -17,7 +16,7 @@ CLASSES = ("one", "two")
 
 
 class ToyNetwork(nn.Module):
-    """A convolution, a norm and, like HeteroMedSeg, one random draw a forward pass for the whole global batch."""
+    """A convolution, a norm and, like HeteroMedSeg, random draws for the whole global batch."""
 
     def __init__(self, num_classes=3):
         super().__init__()
@@ -26,13 +25,14 @@ class ToyNetwork(nn.Module):
         self.A_log = nn.Parameter(torch.zeros(4, 1, 1))
         self.out = nn.Conv2d(4, num_classes, 1, bias=False)
 
-    def forward(self, x):
+    def forward(self, x, keep=None):
         x = self.norm(self.conv(x)) * self.A_log.exp()
-        if self.training:
-            total, offset = batch_share(len(x))
-            keep = (torch.rand(total, device=x.device) > 0.3).to(x.dtype)[offset : offset + len(x)]
-            x = x * keep[:, None, None, None]
+        if keep is not None:
+            x = x * keep[0, :, None, None, None]
         return self.out(torch.relu(x))
+
+    def draw_paths(self, num_images, device):
+        return (torch.rand(1, num_images, device=device) > 0.3).float()
 
 
 def toy_task(num_images=11, size=8, validate=True):

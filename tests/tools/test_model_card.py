@@ -10,7 +10,7 @@ import torch
 
 from isic_polyp_rectal.task import CVC_CLINICDB
 from models.build import build_model
-from models.weights.released import to_released
+from tests.support.released import to_released
 from tests.support.result_folders import write_result
 from tools import model_card
 from utils import checkpoint

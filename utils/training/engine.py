@@ -16,7 +16,7 @@ from tqdm import tqdm
 from utils import checkpoint
 from utils.config import Config
 from utils.device import autocast
-from utils.distributed import batch_share, is_main, sharing_batch
+from utils.distributed import is_main
 from utils.errors import UserError
 from utils.log import log
 from utils.preprocess import as_fraction
@@ -84,9 +84,10 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
         position = run.epoch * len(batches) + index
         added = min(cfg.accumulate, len(batches) - index // cfg.accumulate * cfg.accumulate)
         update = index % cfg.accumulate == added - 1
-        with sharing_batch(batches.sizes[index], batches.offset(index)):
-            images, targets = prepare(images, targets, task, cfg, run.device, position)
-            total += train_step(run, task, cfg, images, targets, added, update)
+        size, offset = batches.sizes[index], batches.offset(index)
+        images, targets = prepare(images, targets, task, cfg, run.device, position, size, offset)
+        keep = run.model.draw_paths(size, run.device)[:, offset : offset + len(images)]
+        total += train_step(run, task, cfg, images, targets, added, update, keep)
         if update:
             run.iteration += 1
             if rule == "cycle_end" and ends_cycle(cfg, run.iteration - 1):
@@ -99,12 +100,20 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
 
 
 def prepare(
-    images: Tensor, targets: Tensor, task: Task, cfg: Config, device: torch.device, position: int
+    images: Tensor,
+    targets: Tensor,
+    task: Task,
+    cfg: Config,
+    device: torch.device,
+    position: int,
+    total: int,
+    offset: int,
 ) -> tuple[Tensor, Tensor]:
     """Move a batch to the device, scale integers to [0, 1], augment and normalise it there.
 
-    Seeds PyTorch's generator, which stochastic depth uses, and one for augmentation with the number `position`
-    of the global batch, counted from the start of the run.
+    Seeds PyTorch's generator, which stochastic depth uses, and one for augmentation with the number `position` of the
+    global batch, counted from the start of the run. The batch has `total` images, of which this process holds those
+    from `offset` on.
     """
     images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
     images = as_fraction(images)
@@ -112,19 +121,29 @@ def prepare(
     torch.manual_seed(seed)
     if cfg.augment:
         generator = torch.Generator(device).manual_seed(seed)
-        images, targets = task.augment(images, targets, generator, *batch_share(len(images)))
+        images, targets = task.augment(images, targets, generator, total, offset)
     return task.normalise(images), targets
 
 
-def train_step(run: Run, task: Task, cfg: Config, images: Tensor, targets: Tensor, added: int, update: bool) -> Tensor:
+def train_step(
+    run: Run,
+    task: Task,
+    cfg: Config,
+    images: Tensor,
+    targets: Tensor,
+    added: int,
+    update: bool,
+    keep: Tensor | None = None,
+) -> Tensor:
     """Forward and backward of one of `added` batches, then, if `update`, a step along the mean of their gradients.
 
+    keep: this process's part of what the network's `draw_paths` drew
     out: the loss, a scalar that the device may still be computing
     """
     if cfg.graphs:
         torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
     with autocast(run.device, run.precision):
-        logits = run.network(images)
+        logits = run.network(images, keep)
     loss = task.loss(logits, targets)
     run.scaler.scale(loss / added).backward()
     if update:

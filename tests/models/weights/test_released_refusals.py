@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from models.weights.released import load_released, released_num_classes, to_released
+from models.weights.released import load_released, released_num_classes
 from tests.support.manifests import quick_model, state_of
 from utils.errors import UserError
 
@@ -101,10 +101,3 @@ def test_another_networks_checkpoint_is_refused(model, network):
 def test_an_odd_classifier_is_refused(weight):
     with pytest.raises(UserError, match=r"is output\.weight"):
         released_num_classes({"output.weight": weight})
-
-
-def test_a_dead_stage_that_does_not_fit_is_refused(model, state):
-    with pytest.raises(UserError, match=r"42 missing: stages\.3\."):
-        to_released(model, dead={})
-    with pytest.raises(UserError, match=r"1 of another shape: stages\.3\.0\.attn\.D"):
-        to_released(model, dead=state | {"bra_unet.stages.3.0.attn.D": torch.ones(3)})

@@ -41,7 +41,8 @@ def test_accumulated_batches_have_the_mean_of_their_gradients(monkeypatch, tmp_p
     """Batches of 4, 4 and 3 images, two to an update: the last update has a single batch."""
     task, cfg = toy_task(), toy_config(tmp_path, accumulate=2, augment=False)
     model = ToyNetwork().eval()
-    monkeypatch.setattr(model, "train", lambda mode=True: model)  # without its random draws
+    monkeypatch.setattr(model, "train", lambda mode=True: model)
+    monkeypatch.setattr(model, "draw_paths", lambda count, device: torch.ones(1, count))  # nothing is dropped
     batches, gradients = EpochBatches(11, 4, cfg.seed), []
     for indices in batches:
         images, targets = task.train_set[indices]
@@ -77,7 +78,7 @@ def steps_on(device, loss, fields):
 
     def steps():
         for update in (False, True, True):
-            train_step(state, task, cfg, *prepare(images, targets, task, cfg, device, 0), 2, update)
+            train_step(state, task, cfg, *prepare(images, targets, task, cfg, device, 0, 4, 0), 2, update)
 
     return steps
 

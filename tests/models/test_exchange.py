@@ -1,0 +1,37 @@
+"""The network in PyTorch's own formats for other programs: traced and exported, saved and loaded again."""
+
+import io
+
+import pytest
+import torch
+
+from models.ssd import SSD_FORMS
+from tests.support.manifests import quick_model
+
+
+@pytest.fixture(scope="module", params=SSD_FORMS)
+def model(request):
+    torch.manual_seed(0)
+    return quick_model(3, request.param).eval()
+
+
+def image():
+    return torch.randn(2, 1, 50, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated by PyTorch, still used by other programs
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@torch.no_grad()
+def test_traced_network(model):
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(model, image()), file)
+    file.seek(0)
+    torch.testing.assert_close(torch.jit.load(file)(image()), model(image()), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_exported_network(model):
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(model, (image(),)), file)
+    file.seek(0)
+    assert torch.equal(torch.export.load(file).module()(image()), model(image()))

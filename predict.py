@@ -5,21 +5,20 @@
 
 from pathlib import Path
 
-from isic_polyp_rectal import task as pictures
+from datasets.files.find import find_inputs, mask_paths
+from datasets.files.image import read_image, save_mask
 from models.build import load_network
-from synapse_train_test import task as volumes
-from tools.prediction import find_inputs, predict_files
+from recipes import RECIPES, find_recipe
 from utils import checkpoint
 from utils.command_line import apply, parse_flags
 from utils.config import NOT_PASSED_ON, PREDICT, describe
 from utils.device import choose_device, choose_precision, describe_device
-from utils.distributed import init_distributed
+from utils.distributed import barrier, init_distributed
 from utils.errors import UserError, run_main
+from utils.inference.files import predict_files
 from utils.inference.forward import forward_fn
 from utils.log import log
 from utils.results.testing import check_alike
-
-RECIPES = volumes.RECIPES | pictures.RECIPES
 
 
 def main(argv: list[str]) -> None:
@@ -30,7 +29,8 @@ def main(argv: list[str]) -> None:
     paths = [checkpoint.find(name) for name in given["checkpoint"]]
     device = choose_device(given.get("device", "auto"))
     init_distributed(device)
-    loaded = [load_network(path, RECIPES.get(given.get("recipe"))) for path in paths]
+    recipe = find_recipe(given.get("recipe"))
+    loaded = [load_network(path, RECIPES, recipe) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
     given = NOT_PASSED_ON | {"output_dir": "predictions", "force": False} | given
     cfg = apply(loaded[0].cfg, {k: v for k, v in given.items() if k != "recipe"})
@@ -45,7 +45,9 @@ def main(argv: list[str]) -> None:
     forward = forward_fn(
         [one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile, cfg.graphs
     )
-    written = predict_files(cfg, forward, device, inputs, grey=cfg.recipe in volumes.RECIPES)
+    targets = mask_paths(Path(cfg.output_dir), inputs, cfg.force)
+    barrier()  # no rank writes before all have looked at what is there
+    written = predict_files(cfg, forward, device, list(zip(inputs, targets)), read_image, save_mask)
     log(f"{len(written)} masks in {Path(cfg.output_dir).resolve()}")
 
 

@@ -4,14 +4,10 @@
 """
 
 from pathlib import Path
-from typing import Any
 
-from isic_polyp_rectal import evaluation as picture_evaluation
-from isic_polyp_rectal import task as pictures
 from models.build import load_network
-from synapse_train_test import evaluation as volume_evaluation
-from synapse_train_test import task as volumes
-from utils.command_line import parse_flags, resolve_dataset
+from recipes import RECIPES, family_of, resolve_dataset
+from utils.command_line import parse_flags
 from utils.config import TEST, describe
 from utils.device import choose_device, choose_precision, describe_device
 from utils.errors import run_main
@@ -24,32 +20,17 @@ from utils.results.summary import write_results
 from utils.results.table import format_table
 from utils.results.testing import check_alike, describe_result, find_checkpoints, settle
 
-RECIPES = volumes.RECIPES | pictures.RECIPES
-
-
-def flags(argv: list[str]) -> tuple[dict[str, Any], str | None]:
-    """The fields given, the data set resolved; and the recipe, if one was named (a folder has the checkpoint's)."""
-    given = parse_flags(argv, TEST, "Evaluate a checkpoint on a data set.")
-    if "dataset" not in given and "recipe" not in given:
-        return given, None
-    recipe, folder = resolve_dataset(given.get("dataset", given.get("recipe")), given.get("recipe"), RECIPES)
-    named = folder is None or "recipe" in given
-    given |= {"dataset": recipe if folder is None else folder} | ({"recipe": recipe} if named else {})
-    if folder is not None:
-        given.setdefault("root_path", folder)
-    return given, recipe if named else None
-
 
 def main(argv: list[str]) -> None:
-    given, recipe = flags(argv)
-    paths = find_checkpoints(given, recipe)
+    given = resolve_dataset(parse_flags(argv, TEST, "Evaluate a checkpoint on a data set."), guess=False)
+    paths = find_checkpoints(given, given.get("recipe"))
     device = choose_device(given.get("device", "auto"))
-    loaded = [load_network(path, RECIPES.get(recipe)) for path in paths]
+    loaded = [load_network(path, RECIPES, given.get("recipe")) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
     cfg = settle(loaded[0].cfg, given)
     precision = choose_precision(cfg.precision, device)
-    task, evaluation = (volumes, volume_evaluation) if cfg.recipe in volumes.RECIPES else (pictures, picture_evaluation)
-    classes = cfg.class_names or loaded[0].class_names or task.class_names(cfg)
+    family = family_of(cfg)
+    classes = cfg.class_names or loaded[0].class_names or family.class_names(cfg)
     out = Path(given.get("output_dir", paths[0].parent)) / f"{cfg.split}_{cfg.protocol}"
     log(f"HeteroMedSeg, testing {', '.join(map(str, paths))}\n{describe(cfg, TEST)}")
     log(f"device {describe_device(device)}, precision {precision}; results in {out.resolve()}")
@@ -59,7 +40,7 @@ def main(argv: list[str]) -> None:
         [one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile, cfg.graphs
     )
     album = Album(len(classes)) if cfg.report else None
-    rows, split = evaluation.evaluate(cfg, forward, device, classes, out, album)
+    rows, split = family.evaluate(cfg, forward, device, classes, out, album)
     summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))
     log(format_table(summary))
     if album is not None:

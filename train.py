@@ -1,32 +1,25 @@
 """Train HeteroMedSeg: argv -> Config -> fit. `python train.py --help` lists every flag."""
 
-import isic_polyp_rectal.task as pictures
-import synapse_train_test.task as volumes
-from isic_polyp_rectal.cross_validation import train_folds
 from models.build import build_network, name_weights
 from models.memory import settle_batch
-from utils.command_line import apply, parse_flags, resolve_dataset
-from utils.config import TRAIN, Config, describe
+from recipes import RECIPES, family_of, resolve_dataset
+from utils.command_line import apply, parse_flags
+from utils.config import TRAIN, Config, describe, own_data
 from utils.device import choose_device, choose_precision, describe_device, seed_everything
 from utils.distributed import init_distributed
-from utils.errors import run_main
+from utils.errors import UserError, run_main
 from utils.log import log, logging_to
 from utils.training.allocator import keep_freed_memory
 from utils.training.engine import fit
 from utils.training.losses import loss_for
 from utils.training.run import LAST, claim_folder, open_folder
 
-RECIPES = volumes.RECIPES | pictures.RECIPES
-
 
 def configure(argv: list[str]) -> Config:
     """The recipe that argv names, with the flags it gives."""
     given = parse_flags(argv, TRAIN, "Train HeteroMedSeg on a data set.")
-    recipe, folder = resolve_dataset(given.get("dataset", "phantom"), given.get("recipe"), RECIPES)
-    given |= {"dataset": recipe if folder is None else folder, "recipe": recipe}
-    if folder is not None:
-        given.setdefault("root_path", folder)
-    return apply(RECIPES[recipe], given)
+    given = resolve_dataset({"dataset": "phantom"} | given, guess=True)
+    return own_data(apply(RECIPES[given["recipe"]], given))
 
 
 def train(cfg: Config) -> None:
@@ -37,7 +30,7 @@ def train(cfg: Config) -> None:
     out = claim_folder(cfg)
     precision = choose_precision(cfg.precision, device)
     cfg, notes = settle_batch(cfg, device, precision, loss_for(cfg.loss, cfg.num_classes), out / LAST)
-    task = (volumes if cfg.recipe in volumes.RECIPES else pictures).build_task(cfg)
+    task = family_of(cfg).build_task(cfg)
     seed_everything(cfg.seed)
     model, more = build_network(cfg, device)
     cfg = name_weights(cfg)
@@ -54,10 +47,12 @@ def train(cfg: Config) -> None:
 
 def main(argv: list[str]) -> None:
     cfg = configure(argv)
-    if cfg.fold == "all":
+    if cfg.fold != "all":
+        train(cfg)
+    elif train_folds := family_of(cfg).train_folds:
         train_folds(cfg, train)
     else:
-        train(cfg)
+        raise UserError(f"--fold all: recipe {cfg.recipe} has no folds; use --val_cases")
 
 
 if __name__ == "__main__":

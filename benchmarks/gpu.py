@@ -1,36 +1,80 @@
-"""Everything that is to be known on a GPU, in one command of under ten minutes.
+"""What is to be known on a GPU, in one command of under ten minutes.
 
-    python -m benchmarks.gpu [--device cuda] [--budget 540] [--only recipe,speed] [--output results/gpu.json]
-    python -m benchmarks.gpu --smoke              # tiny sizes, on the CPU too: does it run?
+    python -m benchmarks.gpu [--budget 540] [--only peers] [--output results/gpu.json]
 
-Parts in the order of their worth, each with a limit of its own: what runs out of time, memory or luck is recorded as an
-error and the next part starts; the result file is rewritten after every part, so that a run cut short leaves all it
-had measured. Kinds of part: speed (a), recipe (the whole Synapse training extrapolated), forms (causal,
-noncausal, bidirectional, with and without mamba_ssm), peers (b), sides (e).
+Parts in the order of their worth, each with a limit of its own. A part that runs out of time, memory or luck leaves an
+error, and the next one starts. The result file is written again after every part, so that a run cut short leaves all
+that it had measured.
 """
 
-import argparse
 import contextlib
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import peers, recipe, side_length
-from benchmarks.gpu_plan import Part, plan
-from benchmarks.machine import ROOT, write_json
-from benchmarks.measure import compare
-from benchmarks.speed import matrix_side
-from benchmarks.tables import lines
-from benchmarks.variants import PEERS, parse_variant, parse_variants
+from benchmarks import speed, training
+from benchmarks.machine import new_parser, write_json
+from benchmarks.station import INFER, TRAIN
+from benchmarks.variants import parse_variants
 from models.ssd import mamba_kernel
 from utils.device import choose_device, describe_device
 
 LEAST = 10.0  # seconds that must be left for a part to start
+LOOP = "loop"  # the work of `benchmarks.training.run_loop`
+FORMS = "ours-bf16{0}-products,ours-bf16{0}-noncausal,ours-bf16{0}-bidirectional"
+VARIANTS = {
+    "ours": "ours-bf16",
+    "eager": "plain-fp32,ours-fp32,ours-bf16",
+    "compiled": "plain-fp32,ours-bf16,ours-bf16-compiled",
+    "graphs": "ours-bf16,ours-bf16-compiled,ours-bf16-graphs",
+    "forms": FORMS.format("") + ",ours-bf16",  # the last with mamba_ssm's kernel, where that is installed
+    "forms compiled": FORMS.format("-compiled"),
+    "peers": speed.with_peers("bf16"),
+    "peers compiled": speed.with_peers("bf16-compiled"),
+}
+SIDES = (224, 320, 416, 512, 640, 768, 896, 1024)
+
+
+class Part(NamedTuple):
+    limit: float  # seconds
+    work: str
+    batch: int
+    variants: str = ""  # a key of VARIANTS
+    sides: tuple[int, ...] = (224,)
+
+    @property
+    def name(self) -> str:
+        sides = ", ".join(map(str, dict.fromkeys((self.sides[0], self.sides[-1]))))
+        return f"{self.work}, batch {self.batch}, {sides}" + (f", {self.variants}" if self.variants else "")
+
+
+PLAN = (
+    Part(40, TRAIN, 24, "eager"),
+    Part(40, INFER, 128, "eager"),
+    Part(150, TRAIN, 128, "compiled"),
+    Part(250, LOOP, 24),
+    Part(90, INFER, 128, "compiled"),
+    Part(90, TRAIN, 64, "peers"),
+    Part(60, INFER, 64, "peers"),
+    Part(40, TRAIN, 64, "forms"),
+    Part(40, INFER, 64, "forms"),
+    Part(60, INFER, 4, "ours", SIDES),
+    Part(60, TRAIN, 4, "ours", SIDES),
+    *(Part(40, work, 64, "eager") for work in (TRAIN, INFER)),
+    *(Part(40, work, 256, "ours") for work in (TRAIN, INFER)),
+    *(Part(40, work, 16, "eager", (size,)) for size in (256, 512) for work in (TRAIN, INFER)),
+    Part(90, INFER, 1, "graphs"),
+    Part(150, TRAIN, 24, "graphs"),
+    Part(250, LOOP, 128),
+    Part(200, TRAIN, 64, "forms compiled"),
+    Part(300, INFER, 64, "peers compiled"),
+    Part(500, TRAIN, 64, "peers compiled"),
+)
 
 
 class OutOfTime(BaseException):
@@ -38,38 +82,38 @@ class OutOfTime(BaseException):
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto")
+    parser = new_parser(__doc__, "gpu.json")
+    parser.set_defaults(repeats=5)
     parser.add_argument("--budget", type=float, default=540, help="seconds for everything")
-    parser.add_argument("--only", help="kinds of part, with commas")
-    parser.add_argument("--output", default=ROOT / "results" / "gpu.json")
-    parser.add_argument("--smoke", action="store_true", help="one tiny part of every kind: does it run?")
+    parser.add_argument("--only", default="", help="parts whose name holds one of these words, such as peers,forms")
     args = parser.parse_args(argv)
     began = monotonic()
     device = choose_device(args.device)
-    parts = [part for part in plan() if args.only is None or part.kind in args.only.split(",")]
+    parts = [part for part in PLAN if any(word in part.name for word in args.only.split(","))]
     if args.smoke:
-        parts = list({part.kind: part for part in reversed(parts)}.values())
-    results = {"device": describe_device(device), "settings": describe_settings(), "parts": {}}
+        parts, args.repeats = [Part(300, INFER, 1, "ours", (32, 64)), Part(300, LOOP, 2, "", (32,))], 1
+    settings = {"tf32": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.version()}
+    settings["mamba_ssm"] = mamba_kernel() is not None
+    results: dict[str, Any] = {"device": describe_device(device), "settings": settings, "parts": {}}
     for number, part in enumerate(parts, 1):
-        left = args.budget - (monotonic() - began)
-        print(f"[{monotonic() - began:4.0f} s] {number}/{len(parts)} {part.name}", flush=True)
-        results["parts"][part.name] = run(part, device, args.smoke, left)
+        spent = monotonic() - began
+        print(f"[{spent:4.0f} s] {number}/{len(parts)} {part.name}", flush=True)
+        results["parts"][part.name] = run(part, device, args.repeats, args.budget - spent, args.smoke)
         results["seconds"] = monotonic() - began
         write_json(args.output, results)
     print(f"[{monotonic() - began:4.0f} s] written: {args.output}")
 
 
-def run(part: Part, device: torch.device, smoke: bool, left: float) -> dict[str, Any]:
+def run(part: Part, device: torch.device, repeats: int, left: float, smoke: bool = False) -> dict[str, Any]:
     """The part's result, or its "error"; seconds it took."""
     if left < LEAST:
         print("  left out: no time left")
-        return {"kind": part.kind, "error": "left out: no time left"}
-    result: dict[str, Any] = {"kind": part.kind}
+        return {"error": "left out: no time left"}
+    result: dict[str, Any] = {}
     began = monotonic()
     try:
         with limit(min(part.limit, left)):
-            result |= KINDS[part.kind](device, smoke, **part.given)
+            result = measure(part, device, repeats, smoke)
     except (Exception, OutOfTime) as error:  # whatever it is: the other parts are still worth their time
         result["error"] = f"{type(error).__name__}: {error}"
         print(f"  {result['error'].splitlines()[0]}", flush=True)
@@ -79,6 +123,20 @@ def run(part: Part, device: torch.device, smoke: bool, left: float) -> dict[str,
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return result | {"part_seconds": monotonic() - began}
+
+
+def measure(part: Part, device: torch.device, repeats: int, smoke: bool) -> dict[str, Any]:
+    if part.work == LOOP:
+        slices, updates, compiled = (3, 1, False) if smoke else (training.SLICES, 200, True)
+        result = training.run_loop(device, part.batch, updates, compiled, part.sides[0], slices)
+        print(f"  {training.sentence(result)}", flush=True)
+        return result
+    rows = []
+    for side in part.sides:
+        variants = parse_variants(VARIANTS[part.variants])
+        rows += speed.compare(variants, part.work, device, part.batch, side, repeats)
+    print("\n".join([speed.align(speed.HEADER, speed.WIDTHS), *speed.lines(rows)]), flush=True)
+    return {"rows": rows, "exponents": speed.exponents(rows)}
 
 
 @contextlib.contextmanager
@@ -95,67 +153,6 @@ def limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def describe_settings() -> dict[str, Any]:
-    return {
-        "matrix products in TF32": torch.backends.cuda.matmul.allow_tf32,
-        "convolutions in TF32": torch.backends.cudnn.allow_tf32,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "mamba_ssm": mamba_kernel() is not None,
-    }
-
-
-# --- kinds of part -------------------------------------------------------------------------------
-
-
-def speed(device: torch.device, smoke: bool, variants: str, work: str, batch: int, size: int = 224) -> dict[str, Any]:
-    chosen, repeats, side = parse_variants(variants), 5, matrix_side(device)
-    if smoke:
-        chosen, batch, size, repeats, side = chosen[:1], 2, 32, 1, 128
-    rows = compare(chosen, work, device, batch, size, repeats, side, own_process=False)
-    print("\n".join(lines(rows)), flush=True)
-    return {"rows": rows}
-
-
-def forms(device: torch.device, smoke: bool, work: str, batch: int, mode: str) -> dict[str, Any]:
-    words = [f"ours-bf16-{mode}-causal-products", f"ours-bf16-{mode}-noncausal", f"ours-bf16-{mode}-bidirectional"]
-    if mode == "eager" and mamba_kernel() is not None:
-        words.append("ours-bf16-eager-causal")
-    return speed(device, smoke, ",".join(words), work, batch)
-
-
-def others(device: torch.device, smoke: bool, work: str, batch: int, setting: str) -> dict[str, Any]:
-    names = ["ours"] if smoke else ["ours", *PEERS]
-    networks = peers.list_networks(names, device, 32 if smoke else 224)
-    return {"networks": networks} | speed(device, smoke, ",".join(f"{n}-{setting}" for n in names), work, batch)
-
-
-def whole_training(device: torch.device, smoke: bool, batch: int, steps: int) -> dict[str, Any]:
-    small = {"batch": 2, "steps": 1, "compiled": False, "side": 32, "slices": 3}
-    full = {"batch": batch, "steps": steps, "compiled": True, "side": 224, "slices": recipe.SLICES}
-    result = recipe.simulate(device, **(small if smoke else full))
-    print(f"  {recipe.sentence(result)}", flush=True)
-    return result
-
-
-def sides(device: torch.device, smoke: bool, variant: str, work: str, batch: int) -> dict[str, Any]:
-    lengths, repeats = ([32, 64], 1) if smoke else ([int(s) for s in side_length.SIDES.split(",")], 5)
-    chosen = parse_variant(variant)
-    rows = side_length.measure(chosen, work, device, 1 if smoke else batch, lengths, repeats, own_process=False)
-    fitted = side_length.exponents(rows)
-    print("\n".join(side_length.report(rows, fitted)), flush=True)
-    return {"variant": variant, "work": work, "batch": batch, "rows": rows, "exponents": fitted}
-
-
-KINDS: dict[str, Callable[..., dict[str, Any]]] = {
-    "speed": speed,
-    "recipe": whole_training,
-    "forms": forms,
-    "peers": others,
-    "sides": sides,
-}
 
 
 if __name__ == "__main__":

@@ -144,7 +144,9 @@ def record(work: str, batch: int, size: int) -> list[Operation]:
     random = {name: _without_generator(getattr(torch, name)) for name in ("rand", "randn", "randint")}
     with Recorder() as recorder, mock.patch.multiple(torch, autocast=cast.switch, **random):
         if work == "train":
-            images, targets = augment_synapse(images, targets, Draws(SimpleNamespace(device="meta"), batch))
+            images, targets = augment_synapse(
+                images, targets, Draws(SimpleNamespace(device="meta"), batch), (size, size)
+            )
         with torch.set_grad_enabled(work == "train"), cast:
             logits = model(images)
         if work == "train":

@@ -1,14 +1,13 @@
-"""The header of every result file: where, with what and by which command a figure was measured."""
+"""What every benchmark shares: its options, its result file and, in that, the machine's description."""
 
+import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,40 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def new_parser(doc: str | None, output: str, device: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark takes, and `--device` where one is used."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if device:
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds")
+    parser.add_argument("--output", default=ROOT / "results" / output, help="JSON file to write")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, one round: does it run?")
+    return parser
+
+
+def numbers(text: str) -> list[int]:
+    """An option's whole numbers, separated by commas."""
+    return [int(number) for number in text.split(",")]
+
+
+def write_json(path: str | Path, results: dict[str, Any]) -> None:
+    """Write the results, with the machine's description before them."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": describe_machine(), **results}, indent=2) + "\n", encoding="utf-8")
+
+
 def describe_machine() -> dict[str, Any]:
     """CPU, cores this process may use, GPU, versions, commit (with `+` where the tree has changes) and command."""
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "cuda": torch.version.cuda,
         "numpy": np.__version__,
         "commit": _commit(),
         "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip(),
@@ -52,23 +76,7 @@ def _commit() -> str:
         return "unknown"
 
 
-def seconds(function: Callable[[], Any], repeats: int) -> list[float]:
-    """Wall-clock seconds of each of `repeats` calls."""
-    times = []
-    for _ in range(repeats):
-        start = perf_counter()
-        function()
-        times.append(perf_counter() - start)
-    return times
-
-
-def spread(times: Sequence[float]) -> dict[str, float | int]:
-    """Median, extremes and number of timings, in seconds."""
-    return {"median": statistics.median(times), "min": min(times), "max": max(times), "repeats": len(times)}
-
-
-def write_json(path: str | Path, results: dict[str, Any]) -> None:
-    """Write the results under the machine's header."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": describe_machine(), **results}, indent=2) + "\n", encoding="utf-8")
+def align(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """One line of a table; negative widths align to the left, the last cell may be longer than its column."""
+    text = [cell.ljust(-width) if width < 0 else cell.rjust(width) for cell, width in zip(cells, widths)]
+    return " ".join(text).rstrip()

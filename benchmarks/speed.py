@@ -1,86 +1,170 @@
-"""Training and inference speed and peak memory, against a plainly written network and the machine's matrix rate.
+"""Images a second and peak memory of training and inference: against a plainly written network, and against others.
 
     python -m benchmarks.speed [--device auto] [--work train,infer] [--batch 8] [--size 224] [--variants ...]
-    python -m benchmarks.speed --malloc          # CPU: what becomes of freed memory, see utils/training/allocator.py
-    python -m benchmarks.speed --smoke           # tiny sizes: does it run?
+    python -m benchmarks.speed --peers bf16                   # the networks that users would pick instead
+    python -m benchmarks.speed --size 224,448,896 --variants ours-fp32   # what grows how with the image's side
 
-Every batch is combined with every size. The first variant is the one that the column `times` refers to. A variant
-is a word such as ours-bf16-compiled-noncausal: `benchmarks/variants.py` lists what it may be made of. On a CPU each
-runs in a process of its own, which makes its peak memory (the whole process) comparable; all of them take turns.
+Every batch is combined with every size. Variants are words such as ours-bf16-compiled-noncausal (`variants.py` lists
+what they are made of); they take turns, and the column `times` is how many times faster each is than the first.
+
+The peers are U-Nets with a ResNet-34 and an EfficientNet-B4 encoder, a SegFormer of B2's size
+(segmentation_models_pytorch), and nnU-Net's plain and residual 2-D U-Nets as it plans them for the size, without deep
+supervision (dynamic_network_architectures). One whose package is missing gets a line that says so.
 """
 
 import argparse
-import dataclasses
+import statistics
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import ROOT, write_json
-from benchmarks.measure import compare
-from benchmarks.station import INFER, TRAIN
-from benchmarks.tables import lines
-from benchmarks.variants import CHOICES, parse_variants
+from benchmarks.machine import align, new_parser, numbers, write_json
+from benchmarks.measure import in_turns, matrix_product, matrix_side, ratio, spread
+from benchmarks.station import FAILURES, INFER, TRAIN, Remote, Station, first_line, open_station, without_kernel
+from benchmarks.variants import PEERS, Variant, build_network, parse_variants
 from utils.device import choose_device, describe_device
 
+Row = dict[str, Any]
 ON_CPU = "plain-fp32,plain-bf16,ours-fp32,ours-bf16,ours-fp32-compiled,ours-bf16-compiled,ours-bf16-noncausal"
 ON_GPU = f"{ON_CPU},ours-bf16-compiled-noncausal,ours-bf16-graphs,ours-bf16-bidirectional,ours-bf16-products"
-MALLOC = "plain-fp32,ours-fp32,ours-bf16"
+# A training step's operations in forward passes: two products backward for each forward. PyTorch's counter takes
+# the backward pass of a depthwise convolution for that of a full one.
+FORWARDS = {TRAIN: 3, INFER: 1}
+HEADER = ("work", "size", "batch", "variant", "images/s", "s/image", "spread", "times", "peak MiB", "of rate")
+WIDTHS = (-6, 5, 6, -34, 9, 9, 7, 7, 9, 8)
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, "speed.json")
-    parser.add_argument("--variants", help="words with commas; the first is the reference")
-    parser.add_argument("--malloc", action="store_true", help="each variant under every treatment of freed memory")
-    args = parser.parse_args(argv)
+    args = parse(argv)
     device = choose_device(args.device)
-    variants = parse_variants(args.variants or (MALLOC if args.malloc else ON_CPU if device.type == "cpu" else ON_GPU))
-    if args.smoke and not args.variants:
-        variants = parse_variants("plain-fp32,ours-fp32")
-    if args.malloc:
-        variants = [dataclasses.replace(v, memory=memory) for v in variants for memory in CHOICES["memory"]]
+    words = args.variants or (ON_CPU if device.type == "cpu" else ON_GPU)
+    if args.peers:
+        words = with_peers(args.peers)
     results: dict[str, Any] = {"device": describe_device(device), "rows": []}
-    for index, (work, batch, size) in enumerate(settings(args)):
-        repeats, side = (1, 256) if args.smoke else (args.repeats, matrix_side(device))
-        rows = compare(variants, work, device, batch, size, repeats, side, own_process=device.type == "cpu")
-        print("\n".join(lines(rows, header=index == 0)), flush=True)
-        results["rows"] += rows
-        write_json(args.output, results)
+    print(align(HEADER, WIDTHS))
+    for size in args.size:
+        for batch in args.batch:
+            for work in args.work:
+                found = compare(parse_variants(words), work, device, batch, size, args.repeats)
+                print("\n".join(lines(found)), flush=True)
+                results["rows"] += found
+                results["exponents"] = exponents(results["rows"])
+                write_json(args.output, results)
+    for name, fitted in results["exponents"].items():
+        print(f"{name}: cost grows with the side to the power {', '.join(f'{p:.2f} ({c})' for c, p in fitted.items())}")
     print(f"written: {args.output}")
 
 
-def add_options(parser: argparse.ArgumentParser, output: str) -> None:
-    """What every speed benchmark takes."""
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--work", type=_words, default=[TRAIN, INFER], help="train, infer or both")
-    parser.add_argument("--batch", type=_numbers, default=[8], help="batch sizes with commas")
-    parser.add_argument("--size", type=_numbers, default=[224], help="sides in pixels with commas")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds")
-    parser.add_argument("--output", default=ROOT / "results" / output)
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, one round: does it run?")
-
-
-def settings(args: argparse.Namespace) -> Iterator[tuple[str, int, int]]:
-    """(work, batch, size) in the order of measuring."""
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = new_parser(__doc__, "speed.json")
+    parser.add_argument(
+        "--work", type=lambda text: text.split(","), default=[TRAIN, INFER], help="train, infer or both"
+    )
+    parser.add_argument("--batch", type=numbers, default=[8], help="batch sizes with commas")
+    parser.add_argument("--size", type=numbers, default=[224], help="sides in pixels with commas")
+    parser.add_argument("--variants", help="words with commas; the first is the reference")
+    parser.add_argument("--peers", metavar="SETTING", help="instead: ours and the peers in this setting, such as bf16")
+    args = parser.parse_args(argv)
     if args.smoke:
-        yield from ((work, 1, 64) for work in args.work)
-        return
-    yield from ((work, batch, size) for size in args.size for batch in args.batch for work in args.work)
+        args.batch, args.size, args.repeats = [2], [32], 1
+        args.variants = args.variants or "plain-fp32,ours-fp32"
+    return args
 
 
-def matrix_side(device: torch.device) -> int:
-    """Side of matrices large enough to reach the machine's rate and small enough to take no time."""
-    return 8192 if device.type == "cuda" else 1536
+def with_peers(setting: str) -> str:
+    return ",".join(f"{network}-{setting}" for network in ("ours", *PEERS))
 
 
-def _words(text: str) -> list[str]:
-    return text.split(",")
+def compare(
+    variants: Sequence[Variant], work: str, device: torch.device, batch: int, size: int, repeats: int
+) -> list[Row]:
+    """One row a variant of one kind of work at one setting, timed in turns with large matrix products.
+
+    A variant that cannot run (memory, a package, the compiler) gets a row with its "error".
+    out: seconds and ratio to the first variant (with their spread), images_per_s, bytes, and the fraction reached of
+    the matrix rate measured in the same precision
+    """
+    rows: dict[str, Row] = {}
+    stations: dict[str, Station | Remote] = {}
+    side = matrix_side(device)
+    try:
+        for variant in variants:
+            row = rows[variant.name] = {"work": work, "size": size, "batch": batch, "variant": variant.name}
+            try:
+                counted = Variant(variant.network, ssd=variant.ssd)  # precision and compiler change no operation
+                row["parameters"], row["flop_per_image"] = count_operations(counted, device, size)
+                stations[variant.name] = open_station(variant, work, device, batch, size)
+                row["memory"] = stations[variant.name].memory
+            except FAILURES as error:
+                row["error"] = first_line(error)
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()  # what the failed attempt held
+        running = [variant for variant in variants if variant.name in stations]
+        timers = {name: station.seconds for name, station in stations.items()}
+        timers |= {f"matrix {p}": matrix_product(device, p, side) for p in sorted({v.precision for v in running})}
+        times = in_turns(timers, repeats)
+        for variant in running:
+            row, own, product = rows[variant.name], times[variant.name], times[f"matrix {variant.precision}"]
+            flop, rate = row["flop_per_image"] * batch * FORWARDS[work], [2 * side**3 / t for t in product]
+            row["seconds"], row["images_per_s"] = spread(own), batch / statistics.median(own)
+            row["matrix_flop_per_s"] = statistics.median(rate)
+            row["fraction_of_matrix_rate"] = statistics.median(flop / t / r for t, r in zip(own, rate))
+            row["faster_than"], row["ratio"] = running[0].name, ratio(times[running[0].name], own)
+    finally:
+        for station in stations.values():
+            station.close()
+        torch.compiler.reset()  # else the next networks of this process meet the compiler's limit of versions
+    return list(rows.values())
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+@cache
+def count_operations(variant: Variant, device: torch.device, size: int) -> tuple[int, int]:
+    """(parameters, operations of one image's forward pass): products, convolutions and attention.
+
+    A multiplication and an addition are two operations. The counter does not see inside mamba_ssm's kernel.
+    """
+    network = build_network(variant, size).to(device).eval()
+    with without_kernel(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.rand(1, 3, size, size, device=device))
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops()
+
+
+def exponents(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """p of cost ~ side^p, fitted for every work, variant and batch that was measured at several sizes."""
+    curves = defaultdict(list)
+    for row in rows:
+        if "seconds" in row:
+            curves[f"{row['work']} {row['variant']}, batch {row['batch']}"].append(row)
+    fitted = {}
+    for name, curve in curves.items():
+        if len(curve) > 1:
+            sides = np.log([row["size"] for row in curve])
+            costs = {"time": [row["seconds"]["median"] for row in curve]}
+            costs["memory"] = [row["memory"]["peak"] - row["memory"].get("start", 0) for row in curve]
+            costs["operations"] = [row["flop_per_image"] for row in curve]
+            fitted[name] = {what: float(np.polyfit(sides, np.log(cost), 1)[0]) for what, cost in costs.items()}
+    return fitted
+
+
+def lines(rows: Sequence[Row]) -> list[str]:
+    """Rows of `compare` as text. spread: (slowest - fastest) / median; of rate: fraction of the matrix rate."""
+    cells = []
+    for row in rows:
+        cells.append([row["work"], str(row["size"]), str(row["batch"]), row["variant"]])
+        if "error" in row:
+            cells[-1].append(row["error"])
+            continue
+        t = row["seconds"]
+        cells[-1] += [f"{row['images_per_s']:.4g}", f"{t['median'] / row['batch']:.3g}"]
+        cells[-1] += [f"{(t['max'] - t['min']) / t['median']:.0%}", f"{row['ratio']['median']:.2f}"]
+        cells[-1] += [f"{row['memory']['peak'] / 2**20:.0f}", f"{row['fraction_of_matrix_rate']:.3f}"]
+    return [align(line, WIDTHS) for line in cells]
 
 
 if __name__ == "__main__":

@@ -1,34 +1,41 @@
-"""One network at one kind of work, ready for one timed step after another.
+"""One network at one kind of work, ready for one timed step after another; on a CPU in a process of its own.
 
 A step is a training step (forward, the Synapse loss, backward, AdamW) or an inference of a batch, on random
-images that lie on the device: what the input costs is `benchmarks.input_pipeline`'s question.
+images that lie on the device: what the input costs is `benchmarks.training`'s question.
 """
 
 import contextlib
+import multiprocessing
+import signal
 from collections.abc import Callable
-from time import perf_counter
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import memory
-from benchmarks.variants import Variant, build_network
+from benchmarks.measure import timer
+from benchmarks.variants import NUM_CLASSES, Variant, build_network
 from models import ssd
 from utils.device import autocast
 from utils.inference.forward import Compiled
+from utils.training.allocator import keep_freed_memory
 from utils.training.losses import loss_for
 
 TRAIN, INFER = "train", "infer"
-NUM_CLASSES = 9
 WARM_UP = 3  # a CUDA graph is recorded by the second step of a shape
+FAILURES = (RuntimeError, ImportError, MemoryError)  # no memory, no package, the compiler: the variant cannot run
+STATUS = Path("/proc/self/status")
 
 
 class Station:
-    """Built, compiled and warmed up on construction; `memory` then holds the bytes of a step.
+    """A network, built, compiled and warmed up.
 
-    memory: {"peak": largest bytes while a step runs, "network": of them, what is there between the steps}.
-    On a GPU both are this station's own; on a CPU those of the whole process, so have one station a process.
+    seconds: timer of its steps
+    memory: {"peak": most bytes while a step runs, "network": bytes between the steps}; on a GPU of this
+        station alone, on a CPU of the whole process (0 where the system does not say)
     """
 
     def __init__(self, variant: Variant, work: str, device: torch.device, batch: int, size: int) -> None:
@@ -36,7 +43,7 @@ class Station:
         cuda = device.type == "cuda"
         before = torch.cuda.memory_allocated() if cuda else 0
         torch.manual_seed(0)
-        model = build_network(variant, NUM_CLASSES, size).to(device).train(work == TRAIN)
+        model = build_network(variant, size).to(device).train(work == TRAIN)
         self.images = torch.rand(batch, 3, size, size, device=device)
         if variant.network not in ("ours", "plain"):  # what suits convolutions best; the other two choose their own
             model, self.images = (t.to(memory_format=torch.channels_last) for t in (model, self.images))
@@ -45,18 +52,17 @@ class Station:
         fused = True if variant.network != "plain" else None
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused) if work == TRAIN else None
         self.network = _compiled(model, variant.mode, work, device)
-        self.scan = mock.patch.object(ssd, "mamba_kernel", return_value=None)
+        self.seconds = timer(self.step, device)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        for _ in range(WARM_UP):
-            self.step()
+        self.seconds(WARM_UP)
         self.memory = self._cuda_memory(before) if cuda else self._process_memory()
 
     def step(self) -> None:
         """One step; a GPU may still be at it on return."""
         if self.variant.mode == "graphs":
             torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
-        with self.scan if self.variant.scan == "products" else contextlib.nullcontext():
+        with without_kernel() if self.variant.scan == "products" else contextlib.nullcontext():
             if self.work == INFER:
                 with torch.no_grad(), autocast(self.device, self.variant.precision):
                     self.network(self.images)
@@ -66,15 +72,6 @@ class Station:
             self.loss(logits, self.targets).backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-
-    def seconds(self, count: int) -> float:
-        """Seconds a step, over `count` steps."""
-        start = perf_counter()
-        for _ in range(count):
-            self.step()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return (perf_counter() - start) / count
 
     def close(self) -> None:
         """Let go of the network and of what the allocator keeps for it."""
@@ -90,10 +87,16 @@ class Station:
         return {"peak": torch.cuda.max_memory_allocated() - before, "network": network}
 
     def _process_memory(self) -> dict[str, int]:
-        network = memory.resident()
-        memory.restart_peak()
+        network = process_memory("VmRSS")
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         self.step()
-        return {"peak": memory.peak(), "network": network}
+        return {"peak": process_memory("VmHWM"), "network": network}
+
+
+def without_kernel() -> contextlib.AbstractContextManager:
+    """The causal form without mamba_ssm's kernel, even where that is installed."""
+    return mock.patch.object(ssd, "mamba_kernel", return_value=None)
 
 
 def _compiled(model: nn.Module, mode: str, work: str, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -102,3 +105,80 @@ def _compiled(model: nn.Module, mode: str, work: str, device: torch.device) -> C
     if mode == "compiled" and work == INFER:
         return Compiled(model, device)
     return torch.compile(model, mode="reduce-overhead" if mode == "graphs" else None, dynamic=False)
+
+
+def process_memory(field: str) -> int:
+    """Bytes of this process from Linux: VmRSS is what it holds now, VmHWM its peak; 0 on other systems.
+
+    Not getrusage's peak, which a child process inherits from a large parent.
+    """
+    if not STATUS.exists():
+        return 0
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+# --- in a process of its own -----------------------------------------------------------------------
+
+
+class Remote:
+    """As `Station`, in a child process, so that peak memory and the allocator's setting are its own.
+
+    Its memory has "start", too: the bytes before the network was built. Several may step in turns.
+    raises: RuntimeError with the child's last words when it fails
+    """
+
+    def __init__(self, variant: Variant, work: str, device: torch.device, batch: int, size: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = variant.name
+        self.pipe, theirs = context.Pipe()
+        self.child = context.Process(target=_serve, args=(theirs, variant, work, device, batch, size), daemon=True)
+        self.child.start()
+        theirs.close()
+        self.memory = self._answer()
+
+    def seconds(self, count: int) -> float:
+        with contextlib.suppress(BrokenPipeError):  # its end is told by the missing answer
+            self.pipe.send(count)
+        return self._answer()
+
+    def close(self) -> None:
+        self.pipe.close()
+        self.child.join()
+
+    def _answer(self) -> Any:
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.child.join()
+            killed = "; killed by the system, so probably out of memory: compare fewer variants at once"
+            code = self.child.exitcode
+            answer = f"its process ended with code {code}{killed if code == -signal.SIGKILL else ''}"
+        if isinstance(answer, str):
+            self.close()
+            raise RuntimeError(f"{self.name}: {answer}")
+        return answer
+
+
+def _serve(pipe: Connection, variant: Variant, *given: Any) -> None:
+    """Build the station, send its memory, then the seconds a step for every number of steps that is asked for."""
+    try:
+        if variant.memory == "allocator":
+            keep_freed_memory()
+        start = process_memory("VmRSS")
+        station = Station(variant, *given)
+        pipe.send(station.memory | {"start": start})
+        with contextlib.suppress(EOFError):
+            while True:
+                pipe.send(station.seconds(pipe.recv()))
+    except FAILURES as error:
+        pipe.send(first_line(error))
+
+
+def first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+
+
+def open_station(variant: Variant, work: str, device: torch.device, batch: int, size: int) -> Station | Remote:
+    """A GPU counts the memory of each network by itself; on a CPU each has a process."""
+    return (Remote if device.type == "cpu" else Station)(variant, work, device, batch, size)

@@ -1,37 +1,36 @@
-"""What is measured, named in one word: `plain-fp32`, `ours-bf16-compiled`, `ours-fp32-kept`, `unet_resnet34-bf16`.
+"""What is measured, named in one word: `plain-fp32`, `ours-bf16-compiled`, `ours-fp32-allocator`, `unet_resnet34-bf16`.
 
 The word starts with a network; the rest, in any order, says what differs from the first choices of CHOICES.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from torch import nn
 
 from benchmarks.plain import Plain
 from models import build_model
 
+NUM_CLASSES = 9
 CHOICES = {
     "precision": ("fp32", "bf16", "fp16"),
     "mode": ("eager", "compiled", "graphs"),  # graphs: torch.compile(mode="reduce-overhead"), CUDA only
     "ssd": ("causal", "noncausal", "bidirectional"),
     "scan": ("auto", "products"),  # products: without mamba_ssm's kernel even where it is installed
     "activations": ("stored", "recompute"),  # kept for the backward pass, or computed again in it (ours only)
-    # what becomes of freed memory: returned to the system, kept by raised thresholds in the environment,
-    # kept by utils.training.allocator, or returned in huge pages (Linux only; each in a process of its own)
-    "memory": ("returned", "kept", "allocator", "huge"),
+    "memory": ("returned", "allocator"),  # freed memory goes back to the system, or is kept as train.py does (CPU)
 }
 
 
 @dataclass(frozen=True)
 class Variant:
     network: str
-    precision: str
-    mode: str
-    ssd: str
-    scan: str
-    activations: str
-    memory: str
+    precision: str = "fp32"
+    mode: str = "eager"
+    ssd: str = "causal"
+    scan: str = "auto"
+    activations: str = "stored"
+    memory: str = "returned"
 
     @property
     def name(self) -> str:
@@ -48,62 +47,52 @@ def parse_variant(word: str) -> Variant:
     network, *words = word.split("-")
     if network not in NETWORKS:
         raise ValueError(f"variant {word}: no network {network}; expected one of {', '.join(NETWORKS)}")
-    chosen = {field: choices[0] for field, choices in CHOICES.items()}
-    for given in words:
-        field = next((f for f, choices in CHOICES.items() if given in choices), None)
-        if field is None:
-            known = ", ".join(choice for choices in CHOICES.values() for choice in choices)
-            raise ValueError(f"variant {word}: no such word {given}; expected {known}")
-        chosen[field] = given
-    return Variant(network, **chosen)
+    fields = {choice: field for field, choices in CHOICES.items() for choice in choices}
+    unknown = [given for given in words if given not in fields]
+    if unknown:
+        raise ValueError(f"variant {word}: no such word {unknown[0]}; expected {', '.join(fields)}")
+    return Variant(network, **{fields[given]: given for given in words})
 
 
 def parse_variants(words: str) -> list[Variant]:
     return [parse_variant(word) for word in words.split(",")]
 
 
-assert [f.name for f in fields(Variant)] == ["network", *CHOICES]
-
-
 # --- networks ------------------------------------------------------------------------------------
 
 
-def build_network(variant: Variant, num_classes: int, size: int) -> nn.Module:
+def build_network(variant: Variant, size: int) -> nn.Module:
     """A freshly initialised network of `variant` for images (B, 3, size, size).
 
     raises: ImportError where its package is not installed
     """
-    network = NETWORKS[variant.network](num_classes, size, variant.ssd)
+    network = NETWORKS[variant.network](size, variant.ssd)
     if variant.activations == "recompute":
         network.recompute = True
     return network
 
 
-def _smp(architecture: str, encoder: str) -> Callable[[int, int, str], nn.Module]:
-    def build(num_classes: int, _: int, __: str) -> nn.Module:
+def _smp(architecture: str, encoder: str) -> Callable[[int, str], nn.Module]:
+    def build(_: int, __: str) -> nn.Module:
         import segmentation_models_pytorch as smp
 
-        return getattr(smp, architecture)(encoder, encoder_weights=None, in_channels=3, classes=num_classes)
+        return getattr(smp, architecture)(encoder, encoder_weights=None, in_channels=3, classes=NUM_CLASSES)
 
     return build
 
 
-def _nnunet(kind: str) -> Callable[[int, int, str], nn.Module]:
+def _nnunet(kind: str) -> Callable[[int, str], nn.Module]:
     """nnU-Net's default 2-D plan: 32 features doubled up to 512, pooling while a side stays at least 4."""
 
-    def build(num_classes: int, size: int, _: str) -> nn.Module:
+    def build(size: int, _: str) -> nn.Module:
         from dynamic_network_architectures.architectures import unet
 
-        stages, side = 1, size
-        while side >= 8:
-            stages, side = stages + 1, side // 2
+        stages = max(1, size.bit_length() - 2)
         if kind == "PlainConvUNet":
             blocks = {"n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1)}
         else:
-            blocks = {
-                "n_blocks_per_stage": (1, 3, 4, *[6] * stages)[:stages],
-                "n_conv_per_stage_decoder": [1] * (stages - 1),
-            }
+            residual = (1, 3, 4, *[6] * stages)[:stages]
+            blocks = {"n_blocks_per_stage": residual, "n_conv_per_stage_decoder": [1] * (stages - 1)}
         return getattr(unet, kind)(
             input_channels=3,
             n_stages=stages,
@@ -111,7 +100,7 @@ def _nnunet(kind: str) -> Callable[[int, int, str], nn.Module]:
             conv_op=nn.Conv2d,
             kernel_sizes=3,
             strides=[1] + [2] * (stages - 1),
-            num_classes=num_classes,
+            num_classes=NUM_CLASSES,
             conv_bias=True,
             norm_op=nn.InstanceNorm2d,
             norm_op_kwargs={"eps": 1e-5, "affine": True},
@@ -124,21 +113,14 @@ def _nnunet(kind: str) -> Callable[[int, int, str], nn.Module]:
     return build
 
 
-def _swin_unetr(num_classes: int, _: int, __: str) -> nn.Module:
-    from monai.networks.nets import SwinUNETR
-
-    return SwinUNETR(in_channels=3, out_channels=num_classes, feature_size=48, spatial_dims=2)
-
-
-# name -> (number of classes, side, form of SSD) -> network
-NETWORKS: dict[str, Callable[[int, int, str], nn.Module]] = {
-    "ours": lambda num_classes, _, ssd: build_model(num_classes, ssd),
-    "plain": lambda num_classes, _, ssd: Plain(num_classes, ssd),
+# name -> (side, form of SSD) -> network
+NETWORKS: dict[str, Callable[[int, str], nn.Module]] = {
+    "ours": lambda _, ssd: build_model(NUM_CLASSES, ssd),
+    "plain": lambda _, ssd: Plain(NUM_CLASSES, ssd),
     "unet_resnet34": _smp("Unet", "resnet34"),
     "unet_efficientnet_b4": _smp("Unet", "efficientnet-b4"),
     "segformer_b2": _smp("Segformer", "mit_b2"),
     "nnunet_plain": _nnunet("PlainConvUNet"),
     "nnunet_residual": _nnunet("ResidualEncoderUNet"),
-    "swin_unetr": _swin_unetr,
 }
 PEERS = tuple(name for name in NETWORKS if name not in ("ours", "plain"))

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the training device, and the normalisation after it.
+"""Augmentation of whole batches on the training device.
 
 Every sample draws its own operations; all its spatial ones become one resampling (datasets/warp.py).
 Nothing here asks the device for a value, so the host never waits. Letters: B batch, C channels,
@@ -6,20 +6,22 @@ H/W height and width. Images are float in [0, 1], targets integer labels.
 """
 
 import math
+from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.warp import Warp, compose, identity, rotation, scaling, shearing, shifting, warp
+from utils.preprocess import spline_matrix
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 # The flips and what leaves pixels where they are first, then what needs resampling.
 OPERATIONS = ("flip_y", "flip_x", "noise", "blur", "scale", "rotate", "shear", "piecewise", "shift")
 MAX_OPERATIONS = 4
-NOISE_STD = 0.005
+NOISE_STD, BLUR_SIGMA = 0.005, 1.0  # in slices of their own size
 HOLES, HOLE_SIDE = 8, 8
 
 
@@ -80,22 +82,37 @@ class SynapseChoice(NamedTuple):
     shift: Tensor
 
 
-def augment_synapse(images: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+def augment_synapse(
+    images: Tensor, targets: Tensor, draws: Draws, native: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Between 0 and 4 of the 9 OPERATIONS, a subset and an order of each sample's own (the published recipe).
 
-    Spatial operations are composed in the drawn order. Blur comes before their resampling and noise
-    (std 0.005 in [0, 1]) after it, whatever the order: noise is then never smoothed by either.
+    Spatial operations are composed in the drawn order. Blur comes before their resampling and noise after it,
+    whatever the order: noise is then never smoothed by either.
 
     in and out: images (B, C, H, W), targets (B, H, W)
+    native: the slices' own size. The published blur (sigma 1 pixel) and noise (std 0.005 in [0, 1]) act there, before
+        the slices are resized; both are scaled to what resizing leaves of them
     """
     height, width = images.shape[-2:]
     choice = draw_synapse(draws)
-    noise = draws.normal(*images.shape[1:])
     chosen = _chosen(choice)
+    noise = noise_std(native or (height, width), (height, width)) * draws.normal(*images.shape[1:])
+    sigmas = [BLUR_SIGMA * size / own for size, own in zip((height, width), native or (height, width))]
     with torch.no_grad():
-        images = torch.where(_column(chosen, "blur"), _blur(images), images)
+        images = torch.where(_column(chosen, "blur"), _blur(images, sigmas), images)
         images, targets = warp(images, targets, synapse_warp(choice, height, width))
-        return torch.where(_column(chosen, "noise"), images + (NOISE_STD * noise).to(images.dtype), images), targets
+        return torch.where(_column(chosen, "noise"), images + noise.to(images.dtype), images), targets
+
+
+@cache
+def noise_std(native: tuple[int, int], size: tuple[int, int]) -> float:
+    """Standard deviation of the published noise after the cubic spline from `native` to `size`: 0.0044 from 512 to 224.
+
+    The spline interpolates and does not average, so the noise loses little.
+    """
+    rows = (spline_matrix(n, m) if n != m else np.eye(n) for n, m in zip(native, size))
+    return NOISE_STD * math.prod(math.sqrt((matrix.astype(np.float64) ** 2).sum(1).mean()) for matrix in rows)
 
 
 def draw_synapse(draws: Draws) -> SynapseChoice:
@@ -153,14 +170,20 @@ def _column(chosen: Tensor, name: str) -> Tensor:
     return chosen[:, OPERATIONS.index(name), None, None, None]
 
 
-def _blur(images: Tensor) -> Tensor:
-    """Gaussian of sigma 1 over 5 x 5 pixels, the edge repeated; sums, since a convolution may run in TF32."""
-    weights = [math.exp(-0.5 * distance**2) for distance in range(3)]
-    centre, near, far = (weight / (weights[0] + 2 * weights[1] + 2 * weights[2]) for weight in weights)
-    for dim in (-1, -2):
-        padded = F.pad(images, (2, 2, 0, 0) if dim == -1 else (0, 0, 2, 2), mode="replicate")
-        shifted = [padded.narrow(dim, start, images.shape[dim]) for start in range(5)]
-        images = centre * shifted[2] + near * (shifted[1] + shifted[3]) + far * (shifted[0] + shifted[4])
+def _blur(images: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Gaussian cut off at two sigmas, the edge repeated; sums, since a convolution may run in TF32.
+
+    sigmas: of rows and of columns, in pixels. Up to half a pixel, where samples of a Gaussian have too little spread,
+        three weights of the right variance.
+    """
+    for dim, sigma in zip((-2, -1), sigmas):
+        reach = math.ceil(2 * sigma)
+        weights = [math.exp(-0.5 * (distance / sigma) ** 2) for distance in range(-reach, reach + 1)]
+        if reach == 1:
+            weights = [sigma**2 / 2, 1 - sigma**2, sigma**2 / 2]
+        padded = F.pad(images, (reach, reach, 0, 0) if dim == -1 else (0, 0, reach, reach), mode="replicate")
+        shifted = (padded.narrow(dim, start, images.shape[dim]) for start in range(len(weights)))
+        images = sum(weight / sum(weights) * part for weight, part in zip(weights, shifted))
     return images
 
 
@@ -168,13 +191,15 @@ def _blur(images: Tensor) -> Tensor:
 
 
 def augment_binary(images: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Flips (0.25 each), rotation within 45 degrees with scale 0.9-1.1 (0.25), up to 8 holes in the image (0.5).
+    """Flips (0.25 each), rotation within 45 degrees with scale 0.9-1.1 (0.25), 8 holes in the image (0.5).
+
+    Rotation mirrors image and mask at the border, about its outermost pixels.
 
     in and out: images (B, C, H, W), targets (B, H, W)
     """
     plan, covered = binary_warp(draws), holes(draws, *images.shape[-2:])
     with torch.no_grad():
-        images, targets = warp(images, targets, plan)
+        images, targets = warp(images, targets, plan, mirror=True)
         return images * ~covered[:, None], targets
 
 
@@ -186,28 +211,13 @@ def binary_warp(draws: Draws) -> Warp:
 
 
 def holes(draws: Draws, height: int, width: int) -> Tensor:
-    """(B, H, W) bool: in half of the samples 1 to 8 squares of 8 pixels, each wholly inside where it fits."""
-    number = draws.integers(1, HOLES + 1) * draws.coin(0.5)
+    """(B, H, W) bool: in half of the samples 8 squares of 8 pixels, each wholly inside where it fits."""
+    exists = draws.coin(0.5)[:, None, None]
     place = draws.uniform(0, 1, 2, HOLES)
-    exists = torch.arange(HOLES, device=number.device) < number[:, None]
     spans = []
     for axis, length in enumerate((height, width)):
         start = (place[:, axis] * max(length - HOLE_SIDE + 1, 1)).floor()[..., None]
-        position = torch.arange(length, device=number.device)
-        spans.append((position >= start) & (position < start + HOLE_SIDE) & exists[..., None])
+        position = torch.arange(length, device=place.device)
+        spans.append((position >= start) & (position < start + HOLE_SIDE) & exists)
     rows, columns = (span.float() for span in spans)  # (B, 8, H), (B, 8, W)
     return rows.transpose(1, 2) @ columns > 0
-
-
-# --- normalisation -------------------------------------------------------------------------------
-
-
-def normalise_synapse(images: Tensor) -> Tensor:
-    """[0, 1] to [-1, 1]."""
-    return (images - 0.5) / 0.5
-
-
-def normalise_imagenet(images: Tensor) -> Tensor:
-    """RGB (B, 3, H, W) in [0, 1] to zero mean and unit variance over ImageNet's pictures."""
-    channels = zip(images.unbind(1), IMAGENET_MEAN, IMAGENET_STD)
-    return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)

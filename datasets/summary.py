@@ -18,6 +18,11 @@ class DataSummary:
     classes: dict[int, int]
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def most_common_size(self) -> tuple[int, int]:
+        """(height, width) of most of the images; of equals the smallest."""
+        return min(self.sizes, key=lambda size: (-self.sizes[size], size))
+
     def __str__(self) -> str:
         """One line of counts, sizes and classes, then one line a note."""
         cases = "" if self.num_cases == self.num_images else f"{self.num_cases} cases, "

@@ -28,14 +28,16 @@ class Warp(NamedTuple):
     displacement: Tensor | None = None
 
 
-def warp(images: Tensor, targets: Tensor, plan: Warp) -> tuple[Tensor, Tensor]:
-    """Resample images bilinearly and targets by the nearest pixel, once; outside is 0: air, background.
+def warp(images: Tensor, targets: Tensor, plan: Warp, mirror: bool = False) -> tuple[Tensor, Tensor]:
+    """Resample images bilinearly and targets by the nearest pixel, once.
+
+    Outside is 0 (air, background), or with `mirror` what lies as far inside the outermost pixel (OpenCV's reflect 101).
 
     in and out: images float (B, C, H, W); targets integer (B, H, W), their types kept
     """
     height, width = images.shape[-2:]
     images, targets = _flip(images, plan), _flip(targets[:, None], plan)
-    grid = _read_at(plan, height, width)
+    grid = _read_at(plan, height, width, mirror)
     sampled = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     labels = F.grid_sample(targets.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     moved = plan.moved[:, None, None, None]
@@ -48,7 +50,7 @@ def _flip(batch: Tensor, plan: Warp) -> Tensor:
     return torch.where(plan.flip_y[:, None, None, None], batch.flip(-2), batch)
 
 
-def _read_at(plan: Warp, height: int, width: int) -> Tensor:
+def _read_at(plan: Warp, height: int, width: int, mirror: bool) -> Tensor:
     """Where each output pixel is read, in the units of grid_sample: (B, H, W, 2)."""
     device = plan.before.device
     x = (torch.arange(width, device=device) - (width - 1) / 2)[None, None, :]
@@ -60,7 +62,18 @@ def _read_at(plan: Warp, height: int, width: int) -> Tensor:
             plan.displacement, _units(x, y, height, width), mode="bilinear", padding_mode="border", align_corners=True
         )  # (B, 2, H, W)
         x, y = x + bend[:, 0], y + bend[:, 1]
-    return _units(*_apply(plan.before, x, y), height, width)
+    x, y = _apply(plan.before, x, y)
+    if mirror:
+        x, y = _mirrored(x, width), _mirrored(y, height)
+    return _units(x, y, height, width)
+
+
+def _mirrored(place: Tensor, length: int) -> Tensor:
+    """Coordinates from the centre, mirrored about the outermost of `length` pixels until they lie between these."""
+    last = length - 1
+    if last == 0:
+        return torch.zeros_like(place)
+    return last / 2 - ((place + last / 2).remainder(2 * last) - last).abs()
 
 
 def _apply(matrix: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from isic_polyp_rectal.evaluation import evaluate
-from isic_polyp_rectal.task import fold_in_words, num_folds, open_split
+from isic_polyp_rectal.task import RECIPES, fold_in_words, num_folds, open_split
 from models.build import load_network
 from utils import checkpoint
 from utils.config import AUTO_BATCH, Config, from_dict
@@ -87,7 +87,7 @@ def check_same_run(state: dict[str, Any], cfg: Config, source: str) -> None:
     """
     if state.get("format") != "heteromedseg":
         raise UserError(f"--resume: {source} is not of a training run; remove it, or use another --output_dir")
-    before = from_dict(state["config"], source)
+    before = from_dict(state["config"], source, RECIPES)
     changed = changed_settings(before, cfg)
     _, split = open_split(cfg)
     words = f"{split.description}; {fold_in_words(cfg, split)}"
@@ -107,7 +107,7 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     precision = choose_precision(cfg.precision, device)
     rows, origins, parts, frames = [], [], [], []
     for fold in folds:
-        loaded = load_network(Path(fold.output_dir) / BEST, None)
+        loaded = load_network(Path(fold.output_dir) / BEST, RECIPES)
         forward = forward_fn([loaded.model], device, precision)
         album = Album(len(loaded.class_names), BUDGET // len(folds))
         own, words = evaluate(replace(fold, split="val"), forward, device, loaded.class_names, out / RESULTS, album)

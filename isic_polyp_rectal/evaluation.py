@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datasets.augment import normalise_imagenet
-from datasets.files.pictures import resize_image, resize_mask
 from datasets.images.check import check_pairs
 from datasets.images.pairs import ImageMaskSet, Pair
 from isic_polyp_rectal.task import fold_number, open_split
@@ -17,8 +15,9 @@ from utils.config import Config
 from utils.distributed import is_main
 from utils.errors import UserError
 from utils.inference.forward import Forward
-from utils.inference.volumes import predict_images
+from utils.inference.images import predict_images
 from utils.log import log
+from utils.preprocess import resize_image, resize_labels
 from utils.results.overlay import overlay, save_overlay
 from utils.results.page.album import Album
 from utils.scoring.protocols import Row, score_image
@@ -42,7 +41,7 @@ def evaluate(
         predict_images,
         forward,
         img_size=cfg.img_size,
-        normalise=normalise_imagenet,
+        pre=cfg.preprocess,
         device=device,
         protocol=cfg.protocol,
     )
@@ -71,10 +70,10 @@ def finish(
 ) -> Row:
     """Score one image: at its own size, or under legacy at the network's; write its overlay if asked for."""
     if found.shape != mask.shape:
-        mask = resize_mask(mask.astype(np.uint8), found.shape) > 0
+        mask = resize_labels(mask, found.shape, cfg.preprocess)
     row = score_image(pair.image_id, found, mask, classes[0], cfg.protocol, cfg.tolerance)
     if image.shape[:2] != mask.shape and (cfg.debug or album is not None):
-        image = resize_image(image, mask.shape)
+        image = resize_image(image, mask.shape, cfg.preprocess)
     if album is not None:
         album.add_image(pair.image_id, image, found, mask)
     if cfg.debug:

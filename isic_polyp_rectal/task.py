@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from datasets.augment import Draws, augment_binary, normalise_imagenet
+from datasets.augment import Draws, augment_binary
 from datasets.images.check import check_pairs
 from datasets.images.pairs import ImageMaskSet, Pair, data_root, pair_files
 from datasets.images.split import DEFAULT_NAME, Split, load_split
 from datasets.memory import InMemory, keep_in_memory
 from utils.config import Config
 from utils.errors import UserError
+from utils.preprocess import PICTURES, normalise
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_names
 from utils.training.validation_set import ValidationSet
@@ -23,6 +25,7 @@ ISIC2018 = Config(
     dataset="isic2018",
     recipe="isic2018",
     num_classes=1,
+    preprocess=PICTURES,
     img_size=(256, 256),
     epochs=200,
     batch_size=42,
@@ -69,7 +72,7 @@ def build_task(cfg: Config) -> Task:
         class_names=classes,
         train_set=keep_in_memory(ImageMaskSet(train, cfg.img_size), cfg.cache),
         augment=augment,
-        normalise=normalise_imagenet,
+        normalise=partial(normalise, pre=cfg.preprocess),
         loss=loss_for(cfg.loss, cfg.num_classes),
         validate=validation_set(judged, cfg, classes) if judged else None,
         validated_on=part,
@@ -108,8 +111,6 @@ def num_folds(cfg: Config) -> int:
 
     raises: UserError where it has none
     """
-    if cfg.recipe not in RECIPES:
-        raise UserError(f"--fold all: recipe {cfg.recipe} has no folds; use --val_cases")
     _, split = open_split(cfg)
     if split.folds is None:
         raise UserError("--fold all: the training part is not cut into folds; give --folds 5, or a fold column")

@@ -4,6 +4,7 @@ A checkpoint is one of ours, with its own config, or released weights, with a re
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,16 +93,16 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load_network(path: Path, recipe: Config | None) -> Loaded:
+def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None = None) -> Loaded:
     """The network in the file `path`.
 
-    recipe: config that goes with released weights, which hold none of their own
+    recipe: the one of `recipes` that goes with released weights, which hold no settings of their own
     raises: UserError for files that are neither, and for released weights without a recipe
     """
     state = checkpoint.read(path)
     origin = {"file": str(path), "sha256": checkpoint.sha256(path)}
     if state.get("format") == "heteromedseg":
-        return _ours(state, path, origin)
+        return _ours(state, path, origin, recipes)
     if not is_released(state):
         raise UserError(
             f"{path}: not a HeteroMedSeg checkpoint: neither written by train.py nor the released state dict; "
@@ -110,15 +111,15 @@ def load_network(path: Path, recipe: Config | None) -> Loaded:
     if recipe is None:
         raise UserError(f"{path}: released weights hold no settings; name their recipe, e.g. --dataset Synapse")
     num_classes = released_num_classes(state, str(path))
-    cfg = dataclasses.replace(recipe, num_classes=num_classes, ssd="causal")
+    cfg = dataclasses.replace(recipes[recipe], num_classes=num_classes, ssd="causal")
     model = build_model(num_classes, cfg.ssd, drop_path=0.0)
     summary = load_released(model, state, str(path))
     origin |= {"epoch": None, "selection": "as published", "split": "as published", "seed": None}
     return Loaded(model.eval(), cfg, None, origin, (str(summary),))
 
 
-def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any]) -> Loaded:
-    cfg = from_dict(state["config"], str(path))
+def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Mapping[str, Config]) -> Loaded:
+    cfg = from_dict(state["config"], str(path), recipes)
     model = build_model(cfg.num_classes, cfg.ssd, drop_path=0.0)
     weights = averaged_weights(state["ema"]) if state.get("ema") else state["model"]
     ours = model.state_dict()

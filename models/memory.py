@@ -33,7 +33,7 @@ def settle_batch(
     if cfg.batch_size != AUTO_BATCH:
         return cfg, ()
     if cfg.resume:
-        before = from_dict(checkpoint.read(last)["config"], str(last))
+        before = from_dict(checkpoint.read(last)["config"], str(last), {cfg.recipe: cfg})
         return dataclasses.replace(cfg, batch_size=before.batch_size), ()
     count = fitting_batch(cfg, device, precision, loss)
     words = f"batch size {count}: what fits in memory; a recipe's learning rate was chosen for the recipe's batch size"

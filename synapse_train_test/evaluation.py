@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datasets.augment import normalise_synapse
 from datasets.summary import DataSummary
 from datasets.volumes.sets import (
     SliceVolumes,
@@ -47,7 +46,7 @@ def evaluate(
     """
     volumes, split, summary = open_split(cfg)
     log(f"evaluating on {split}: {summary}")
-    predict = partial(predict_volume, forward, img_size=cfg.img_size, normalise=normalise_synapse, device=device)
+    predict = partial(predict_volume, forward, img_size=cfg.img_size, pre=cfg.preprocess, device=device)
     if album is not None:
         album.expect(len(volumes))
     rows: list[Row] = []
@@ -80,13 +79,14 @@ def finish(
 def open_split(cfg: Config) -> tuple[Sequence[Volume], str, DataSummary]:
     """(volumes, split in words, summary of the check) of cfg.split."""
     root, lists = locate(cfg)
-    if cfg.split == "train":
+    if cfg.split == "train" or (cfg.split == "val" and cfg.val_cases):
         folder, names = find_root(root, "train_npz"), read_list(lists / TRAIN_LIST)
-        return SliceVolumes(folder, names), f"{lists.name}/{TRAIN_LIST}", check_slices(folder, names, cfg.num_classes)
-    if cfg.split == "val" and cfg.val_cases:
-        folder = find_root(root, "train_npz")
-        _, names = hold_out_cases(read_list(lists / TRAIN_LIST), cfg.val_cases, cfg.seed)
-        split = f"{cfg.val_cases} held-out cases of {lists.name}/{TRAIN_LIST} (seed {cfg.seed})"
+        split = f"{lists.name}/{TRAIN_LIST}"
+        if cfg.val_cases:
+            trained, held_out = hold_out_cases(names, cfg.val_cases, cfg.seed)
+            names = trained if cfg.split == "train" else held_out
+            without = "without its" if cfg.split == "train" else "of which only the"
+            split += f", {without} {cfg.val_cases} held-out cases (seed {cfg.seed})"
         return SliceVolumes(folder, names), split, check_slices(folder, names, cfg.num_classes)
     name = VAL_LIST if cfg.split == "val" else TEST_LIST
     folder, names = find_root(root, "test_vol_h5"), read_list(lists / name)

@@ -6,13 +6,15 @@ nearest), kept in memory where they fit, and augmented in batches on the trainin
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.augment import Draws, augment_synapse, normalise_synapse
+from datasets.augment import Draws, augment_synapse
 from datasets.memory import keep_in_memory
 from datasets.phantom import generate as phantom
 from datasets.volumes.sets import (
@@ -24,16 +26,18 @@ from datasets.volumes.sets import (
     find_root,
     hold_out_cases,
     read_list,
-    resize,
 )
 from utils.config import Config
 from utils.distributed import barrier, is_main
 from utils.errors import UserError
+from utils.preprocess import SLICES, normalise, resize_image, resize_labels
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_names
 from utils.training.validation_set import ValidationSet
 
 LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
+
+CT = replace(SLICES, intensity="ct")  # HU clipped to -125..275
 
 TRAIN_LIST, VAL_LIST, TEST_LIST = "train.txt", "val_vol.txt", "test_vol.txt"
 
@@ -42,6 +46,7 @@ SYNAPSE = Config(
     dataset="synapse",
     recipe="synapse",
     num_classes=9,
+    preprocess=CT,
     img_size=(224, 224),
     epochs=300,
     batch_size=24,
@@ -59,6 +64,7 @@ PHANTOM = Config(
     dataset="phantom",
     recipe="phantom",
     num_classes=9,
+    preprocess=CT,
     img_size=(96, 96),
     epochs=11,
     batch_size=8,
@@ -102,8 +108,8 @@ def build_task(cfg: Config) -> Task:
         name=cfg.recipe,
         class_names=classes,
         train_set=keep_in_memory(SynapseSlices(folder, names, cfg.img_size), cfg.cache),
-        augment=augment,
-        normalise=normalise_synapse,
+        augment=partial(augment, native=summary.most_common_size),
+        normalise=partial(normalise, pre=cfg.preprocess),
         loss=loss_for(cfg.loss, cfg.num_classes),
         validate=validation_set(cases, cfg, classes) if cases else None,
         validated_on=part,
@@ -156,9 +162,9 @@ def unseen_classes(seen: dict[int, int], num_classes: int) -> list[str]:
 
 
 def augment(
-    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int
+    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int, native: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    return augment_synapse(images, targets, Draws(generator, len(images), total, offset))
+    return augment_synapse(images, targets, Draws(generator, len(images), total, offset), native)
 
 
 # --- validation while training -----------------------------------------------------------------
@@ -187,8 +193,8 @@ def validation_set(volumes: Sequence[Volume], cfg: Config, classes: tuple[str, .
         volume = volumes[index]
         if volume.label is None:
             raise UserError(f"{volume.name}: holds no label; a validation case needs one")
-        images = [resize(s, cfg.img_size, order=3).astype(np.float16) for s in volume.image]
-        return np.stack(images)[:, None], np.stack([resize(s, cfg.img_size, order=0) for s in volume.label])
+        images = [resize_image(s, cfg.img_size, cfg.preprocess).astype(np.float16) for s in volume.image]
+        return np.stack(images)[:, None], resize_labels(volume.label, cfg.img_size, cfg.preprocess)
 
     with ThreadPoolExecutor() as pool:
         images, targets = zip(*pool.map(shrink, range(len(volumes))))

@@ -10,18 +10,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from isic_polyp_rectal import task as pictures
 from models.build import Loaded, load_network
-from synapse_train_test import task as volumes
+from recipes import RECIPES, family_of, find_recipe
 from tools.model_card_text import card
 from utils import checkpoint
-from utils.command_line import match_name
 from utils.errors import UserError, run_main
 from utils.log import log
 from utils.results.reading import Result, find_result, read_result
 from utils.results.summary import write_atomically
 
-RECIPES = volumes.RECIPES | pictures.RECIPES
 NAME = "MODEL_CARD.md"
 
 
@@ -35,10 +32,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output {output}: is there already; give --force to replace it, or another name")
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: no folder {output.parent}; make it first, or give another name")
-    recipe = match_name(given.recipe, RECIPES) if given.recipe else None
-    if given.recipe and recipe is None:
-        raise UserError(f"--recipe {given.recipe}: no such recipe; expected one of {', '.join(RECIPES)}")
-    loaded = load_network(path, RECIPES.get(recipe))
+    loaded = load_network(path, RECIPES, find_recipe(given.recipe))
     results = [own_result(folder, loaded) for folder in given.results]
     write_atomically(output, card(describe(path, loaded), results))
     log(f"written: {output}")
@@ -74,7 +68,6 @@ def describe(path: Path, loaded: Loaded) -> dict[str, Any]:
     """The facts of a card, as plain values; None where the checkpoint does not say."""
     cfg = loaded.cfg
     released = loaded.class_names is None
-    kind = pictures if cfg.recipe in pictures.RECIPES else volumes
     state = checkpoint.read(path)
     return {
         "file": path.name,
@@ -83,8 +76,7 @@ def describe(path: Path, loaded: Loaded) -> dict[str, Any]:
         "released": released,
         "recipe": cfg.recipe,
         "dataset": None if released else Path(cfg.dataset).name,
-        "classes": cfg.class_names or loaded.class_names or kind.class_names(cfg),
-        "grey": cfg.recipe in volumes.RECIPES,
+        "classes": cfg.class_names or loaded.class_names or family_of(cfg).class_names(cfg),
         "img_size": cfg.img_size,
         "outputs": cfg.num_classes,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),

@@ -166,8 +166,7 @@ def limits_text(facts: Facts, results: Sequence[Result]) -> str:
 
 def usage_text(facts: Facts) -> str:
     recipe = f" --recipe {facts['recipe']}" if facts["released"] else ""
-    needs = "" if not facts["released"] else "from train import RECIPES\n"
-    argument = f'RECIPES["{facts["recipe"]}"]' if facts["released"] else "None"
+    argument = f', "{facts["recipe"]}"' if facts["released"] else ""
     binary = facts["outputs"] == 1
     values = f"True marks {facts['classes'][0]}" if binary else "its values are the classes above, 0 elsewhere"
     return f"""From the repository's folder, on the command line:
@@ -186,13 +185,15 @@ import torch
 
 from datasets.files.image import read_image
 from models.build import load_network
-from tools.prediction import predict_mask
-{needs}from utils.inference.forward import forward_fn
+from recipes import RECIPES
+from utils.inference.files import predict_mask
+from utils.inference.forward import forward_fn
 
-loaded = load_network(Path("{facts["file"]}"), {argument})
+loaded = load_network(Path("{facts["file"]}"), RECIPES{argument})
 device = torch.device("cpu")
 forward = forward_fn([loaded.model], device)
-mask = predict_mask(loaded.cfg, forward, device, read_image("IMAGE"), grey={facts["grey"]})
+image = read_image("IMAGE")
+mask = predict_mask(loaded.cfg, forward, device, image.array, image.kind == "volume", "IMAGE")
 ```
 
 The mask has the image's own size; {values}."""

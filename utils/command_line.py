@@ -1,4 +1,4 @@
-"""argv -> Config: flags from the fields' metadata, recipes by name, every mistake named.
+"""argv -> fields of Config: flags from the fields' metadata, every mistake named.
 
 A flag is `--field` or one of its spellings, with `_` or `-`. A boolean is on as `--flag`, off as
 `--no-flag`, and takes True/False after it. What is given replaces the recipe's value.
@@ -10,12 +10,10 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.config import AUTO_BATCH, FIELDS, TRAIN, Config, check_together
 from utils.errors import UserError
-from utils.log import log_once
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 HINTS = typing.get_type_hints(Config)
@@ -31,37 +29,6 @@ def parse_flags(argv: Sequence[str], verb: str, description: str) -> dict[str, A
     if values.get("batch_size") == AUTO_BATCH and verb != TRAIN:
         raise UserError("--batch_size auto: only train.py finds the batch that fits; give a number")
     return values
-
-
-def resolve_dataset(name: str, recipe: str | None, recipes: Mapping[str, Config]) -> tuple[str, str | None]:
-    """(recipe, data folder or None) meant by `--dataset name` and `--recipe recipe`.
-
-    A folder of data wins over a name, and has the recipe of its layout unless one is given; a near miss of a name
-    is taken as meant, with a warning.
-    raises: UserError with all names
-    """
-    if recipe is not None and match_name(recipe, recipes) is None:
-        raise UserError(f"--recipe {recipe}: no such recipe; expected one of {', '.join(recipes)}")
-    meant = match_name(name, recipes)
-    if name and Path(name).is_dir() and (meant is None or _looks_like_data(Path(name))):
-        return match_name(recipe or ("synapse" if _is_synapse(Path(name)) else "isic2018"), recipes), name
-    if meant is None:
-        raise UserError(
-            f"--dataset {name}: neither a folder nor the name of a recipe; expected a folder with images/ and masks/, "
-            f"or one of {', '.join(recipes)}"
-        )
-    if meant != name.lower():
-        log_once(f"warning: --dataset {name} is taken as {meant}")
-    return match_name(recipe, recipes) if recipe else meant, None
-
-
-def match_name(name: str, recipes: Mapping[str, Config]) -> str | None:
-    """The recipe called `name` in any case or spelt nearly so, else None."""
-    wanted = name.lower().replace("-", "_")
-    if wanted in recipes:
-        return wanted
-    near = difflib.get_close_matches(wanted, recipes, n=1, cutoff=0.8)
-    return near[0] if near else None
 
 
 def build_parser(verb: str, description: str) -> argparse.ArgumentParser:
@@ -162,15 +129,6 @@ def _plain_type(hint: Any) -> type:
 def _both_dashes(flag: str) -> tuple[str, ...]:
     dashed = "--" + flag[2:].replace("_", "-")
     return (flag,) if dashed == flag else (flag, dashed)
-
-
-def _is_synapse(folder: Path) -> bool:
-    inner = ("train_npz", "test_vol_h5")
-    return folder.name in inner or any((folder / name).is_dir() for name in inner)
-
-
-def _looks_like_data(folder: Path) -> bool:
-    return _is_synapse(folder) or folder.name == "images" or (folder / "images").is_dir()
 
 
 class _Parser(argparse.ArgumentParser):

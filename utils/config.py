@@ -7,10 +7,12 @@ other spellings, the scripts that offer it, the values it takes.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from utils.errors import UserError
+from utils.preprocess import INTENSITIES, SLICES, UNKNOWN, Preprocess
 
 TRAIN, TEST, PREDICT = "train", "test", "predict"
 ALL = (TRAIN, TEST, PREDICT)
@@ -64,8 +66,11 @@ class Config:
     fold: str = option("0", "fold kept for validation: its number from 0, or 'all' to train each in turn", verbs=RUNS)
     val_cases: int = option(0, "training cases of a Synapse-like set kept for validation", least=0)
 
-    # The network
+    # What the network sees
+    preprocess: Preprocess = option(SLICES, "set by the recipe, not by a flag", verbs=())  # noqa: RUF009 - it is frozen
     img_size: tuple[int, int] = option((224, 224), "input size: 224 or 160x224 (height x width)", verbs=RUNS)
+
+    # The network
     ssd: str = option("causal", "state-space form", choices=("causal", "noncausal", "bidirectional"))
     drop_path: float = option(0.2, "stochastic depth of the deepest block", least=0, below=1)
     pretrained: str = option("auto", "BiFormer-Base weights: auto (if the file is found), none, or a file")
@@ -154,10 +159,10 @@ class Config:
     input: tuple[str, ...] = option((), "files or folders to segment", verbs=(PREDICT,))
     intensity: str = option(
         "auto",
-        "how values become [0, 1]: ct clips HU to -125..275, range divides by the type's largest, percentile stretches "
-        "0.5..99.5 %, unit takes them as they are",
+        "how values become [0, 1]: auto as in training, ct clips HU to -125..275, range divides by the type's largest, "
+        "percentile stretches 0.5..99.5 %, unit takes them as they are",
         verbs=(PREDICT,),
-        choices=("auto", "ct", "range", "percentile", "unit"),
+        choices=("auto", *INTENSITIES),
     )
 
 
@@ -180,9 +185,11 @@ def to_dict(cfg: Config) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(cfg).items()}
 
 
-def from_dict(values: dict[str, Any], source: str) -> Config:
+def from_dict(values: Mapping[str, Any], source: str, recipes: Mapping[str, Config]) -> Config:
     """The Config that `to_dict` wrote; fields added since then take their defaults.
 
+    recipes: a config from before `preprocess` was kept takes its recipe's; lists of its own then mean other data,
+        whose intensities are unknown
     raises: UserError for a field that this version does not know
     """
     unknown = sorted(set(values) - set(FIELDS))
@@ -190,7 +197,18 @@ def from_dict(values: dict[str, Any], source: str) -> Config:
         raise UserError(
             f"{source}: its config has unknown fields {', '.join(unknown)}; was it written by a newer version?"
         )
-    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "preprocess"}
+    if "preprocess" in values:
+        return Config(**plain, preprocess=Preprocess.from_dict(values["preprocess"]))
+    known = recipes.get(plain.get("recipe"))
+    return own_data(Config(**plain, preprocess=known.preprocess if known else SLICES))
+
+
+def own_data(cfg: Config) -> Config:
+    """`cfg` as it is to be recorded: under a volume recipe with --list_dir nobody knows how intensities were made."""
+    if cfg.list_dir is None:
+        return cfg
+    return dataclasses.replace(cfg, preprocess=dataclasses.replace(cfg.preprocess, intensity=UNKNOWN))
 
 
 def describe(cfg: Config, verb: str) -> str:

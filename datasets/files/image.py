@@ -115,11 +115,6 @@ def _image(path: Path, array: np.ndarray, spacing: Any, meta: dict[str, Any]) ->
     return Image(array, spacing, kind, path, meta)
 
 
-def window_ct(hu: np.ndarray, low: float = -125, high: float = 275) -> np.ndarray:
-    """Clip Hounsfield units to [low, high] and scale them to [0, 1], float32 (the window of Synapse)."""
-    return (np.clip(hu.astype(np.float32), low, high) - np.float32(low)) / np.float32(high - low)
-
-
 # --- masks --------------------------------------------------------------------------------------
 
 
@@ -128,6 +123,13 @@ def mask_suffix(like: Image) -> str:
     if like.kind == "picture":
         return ".png"
     return ".npy" if like.spacing is None else ".nii.gz"
+
+
+def save_mask(path: Path, mask: np.ndarray, like: Image) -> Path:
+    """`write_mask` with the ending that suits `like` added to `path`; returns the file written."""
+    path = path.with_name(path.name + mask_suffix(like))
+    write_mask(path, mask, like)
+    return path
 
 
 def write_mask(path: str | Path, mask: np.ndarray, like: Image) -> None:

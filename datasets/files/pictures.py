@@ -1,4 +1,4 @@
-"""Pictures and picture masks: decoding, the scaling to eight bits, the threshold, the resizing.
+"""Pictures and picture masks: decoding, the scaling to eight bits, the threshold.
 
 Shapes: pictures are (H, W, 3) RGB or (H, W) grey, masks (H, W) bool. Files are read as bytes and
 decoded by OpenCV, so that any file name works on any system; the EXIF orientation is never
@@ -82,25 +82,3 @@ def to_mask(picture: np.ndarray, path: Path) -> np.ndarray:
 def is_zero_one(mask: np.ndarray, path: Path) -> bool:
     """Whether an integer mask stores its foreground as 1."""
     return mask.dtype.kind == "u" and path.suffix.lower() not in LOSSY_SUFFIXES and int(mask.max()) == 1
-
-
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (h, w[, C]) to `size` (H, W): area average if both sides shrink, else bilinear.
-
-    Plain bilinear reads four pixels however far apart the new ones are, so that hair and
-    specular highlights of a 3000-pixel photograph would alias; at exactly half the size both agree.
-    """
-    height, width = size
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = height <= image.shape[0] and width <= image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a bool mask (h, w) to `size` (H, W) by the nearest pixel centre."""
-    height, width = size
-    if mask.shape == (height, width):
-        return mask
-    # INTER_NEAREST takes the pixel to the upper left, half a pixel beside where the image is read.
-    return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)

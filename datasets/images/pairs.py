@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.files.pictures import PICTURE_SUFFIXES, read_picture, resize_image, resize_mask, to_mask, to_rgb8
+from datasets.files.pictures import PICTURE_SUFFIXES, read_picture, to_mask, to_rgb8
 from utils.errors import UserError
+from utils.preprocess import PICTURES, resize_image, resize_labels
 
 MASK_SUFFIX = re.compile(r"[ _.-](segmentation|seg|mask|gt|groundtruth|label|annotation)s?$", re.IGNORECASE)
 
@@ -37,6 +38,11 @@ def stem_of(name: str) -> str:
     name = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
     suffix = Path(name).suffix
     return name.removesuffix(suffix) if suffix.lower() in PICTURE_SUFFIXES else name
+
+
+def is_data(folder: Path) -> bool:
+    """Whether `folder` holds images/, or is such a folder."""
+    return folder.name == "images" or (folder / "images").is_dir()
 
 
 def data_root(path: str | Path) -> Path:
@@ -126,8 +132,8 @@ class ImageMaskSet(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, mask = self.native(index)
-        image = resize_image(image, self.img_size)
-        mask = resize_mask(mask, self.img_size)
+        image = resize_image(image, self.img_size, PICTURES)
+        mask = resize_labels(mask, self.img_size, PICTURES)
         return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(mask.astype(np.uint8))
 
     def native(self, index: int) -> tuple[np.ndarray, np.ndarray]:

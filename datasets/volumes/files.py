@@ -105,7 +105,7 @@ def _image_problems(image: np.ndarray) -> list[str]:
     if not np.isfinite(low + high):
         return [f"`image` holds {np.count_nonzero(~np.isfinite(image))} values that are not finite"]
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
-        return [f"`image` ranges over {low:g} to {high:g}; expected [0, 1] (clip and scale it, see prepare_data.py)"]
+        return [f"`image` ranges over {low:g} to {high:g}; expected [0, 1]: clip CT to -125..275 HU, then scale"]
     return []
 
 

@@ -25,6 +25,11 @@ def join_listed(lines: Iterable[str], limit: int = MAX_LISTED, separator: str = 
     return separator.join([*lines[:limit], *more])
 
 
+def is_data(folder: Path) -> bool:
+    """Whether `folder` is laid out as slices and volumes, or is an inner folder of such a layout."""
+    return folder.name in INNER_FOLDERS or any((folder / name).is_dir() for name in INNER_FOLDERS)
+
+
 def find_root(path: str | Path, inner: str) -> Path:
     """The folder that holds the files of `inner` ("train_npz" or "test_vol_h5").
 

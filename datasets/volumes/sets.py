@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -29,6 +28,7 @@ from datasets.volumes.lists import (
 )
 from utils.distributed import is_main
 from utils.errors import UserError
+from utils.preprocess import SLICES, resize_image, resize_labels
 
 __all__ = [
     "SliceVolumes",
@@ -41,24 +41,13 @@ __all__ = [
     "group_by_case",
     "hold_out_cases",
     "read_list",
-    "resize",
 ]
-
-
-def resize(array: np.ndarray, size: tuple[int, int], order: int) -> np.ndarray:
-    """(H, W) -> `size` as the released scripts do it: a spline, order 3 for images, 0 for labels, corners aligned.
-
-    The array itself where it has that size. A cubic spline overshoots: results may leave [0, 1] a little.
-    """
-    if array.shape == size:
-        return array
-    return ndimage.zoom(array, (size[0] / array.shape[0], size[1] / array.shape[1]), order=order)
 
 
 class SynapseSlices(Dataset):
     """Training slices of `names` in `folder`, resized to `img_size`.
 
-    item: image (1, S, S) float32 in [0, 1] (but for the overshoot of `resize`), target (S, S) uint8.
+    item: image (1, S, S) float32 in [0, 1] (but for the spline's overshoot), target (S, S) uint8.
     Raises UserError at once for names without a file, later for a file that cannot be used.
     """
 
@@ -72,7 +61,7 @@ class SynapseSlices(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, label = read_slice(self.paths[index])
-        image, label = resize(image, self.img_size, order=3), resize(label, self.img_size, order=0)
+        image, label = resize_image(image, self.img_size, SLICES), resize_labels(label, self.img_size, SLICES)
         return torch.from_numpy(image)[None], torch.from_numpy(label)
 
     def storage_dtype(self) -> torch.dtype:

@@ -1,60 +1,106 @@
-"""The benchmarks: the figures are what they say, every command runs."""
-
-import dataclasses
-import json
-import subprocess
-import sys
-import warnings
-from typing import ClassVar
-from unittest import mock
+"""Figures of known times: a clock that only the timed steps move."""
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch import nn
 
-from benchmarks import (
-    breakdown,
-    gpu,
-    gpu_plan,
-    input_pipeline,
-    measure,
-    memory,
-    peers,
-    recipe,
-    remote,
-    side_length,
-    speed,
-    station,
-    tables,
-    variants,
-)
-from benchmarks.machine import ROOT
-from benchmarks.operations import count_operations, of_part
-from benchmarks.variants import NETWORKS, PEERS, parse_variant
+from benchmarks import measure, speed
+from benchmarks.station import Remote, first_line, process_memory
+from benchmarks.variants import NETWORKS, Variant, parse_variant
 
 CPU = torch.device("cpu")
 
 
-def quick(builder, *arguments):
-    """A network without its slow initial weights, for what looks at no figure of them."""
-    with mock.patch.object(torch.nn.init, "trunc_normal_"):
-        return builder(*arguments)
+class Clock:
+    """Stands still but for the steps made by `step`."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.log = 0.0, []
+        monkeypatch.setattr(measure, "perf_counter", lambda: self.now)
+
+    def step(self, name, *seconds):
+        """A timer of a step that takes the given seconds, one after another, the last of them ever after."""
+        left = list(seconds)
+
+        def run():
+            self.log.append(name)
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+
+        return measure.timer(run, CPU)
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    """Networks are built quickly, and a kind of work is only done as often as it must be."""
-    builders = {name: (lambda *given, build=build: quick(build, *given)) for name, build in NETWORKS.items()}
-    monkeypatch.setattr("benchmarks.variants.NETWORKS", builders)
-    monkeypatch.setattr(station, "WARM_UP", 1)
-    monkeypatch.setattr(measure, "ENOUGH", 0)
+def clock(monkeypatch):
+    return Clock(monkeypatch)
 
 
-def written(path):
-    return json.loads(path.read_text(encoding="utf-8"))
+def test_timer_gives_the_seconds_of_one_step(clock):
+    assert clock.step("a", 1.0, 2.0, 6.0)(3) == 3
 
 
-# --- what is measured, and how ---------------------------------------------------------------------
+def test_short_steps_are_timed_several_at_once_in_turns(clock):
+    times = measure.in_turns({"slow": clock.step("slow", 1.0), "fast": clock.step("fast", 0.06)}, 3)
+    assert clock.log == ["slow", "fast", *["slow", *["fast"] * 4] * 3]
+    assert times == {"slow": pytest.approx([1.0] * 3), "fast": pytest.approx([0.06] * 3)}
+
+
+def test_a_slow_spell_of_the_machine_changes_no_ratio(clock):
+    """In the second of three rounds everything takes three times as long; the first call only counts steps."""
+    base, other = clock.step("base", 2.0, 2.0, 6.0, 2.0), clock.step("other", 1.0, 1.0, 3.0, 1.0)
+    times = measure.in_turns({"base": base, "other": other}, 3)
+    assert times["base"] == [2.0, 6.0, 2.0]
+    assert measure.ratio(times["base"], times["other"]) == {"median": 2.0, "min": 2.0, "max": 2.0, "repeats": 3}
+
+
+@pytest.fixture
+def stations(monkeypatch, clock):
+    """Steps take 2 s (plain) or 0.5 s; fp16 does not fit; a product of 10 x 10 matrices takes 10 s."""
+
+    class Station:
+        def __init__(self, variant, work, device, batch, size):
+            if variant.precision == "fp16":
+                raise torch.OutOfMemoryError("all is full\nmore")
+            self.seconds = clock.step(variant.name, 2.0 if variant.network == "plain" else 0.5)
+            self.memory = {"peak": 7 * size**3, "network": 3}
+
+        def close(self):
+            clock.log.append("closed")
+
+    monkeypatch.setattr(speed, "open_station", Station)
+    monkeypatch.setattr(speed, "matrix_side", lambda _: 10)
+    monkeypatch.setattr(speed, "matrix_product", lambda *_: clock.step("product", 10.0))
+    monkeypatch.setattr(speed, "count_operations", lambda _, __, size: (5, 100 * size**2))
+
+
+@pytest.mark.parametrize(("work", "passes"), [("train", 3), ("infer", 1)])
+def test_figures_of_known_times(stations, clock, work, passes):
+    """4 images of 100 operations, on a machine that does 2 * 10^3 operations in 10 s: 200 a second."""
+    variants = [parse_variant(word) for word in ("ours-fp16", "plain", "ours-bf16")]
+    full, plain, ours = speed.compare(variants, work, CPU, 4, 1, 3)
+    assert full["error"] == "OutOfMemoryError: all is full"
+    assert plain["images_per_s"] == 2
+    assert ours["images_per_s"] == 8
+    assert ours["faster_than"] == plain["variant"] == "plain-fp32"
+    assert (plain["ratio"]["median"], ours["ratio"]["median"]) == (1, 4)
+    assert ours["matrix_flop_per_s"] == 200
+    assert ours["fraction_of_matrix_rate"] == pytest.approx(passes * 400 / 0.5 / 200)
+    assert clock.log.count("closed") == 2
+    assert "all is full" in speed.lines([full, plain, ours])[0]
+
+
+def test_exponents_of_known_growth(stations):
+    variants = [parse_variant("ours-bf16"), parse_variant("ours-fp16")]
+    rows = [row for side in (2, 4, 8) for row in speed.compare(variants, "infer", CPU, 1, side, 1)]
+    fitted = speed.exponents(rows)["infer ours-bf16, batch 1"]
+    assert fitted == pytest.approx({"time": 0, "memory": 3, "operations": 2}, abs=1e-9)
+    assert len(speed.exponents(rows)) == 1  # what could not run grows not at all
+    assert speed.exponents(rows[:2]) == {}
+
+
+def test_operations_of_a_known_network(monkeypatch):
+    monkeypatch.setitem(NETWORKS, "convolution", lambda size, ssd: nn.Conv2d(3, 9, 3, padding=1))
+    found = speed.count_operations(Variant("convolution"), CPU, 8)
+    assert found == (9 * 27 + 9, 2 * 8 * 8 * 9 * 27)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +108,7 @@ def written(path):
     [
         ("ours", "ours-fp32"),
         ("ours-compiled-bf16", "ours-bf16-compiled"),
-        ("plain-noncausal-kept", "plain-fp32-noncausal-kept"),
+        ("plain-noncausal-allocator", "plain-fp32-noncausal-allocator"),
         ("unet_resnet34-fp16-graphs", "unet_resnet34-fp16-graphs"),
     ],
 )
@@ -77,187 +123,31 @@ def test_a_word_that_is_no_variant_is_refused(word):
         parse_variant(word)
 
 
-def test_calls_take_turns_and_short_ones_are_timed_several_at_once():
-    seen = []
-
-    def call(name, seconds):
-        return lambda count: seen.append((name, count)) or seconds
-
-    times = measure.in_turns({"slow": call("slow", 1.0), "fast": call("fast", 0.06)}, 3)
-    assert seen == [("slow", 1), ("fast", 1), *[("slow", 1), ("fast", 4)] * 3]
-    assert times == {"slow": [1.0] * 3, "fast": [0.06] * 3}
+def test_an_error_without_words_still_has_a_name():
+    assert first_line(MemoryError()) == "MemoryError: "
+    assert first_line(RuntimeError("\nno compiler\nat all")) == "RuntimeError: no compiler"
 
 
-def test_ratio_is_taken_round_by_round():
-    """A machine that is three times slower in one round changes both figures of that round, and no ratio."""
-    assert measure.ratio([2.0, 6.0, 2.0], [1.0, 3.0, 1.0]) == {"median": 2.0, "min": 2.0, "max": 2.0, "repeats": 3}
+# --- processes of their own ------------------------------------------------------------------------
 
 
-class Clockwork:
-    """A station whose steps take 2 s (plain) or 0.5 s."""
-
-    memory: ClassVar = {"peak": 7, "network": 3}
-
-    def __init__(self, variant, work, device, batch, size):
-        if variant.precision == "fp16":
-            raise torch.OutOfMemoryError("all is full\nmore")
-        self.time = 2.0 if variant.network == "plain" else 0.5
-
-    def seconds(self, count):
-        return self.time
-
-    def close(self):
-        pass
+def test_a_process_counts_its_own_memory_and_ends_when_closed():
+    remote = Remote(parse_variant("ours-fp32-allocator"), "infer", CPU, 1, 32)
+    memory, seconds = remote.memory, remote.seconds(1)
+    remote.close()
+    assert seconds > 0
+    assert remote.child.exitcode == 0
+    if process_memory("VmRSS"):  # other systems do not say
+        assert memory["peak"] >= memory["network"] > memory["start"] > 0
 
 
-@pytest.mark.parametrize(("work", "passes"), [("train", 3), ("infer", 1)])
-def test_figures_of_known_times(monkeypatch, work, passes):
-    """4 images of 100 operations, on a machine that multiplies 10 x 10 matrices in 10 s: 200 operations a second."""
-    monkeypatch.setattr(measure, "Station", Clockwork)
-    monkeypatch.setattr(measure, "matrix_product", lambda *_: lambda count: 10.0)
-    monkeypatch.setattr(measure, "count_operations", lambda *_: (5, {"total": 100}))
-    variants = [parse_variant(word) for word in ("ours-fp16", "plain", "ours-bf16")]
-    full, plain, ours = measure.compare(variants, work, CPU, 4, 64, 3, 10, own_process=False)
-    assert full["error"] == "OutOfMemoryError: all is full"
-    assert plain["images_per_s"] == 2
-    assert ours["images_per_s"] == 8
-    assert ours["faster_than"] == plain["variant"] == "plain-fp32"
-    assert (plain["ratio"]["median"], ours["ratio"]["median"]) == (1, 4)
-    assert ours["matrix_flop_per_s"] == 200
-    assert ours["fraction_of_matrix_rate"] == pytest.approx(passes * 400 / 0.5 / 200)
-    assert ours["memory"]["peak"] == 7
-    assert "all is full" in tables.lines([full, plain, ours])[1]
-
-
-def test_operations_of_a_known_network(tiny):
-    parameters, modules = count_operations(parse_variant("ours"), CPU, 32)
-    assert parameters == 23_438_334
-    assert modules["HeteroMedSeg.stem.0"] == 2 * 16 * 16 * 48 * 27
-    assert of_part(modules, "stem") == 2 * 16 * 16 * 48 * 27 + 2 * 8 * 8 * 96 * 48 * 9
-    assert sum(of_part(modules, part) for part in side_length.PARTS) == modules["total"]
-
-
-def test_exponents_of_known_growth():
-    rows = [{"side": s, "seconds": {"median": s**2}, "bytes": 7 * s**3, "flop": {"total": s**4}} for s in (2, 4, 8)]
-    fitted = side_length.exponents(rows)
-    assert fitted["time"] == pytest.approx({"all": 2, "largest": 2})
-    assert fitted["memory"]["all"] == pytest.approx(3)
-    assert fitted["operations, total"]["largest"] == pytest.approx(4)
-
-
-@pytest.mark.skipif(not memory.STATUS.exists(), reason="other systems count no peak that can be restarted")
-def test_peak_memory_sees_what_is_freed_again():
-    """In a process of its own: here the allocator may reuse memory that other tests have freed."""
-    code = """
-import numpy as np
-from benchmarks import memory
-memory.restart_peak()
-before = memory.resident()
-np.ones(64 << 20, np.uint8)
-assert memory.peak() - before > 60 << 20
-memory.restart_peak()
-assert memory.peak() - before < 60 << 20
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8")
-    assert done.returncode == 0, done.stderr
-
-
-# --- networks that cannot run, and parts that fail ---------------------------------------------------
-
-
-def test_a_missing_package_costs_only_its_own_row(tiny, monkeypatch, capsys, tmp_path):
-    def missing(*_):
-        raise ImportError("No module named 'monai'")
-
-    monkeypatch.setitem(variants.NETWORKS, "swin_unetr", missing)
-    out = tmp_path / "peers.json"
-    peers.main(["--smoke", "--device", "cpu", "--work", "infer", "--networks", "ours,swin_unetr", "--output", str(out)])
-    ours, swin = written(out)["rows"]
-    assert ours["images_per_s"] > 0
-    assert "monai" in swin["error"]
-    assert "swin_unetr" in capsys.readouterr().out
-
-
-def test_a_failing_child_is_an_error_with_its_name():
-    unknown = dataclasses.replace(parse_variant("ours-bf16"), network="nothing")
-    with pytest.raises(RuntimeError, match="nothing-bf16: its process ended with code 1"):
-        remote.Remote(unknown, "infer", CPU, 1, 32)
-
-
-def test_a_part_without_time_or_luck_leaves_the_others_theirs():
-    def slow(*_, **__):
-        while True:
-            pass
-
-    def broken(*_, **__):
-        raise ValueError("no luck")
-
-    with mock.patch.dict(gpu.KINDS, {"slow": slow, "broken": broken, "good": lambda *_: {"figure": 1}}):
-        results = [gpu.run(gpu_plan.Part(k, k, 0.05), CPU, True, 99) for k in ("slow", "broken", "good")]
-        late = gpu.run(gpu_plan.Part("good", "good", 9), CPU, True, 1)
-    assert "OutOfTime" in results[0]["error"]
-    assert results[1]["error"] == "ValueError: no luck"
-    assert results[2]["figure"] == 1
-    assert "no time" in late["error"]
-
-
-# --- the commands ------------------------------------------------------------------------------------
-
-
-def test_speed_runs_in_a_process_of_its_own(tmp_path, capsys):
-    out = tmp_path / "speed.json"
-    command = ["--smoke", "--device", "cpu", "--work", "train", "--variants", "ours-fp32-allocator"]
-    speed.main([*command, "--output", str(out)])
-    (row,) = written(out)["rows"]
-    assert row["variant"] == "ours-fp32-allocator"
-    assert row["memory"]["peak"] >= row["memory"]["network"] > row["memory"]["start"] > 0
-    assert row["fraction_of_matrix_rate"] > 0  # a time: no bound above
-    assert row["ratio"]["median"] == 1
-    assert "ours-fp32-allocator" in capsys.readouterr().out
-
-
-def test_input_pipeline_runs(tiny, tmp_path):
-    out = tmp_path / "input.json"
-    input_pipeline.main(["--smoke", "--device", "cpu", "--output", str(out)])
-    rows = written(out)["rows"]
-    assert [row["input"] for row in rows] == ["slices", "pictures"]
-    assert all(row["decode_images_per_s"] > 0 and row["share_of_update"] > 0 for row in rows)
-
-
-def test_gpu_script_runs_every_kind_of_part(tiny, tmp_path):
-    out = tmp_path / "gpu.json"
-    gpu.main(["--smoke", "--device", "cpu", "--output", str(out)])
-    parts = written(out)["parts"]
-    assert {part["kind"] for part in parts.values()} == set(gpu.KINDS)
-    assert not [part["error"] for part in parts.values() if "error" in part]
-    training = next(part for part in parts.values() if part["kind"] == "recipe")
-    minutes = recipe.IMAGE_STEPS / training["images_per_s"] / 60
-    assert recipe.IMAGE_STEPS == 663_300
-    assert training["whole_training_minutes_extrapolated"] == pytest.approx(minutes)
-
-
-@pytest.mark.parametrize("name", PEERS)
-def test_peers_segment(name):
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of packages that are not ours
-        try:
-            logits = NETWORKS[name](9, 64, "causal").eval()(torch.rand(1, 3, 64, 64))
-        except ImportError as error:
-            pytest.skip(f"not installed: {error.name}")
-    assert logits.shape == (1, 9, 64, 64)
-
-
-def test_breakdown_sorts_operations_and_leaves_none_out():
-    image, kernel = torch.rand(1, 4, 6, 6, requires_grad=True), torch.rand(4, 1, 3, 3, requires_grad=True)
-    dense = torch.rand(2, 4, 3, 3, requires_grad=True)
-    with breakdown.Stopwatch(torch.device("cpu")) as watch:
-        y = F.conv2d(F.conv2d(image, kernel, groups=4), dense)
-        y = F.layer_norm(y.flatten(2) @ torch.rand(4, 3), (3,)).clone()
-        y.sum().backward()
-    calls = dict(watch.calls)
-    assert calls["depthwise convolutions"] == calls["dense convolutions"] == 2  # forward and backward
-    assert calls["matrix products"] == 2
-    assert calls["norms"] == 2
-    assert calls["copies and gathers"] >= 1
-    assert all(seconds > 0 for seconds in watch.seconds.values())
-    assert set(breakdown.KERNELS) <= {*calls, "attention"}, "the names are those of the parts"
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        (parse_variant("ours-bf16"), "ours-bf16: RuntimeError"),  # a batch of -1: torch refuses
+        (Variant("nothing"), "nothing-fp32: its process ended with code 1"),
+    ],
+)
+def test_a_failing_child_is_an_error_with_its_name(variant, message):
+    with pytest.raises(RuntimeError, match=message):
+        Remote(variant, "infer", CPU, -1, 32)

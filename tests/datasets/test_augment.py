@@ -17,8 +17,7 @@ from datasets.augment import (
     binary_warp,
     draw_synapse,
     holes,
-    normalise_imagenet,
-    normalise_synapse,
+    noise_std,
     synapse_warp,
 )
 from datasets.warp import warp
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("on_device")
 def test_mask_and_image_move_together_and_labels_are_never_invented(recipe, monkeypatch):
     """Blobs given as image and as mask stay on top of each other; without noise, blur and holes."""
     monkeypatch.setattr(augment, "NOISE_STD", 0)
-    monkeypatch.setattr(augment, "_blur", lambda images: images)
+    monkeypatch.setattr(augment, "_blur", lambda images, sigmas: images)
     monkeypatch.setattr(augment, "holes", lambda draws, h, w: torch.zeros(64, h, w, dtype=torch.bool))
     rng = np.random.default_rng(0)
     blobs = torch.from_numpy(ndimage.gaussian_filter(rng.normal(size=(64, 48, 80)), (0, 6, 6)) > 0)
@@ -152,6 +151,26 @@ def test_noise_and_blur_touch_the_image_only_and_as_much_as_they_should(monkeypa
             np.testing.assert_allclose(got[7, 0].cpu(), expected, atol=1e-6)
 
 
+def test_noise_and_blur_are_those_of_slices_at_their_own_size(monkeypatch):
+    """Published at 512 pixels, before the cubic zoom to 224; here the slices are resized first."""
+    rng = np.random.default_rng(0)
+    zoomed = ndimage.zoom(0.005 * rng.normal(size=(512, 512)), 224 / 512, order=3)
+    assert noise_std((512, 512), (224, 224)) == pytest.approx(zoomed.std(), rel=0.01)
+    assert noise_std((96, 130), (96, 130)) == 0.005
+    smooth = ndimage.gaussian_filter(rng.normal(size=(256, 384)), 6)
+    blurred, plain = (
+        ndimage.zoom(x, (112 / 256, 168 / 384), order=3) for x in (ndimage.gaussian_filter(smooth, 1, radius=2), smooth)
+    )
+    only = choice_of(["blur"])
+    monkeypatch.setattr(augment, "draw_synapse", lambda draws: only)
+    images = torch.from_numpy(plain)[None, None]
+    found = augment_synapse(images, torch.zeros(1, 112, 168), Draws(generator(), 1), (256, 384))[0]
+    change = np.abs(found[0, 0].numpy() - plain).mean()
+    assert change == pytest.approx(np.abs(blurred - plain).mean(), rel=0.2)
+    wide = augment_synapse(images, torch.zeros(1, 112, 168), Draws(generator(), 1))[0]
+    assert np.abs(wide[0, 0].numpy() - plain).mean() > 3 * change
+
+
 def test_binary_draws_follow_the_recipe():
     plan = binary_warp(Draws(generator(), 20_000))
     for coin in (plan.flip_x, plan.flip_y, plan.moved):
@@ -172,7 +191,7 @@ def test_binary_images_are_warped_and_then_holed():
     images, targets = batch(400, 3, 24, 40)
     images = images + 0.1  # so that 0 is a hole or the outside
     plan, covered = binary_warp(draws := Draws(generator(), 400)), holes(draws, 24, 40)
-    expected, labels = warp(images, targets, plan)
+    expected, labels = warp(images, targets, plan, mirror=True)
     got = augment_binary(images, targets, Draws(generator(), 400))
     assert torch.equal(got[0], expected.masked_fill(covered[:, None], 0))
     assert torch.equal(got[1], labels)
@@ -184,23 +203,16 @@ def test_holes_are_whole_squares_in_half_of_the_samples(shape):
     area = found.flatten(1).sum(1)
     assert float((area > 0).float().mean()) == pytest.approx(0.5, abs=0.03)
     side = min(8, shape[0]) * min(8, shape[1])
-    assert int(area[area > 0].min()) == side
+    assert int(area[area > 0].min()) >= side
     assert int(area.max()) <= 8 * side
     if shape == (160, 200):
-        assert int(area.max()) == 8 * side
+        apart = area == 8 * side  # squares that do not overlap: always all eight of them
+        assert float(apart[area > 0].float().mean()) > 0.2
+        pieces = {ndimage.label(one)[1] for one in found[apart][:20].numpy()}
+        assert max(pieces) == 8
     if shape == (40, 24):
         assert int(area.max()) > 5 * side
-        single = found[area == side].float()  # every pixel can be covered, the corners included
-        assert (found.any(0)).all()
-        rows, columns = single.any(2).sum(1), single.any(1).sum(1)
-        assert rows.unique().tolist() == columns.unique().tolist() == [8]
-
-
-def test_normalisations():
-    images = torch.rand(2, 3, 4, 5)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(normalise_imagenet(images), (images - mean[:, None, None]) / std[:, None, None])
-    assert normalise_synapse(torch.tensor([0.0, 0.5, 1.0])).tolist() == [-1, 0, 1]
+        assert (found.any(0)).all()  # every pixel can be covered, the corners included
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -208,10 +220,10 @@ def test_normalisations():
 def test_the_host_never_waits_for_the_gpu(recipe):
     images, targets = (tensor.cuda() for tensor in batch(8, 3, 64, 64))
     draws = Draws(torch.Generator("cuda").manual_seed(0), 8)
-    normalise_imagenet(recipe(images, targets, draws)[0])
+    recipe(images, targets, draws)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        normalise_imagenet(recipe(images, targets, draws)[0])
+        recipe(images, targets, draws)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -231,4 +243,4 @@ class NoWaiting(TorchDispatchMode):
 def test_no_operation_needs_a_value_on_the_host(recipe):
     images, targets = batch(4, 3, 32, 40)
     with NoWaiting():
-        normalise_synapse(normalise_imagenet(recipe(images, targets, Draws(generator(), 4))[0]))
+        recipe(images, targets, Draws(generator(), 4))

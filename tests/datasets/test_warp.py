@@ -2,13 +2,14 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
 from datasets.augment import OPERATIONS, SynapseChoice, synapse_warp
-from datasets.warp import Warp, rotation, scaling, shearing, shifting, warp
+from datasets.warp import Warp, compose, rotation, scaling, shearing, shifting, warp
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -143,6 +144,22 @@ def test_a_quarter_turn_is_rot90(side):
     for i, turns in enumerate((1, -1)):
         torch.testing.assert_close(got[i], images[i].rot90(turns, (-2, -1)), atol=1e-4, rtol=0)
         assert torch.equal(labels[i], targets[i].rot90(turns, (-2, -1)))
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (7, 5)])
+def test_a_mirrored_border_is_opencvs(shape):
+    rng = np.random.default_rng(0)
+    image, mask = rng.random(shape, dtype=np.float32), rng.integers(0, 2, shape, dtype=np.uint8)
+    angle, scale = 0.6, 0.7
+    matrix = cv2.getRotationMatrix2D(((shape[1] - 1) / 2, (shape[0] - 1) / 2), math.degrees(angle), scale)
+    expected = cv2.warpAffine(image, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    turned = compose(rotation(torch.tensor([angle])), scaling(torch.tensor([scale]), torch.tensor([scale])))
+    images, masks = warp(
+        torch.from_numpy(image)[None, None], torch.from_numpy(mask)[None], warp_of(turned), mirror=True
+    )
+    assert np.abs(images[0, 0].numpy() - expected).mean() < 0.02  # OpenCV rounds places to 1/32 of a pixel
+    nearest = cv2.warpAffine(mask, matrix, shape[::-1], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
+    assert (masks[0].numpy() != nearest).mean() < 0.1
 
 
 def test_a_shift_by_whole_pixels_moves_content_right_and_down_and_fills_with_zero():

@@ -4,19 +4,21 @@ Every function is called inside `fake_device`. `device` is a name with its numbe
 """
 
 import copy
-from functools import cache
+from functools import cache, partial
 from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.augment import Draws, augment_binary, augment_synapse, normalise_imagenet, normalise_synapse
+from datasets.augment import Draws, augment_binary, augment_synapse
 from models import build_model
-from synapse_train_test.task import augment as augment_slices
+from synapse_train_test.task import augment
 from tests.support.toy import ToyNetwork, toy_config
 from utils.inference.forward import forward_fn
-from utils.inference.volumes import predict_images, predict_volume
+from utils.inference.images import predict_images
+from utils.inference.volumes import predict_volume
+from utils.preprocess import PICTURES, SLICES, normalise
 from utils.training.batches import EpochBatches
 from utils.training.engine import prepare, train_one_epoch, train_step, validate
 from utils.training.losses import BINARY, MULTI_CLASS, loss_for
@@ -25,16 +27,16 @@ from utils.training.task import Task, Validation
 from utils.training.validation_set import ValidationSet
 
 SIZE = (64, 96)
+AUGMENT, NORMALISE = partial(augment, native=(80, 72)), partial(normalise, pre=SLICES)
 LOSSES = [(9, name) for name in MULTI_CLASS] + [(1, name) for name in BINARY]
-AUGMENTATIONS = {"synapse": (augment_synapse, normalise_synapse, 1), "binary": (augment_binary, normalise_imagenet, 3)}
+AUGMENTATIONS = {"synapse": (partial(augment_synapse, native=(80, 72)), SLICES), "binary": (augment_binary, PICTURES)}
 
 # where the program may wait for the device
 LOG_INTERVAL = "utils/training/engine.py::train_one_epoch"
 END_OF_VALIDATION = "utils/training/validation_set.py::__call__"
 PREVIEWS = "utils/training/validation_set.py::previews"
-END_OF_VOLUME = "utils/inference/volumes.py::_predict_standard"
-LEGACY_BATCH = "utils/inference/volumes.py::_predict_legacy"  # SciPy resizes its labels on the host
-EVERY_IMAGE = "utils/inference/volumes.py::predict_images"
+END_OF_VOLUME = "utils/inference/volumes.py::predict_volume"
+EVERY_IMAGE = "utils/inference/images.py::predict_images"
 # where a training step copies a batch to the device
 BATCH_ARRIVES = "utils/training/engine.py::prepare"
 
@@ -62,7 +64,7 @@ def host_batch(count: int) -> tuple[Tensor, Tensor]:
 
 def task(num_classes: int = 9, validation: ValidationSet | None = None) -> Task:
     name, names = ("ce_dice", tuple("abcdefgh")) if num_classes > 1 else ("dice_bce", ("a",))
-    return Task("dry", names, [], augment_slices, normalise_synapse, loss_for(name, num_classes), validation)
+    return Task("dry", names, [], AUGMENT, NORMALISE, loss_for(name, num_classes), validation)
 
 
 def run_of(model: nn.Module, device: str, precision: str = "fp32", **fields: object) -> Run:
@@ -91,7 +93,7 @@ def epoch(device: str, num_batches: int, log_every: int) -> None:
     """One epoch of the training loop with a small network."""
     cfg = toy_config("unused", batch_size=2, log_every=log_every)
     run = start(ToyNetwork(), cfg, torch.device(device), "fp32")
-    small = Task("dry", ("one", "two"), [], augment_slices, normalise_synapse, loss_for("ce_dice", 3))
+    small = Task("dry", ("one", "two"), [], AUGMENT, NORMALISE, loss_for("ce_dice", 3))
 
     class Loader(list):
         batch_sampler = EpochBatches(2 * num_batches, 2, seed=0)
@@ -107,11 +109,11 @@ def loss(device: str, num_classes: int, name: str) -> Tensor:
 
 
 def augmented(device: str, kind: str) -> tuple[Tensor, Tensor]:
-    augment, normalise, channels = AUGMENTATIONS[kind]
-    images = torch.zeros(4, channels, *SIZE, device=device)
+    augment, pre = AUGMENTATIONS[kind]
+    images = torch.zeros(4, pre.channels, *SIZE, device=device)
     targets = torch.zeros(4, *SIZE, dtype=torch.uint8, device=device)
     images, targets = augment(images, targets, Draws(torch.Generator(device).manual_seed(0), 4, 8, 4))
-    return normalise(images), targets
+    return normalise(images, pre), targets
 
 
 def validation(run: Run, num_images: int, num_classes: int) -> tuple[Validation, ValidationSet]:
@@ -130,9 +132,9 @@ def forward(device: str, num_classes: int = 9, form: str = "causal", precision: 
 
 def label_volume(function, device: str, num_slices: int, protocol: str) -> np.ndarray:
     image = np.zeros((num_slices, 80, 72), np.float32)
-    return predict_volume(function, image, SIZE, normalise_synapse, torch.device(device), 2, protocol)
+    return predict_volume(function, image, SIZE, SLICES, torch.device(device), 2, protocol)
 
 
 def label_images(function, device: str, count: int, protocol: str) -> list[np.ndarray]:
     images = [np.zeros((70 + i, 50, 3), np.uint8) for i in range(count)]
-    return predict_images(function, images, SIZE, normalise_imagenet, torch.device(device), protocol)
+    return predict_images(function, images, SIZE, PICTURES, torch.device(device), protocol)

@@ -13,6 +13,7 @@ from tests.support.manifests import quick_model, shapes_of
 from tests.support.places import GOLDEN, SHARED
 from utils.inference.forward import forward_fn
 from utils.inference.volumes import predict_volume
+from utils.preprocess import SLICES
 from utils.scoring.protocols import score_volume
 
 REFERENCE = SHARED / "reference" / "golden_volume.npz"
@@ -34,10 +35,6 @@ def forward(device):
     return forward_fn([model], device)
 
 
-def normalise(image):
-    return (image - 0.5) / 0.5
-
-
 def test_legacy_figures(labels):
     names = [str(k) for k in range(1, 9)]
     rows = score_volume("golden", labels["prediction"], labels["label"], names, "legacy")
@@ -47,7 +44,7 @@ def test_legacy_figures(labels):
 def test_labels_of_the_first_slice(forward, labels, device):
     with np.load(GOLDEN / "volume_slice.npz") as arrays:
         image = arrays["image"][None]
-    found = predict_volume(forward, image, (224, 224), normalise, device, protocol="legacy")
+    found = predict_volume(forward, image, (224, 224), SLICES, device, protocol="legacy")
     assert (found[0] != labels["prediction"][0]).mean() <= TIES[device.type]
 
 
@@ -55,6 +52,6 @@ def test_labels_of_the_first_slice(forward, labels, device):
 def test_labels_of_the_whole_volume(forward, labels, device):
     with np.load(REFERENCE) as arrays:
         image, prediction = arrays["image"], arrays["prediction"]
-    found = predict_volume(forward, image, (224, 224), normalise, device, batch_size=2, protocol="legacy")
+    found = predict_volume(forward, image, (224, 224), SLICES, device, batch_size=2, protocol="legacy")
     np.testing.assert_array_equal(prediction, labels["prediction"])
     assert (found != prediction).mean() <= TIES[device.type]

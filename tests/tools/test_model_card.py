@@ -170,6 +170,6 @@ def test_released_weights_say_little(tmp_path):
     assert "seed" not in text
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     compile(code, "card", "exec")
-    assert 'RECIPES["synapse"]' in code
+    assert 'RECIPES, "synapse")' in code
     with pytest.raises(UserError, match="--recipe nonsense: no such recipe"):
         write_card(tmp_path / "other.md", "--checkpoint", path, "--recipe", "nonsense")

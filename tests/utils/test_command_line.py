@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 
-import test as test_script
 import train as train_script
-from utils.command_line import apply, build_parser, parse_flags, resolve_dataset
+from recipes import RECIPES, resolve_dataset
+from synapse_train_test.task import CT
+from utils.command_line import apply, build_parser, parse_flags
 from utils.config import ALL, AUTO_BATCH, FIELDS, TEST, TRAIN, Config, describe, from_dict, to_dict
 from utils.errors import UserError
-
-RECIPES = train_script.RECIPES
+from utils.preprocess import PICTURES, SLICES
 
 
 def parse(line, verb=TRAIN):
@@ -127,31 +127,45 @@ def test_mistakes_name_field_value_and_remedy(line, message):
     ],
 )
 def test_names_of_recipes_in_any_case_and_near_misses(name, recipe):
-    assert resolve_dataset(name, None, RECIPES) == (recipe, None)
+    assert resolve_dataset({"dataset": name}, guess=False) == {"dataset": recipe, "recipe": recipe}
 
 
-@pytest.mark.parametrize("name", ["cityscapes", "syn", "", "./nowhere"])
+@pytest.mark.parametrize("name", ["cityscapes", "syn", "", "./nowhere", "isic2016"])
 def test_a_name_too_far_away_lists_all_recipes(name):
     with pytest.raises(UserError, match=r"neither a folder.*synapse, phantom, isic2018, cvc_clinicdb, rectal"):
-        resolve_dataset(name, None, RECIPES)
+        resolve_dataset({"dataset": name}, guess=True)
 
 
 def test_a_folder_has_the_recipe_of_its_layout_unless_one_is_given(tmp_path):
+    def recipe_of(folder, guess=True, **given):
+        found = resolve_dataset({"dataset": str(folder), **given}, guess)
+        assert (found["dataset"], found["root_path"]) == (str(folder), str(folder))
+        return found.get("recipe")
+
     (tmp_path / "images").mkdir()
-    assert resolve_dataset(str(tmp_path), None, RECIPES) == ("isic2018", str(tmp_path))
-    assert resolve_dataset(str(tmp_path), "rectal", RECIPES) == ("rectal", str(tmp_path))
-    assert resolve_dataset(str(tmp_path / "images"), None, RECIPES)[0] == "isic2018"
     volumes = tmp_path / "volumes"
     (volumes / "train_npz").mkdir(parents=True)
-    assert resolve_dataset(str(volumes), None, RECIPES) == ("synapse", str(volumes))
+    assert recipe_of(tmp_path) == "isic2018"
+    assert recipe_of(tmp_path, recipe="rectal") == "rectal"
+    assert recipe_of(tmp_path / "images") == "isic2018"
+    assert recipe_of(volumes) == "synapse"
+    assert recipe_of(volumes, guess=False) is None  # the checkpoint's own
     with pytest.raises(UserError, match="--recipe nothing: no such recipe"):
-        resolve_dataset(str(tmp_path), "nothing", RECIPES)
+        recipe_of(tmp_path, recipe="nothing")
 
 
 def test_a_folder_that_only_shares_a_name_does_not_hide_the_recipe(tmp_path, monkeypatch):
     (tmp_path / "synapse").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert resolve_dataset("synapse", None, RECIPES) == ("synapse", None)
+    assert resolve_dataset({"dataset": "synapse"}, guess=False) == {"dataset": "synapse", "recipe": "synapse"}
+
+
+@pytest.mark.parametrize("given", [{}, {"root_path": "elsewhere"}])
+def test_a_word_that_names_both_a_recipe_and_a_folder_of_data_means_both(tmp_path, monkeypatch, given):
+    (tmp_path / "Synapse" / "test_vol_h5").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = resolve_dataset({"dataset": "Synapse", **given}, guess=False)
+    assert found == {"dataset": "Synapse", "recipe": "synapse", "root_path": given.get("root_path", "Synapse")}
 
 
 def test_the_readme_commands_parse_to_what_they_say(tmp_path):
@@ -171,14 +185,30 @@ def test_the_readme_commands_parse_to_what_they_say(tmp_path):
         "--dataset Synapse --is_savenii --volume_path DATA --output_dir OUT --max_epoch 300 --base_lr 0.001 "
         "--img_size 224 --batch_size 24"
     )
-    given, recipe = test_script.flags(line.split())
-    assert recipe == "synapse"
+    given = resolve_dataset(parse_flags(line.split(), TEST, ""), guess=False)
+    assert given["recipe"] == "synapse"
     assert given["is_savenii"] is True
     assert given["root_path"] == "DATA"
-    given, recipe = test_script.flags(f"--dataset {tmp_path} --csvfile CSV --model m.pth --debug True".split())
-    assert recipe is None  # the checkpoint knows
+    line = f"--dataset {tmp_path} --csvfile CSV --model m.pth --debug True"
+    given = resolve_dataset(parse_flags(line.split(), TEST, ""), guess=False)
+    assert "recipe" not in given  # the checkpoint knows
     assert given["debug"] is True
     assert given["checkpoint"] == ("m.pth",)
+
+
+def test_a_config_from_before_preprocess_takes_its_recipes():
+    """Lists of its own are other data, whose intensities nobody knows."""
+    for recipe, more, expected in (
+        ("synapse", {}, CT),
+        ("synapse", {"list_dir": "data/ACDC"}, SLICES),
+        ("rectal", {}, PICTURES),
+    ):
+        values = to_dict(dataclasses.replace(RECIPES[recipe], **more))
+        del values["preprocess"]
+        assert from_dict(values, "old", RECIPES).preprocess == expected
+        assert train_script.configure(["--dataset", recipe, *(["--list_dir", "L"] if more else [])]).preprocess == (
+            expected
+        )
 
 
 def test_recipes_are_the_published_ones():
@@ -203,7 +233,7 @@ def test_help_lists_every_flag_of_the_script_with_a_text(verb):
 
 def test_a_config_survives_its_json_form_and_unknown_fields_are_refused():
     cfg = Config(img_size=(160, 224), checkpoint=("a", "b"), class_names=("x",))
-    assert from_dict(to_dict(cfg), "here") == cfg
+    assert from_dict(to_dict(cfg), "here", RECIPES) == cfg
     with pytest.raises(UserError, match=r"here: its config has unknown fields colour"):
-        from_dict(to_dict(cfg) | {"colour": 1}, "here")
+        from_dict(to_dict(cfg) | {"colour": 1}, "here", RECIPES)
     assert "160x224" in describe(cfg, TRAIN)

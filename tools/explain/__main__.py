@@ -16,17 +16,16 @@ from typing import Any
 
 import torch
 
-from isic_polyp_rectal import task as pictures
 from models import build_model
 from models.build import Loaded, load_network
-from synapse_train_test import task as volumes
+from recipes import RECIPES, family_of, find_recipe
 from tools.explain.field_figure import draw_fields
 from tools.explain.figures import draw_gates, draw_routes
-from tools.explain.input import RECIPES, Input, chosen_pixel, describe_pixel, read_input
+from tools.explain.input import Input, chosen_pixel, describe_pixel, read_input
 from tools.explain.internals import Gates, Routes, look_inside
 from tools.explain.receptive_field import Field, describe_field, receptive_fields
 from utils import checkpoint
-from utils.command_line import check_value, match_name
+from utils.command_line import check_value
 from utils.device import choose_device
 from utils.errors import UserError, run_main
 from utils.log import log
@@ -95,8 +94,7 @@ def check_flags(given: argparse.Namespace) -> None:
     for flag, needed in (("pixel", "checkpoint"), ("slice", "image")):
         if getattr(given, flag) is not None and not getattr(given, needed):
             raise UserError(f"--{flag} {getattr(given, flag)}: nothing to use it on; give --{needed} FILE, too")
-    if given.recipe and match_name(given.recipe, RECIPES) is None:
-        raise UserError(f"--recipe {given.recipe}: no such recipe; expected one of {', '.join(RECIPES)}")
+    given.recipe = find_recipe(given.recipe)
     given.intensity = check_value("intensity", given.intensity)
     held = [name for name in NAMES if (Path(given.output_dir) / name).exists()]
     if held and not given.force:
@@ -107,11 +105,10 @@ def check_flags(given: argparse.Namespace) -> None:
 
 def load(given: argparse.Namespace) -> Loaded:
     """The network of --checkpoint, or a fresh one, with --img_size in its config."""
-    recipe = RECIPES[match_name(given.recipe, RECIPES)] if given.recipe else None
     if given.checkpoint:
-        loaded = load_network(checkpoint.find(given.checkpoint), recipe)
+        loaded = load_network(checkpoint.find(given.checkpoint), RECIPES, given.recipe)
     else:
-        cfg = dataclasses.replace(recipe or volumes.SYNAPSE, img_size=(224, 224))
+        cfg = dataclasses.replace(RECIPES[given.recipe or "synapse"], img_size=(224, 224))
         torch.manual_seed(SEED)
         loaded = Loaded(build_model(cfg.num_classes, cfg.ssd).eval(), cfg, None, {})
     if given.img_size is None:
@@ -121,8 +118,8 @@ def load(given: argparse.Namespace) -> Loaded:
 
 
 def class_names(loaded: Loaded) -> tuple[str, ...]:
-    task = volumes if loaded.cfg.recipe in volumes.RECIPES else pictures
-    return ("background", *(loaded.cfg.class_names or loaded.class_names or task.class_names(loaded.cfg)))
+    names = loaded.cfg.class_names or loaded.class_names or family_of(loaded.cfg).class_names(loaded.cfg)
+    return ("background", *names)
 
 
 def field_inputs(image: Input | None, size: tuple[int, int]) -> torch.Tensor:

@@ -9,23 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.augment import normalise_imagenet, normalise_synapse
 from datasets.files.image import read_image
-from isic_polyp_rectal import task as pictures
-from synapse_train_test import task as volumes
 from tools.explain.internals import labels_of, predicted_pixel
-from tools.prediction import to_unit
 from utils.config import Config
 from utils.errors import UserError
-from utils.inference.volumes import resize_image, spline_matrix
 from utils.log import log
-
-RECIPES = volumes.RECIPES | pictures.RECIPES
+from utils.preprocess import as_trained, choose_intensity, network_input, to_unit
 
 
 @dataclass(frozen=True)
@@ -48,8 +41,9 @@ def read_input(given: argparse.Namespace, cfg: Config) -> Input:
 
     raises: UserError for files that are missing or damaged, and for slices that are not there
     """
-    image = read_image(Path(given.image))
-    unit, index = to_unit(image, given.intensity), None
+    image, pre = read_image(Path(given.image)), cfg.preprocess
+    unit = to_unit(image.array, choose_intensity(image.array, given.intensity, pre, given.image), given.image)
+    index = None
     if image.kind == "volume":
         index = len(unit) // 2 if given.slice is None else given.slice
         if not 0 <= index < len(unit):
@@ -57,21 +51,11 @@ def read_input(given: argparse.Namespace, cfg: Config) -> Input:
         unit = unit[index]
     elif given.slice is not None:
         raise UserError(f"--slice {given.slice}: {given.image} is a single picture; leave the flag out")
-    grey = cfg.recipe in volumes.RECIPES
-    if grey and unit.ndim == 3:
-        unit = cv2.cvtColor(unit, cv2.COLOR_RGB2GRAY)
-    if not grey and unit.ndim == 2:
-        unit = np.repeat(unit[..., None], 3, axis=2)
-    size = unit.shape[:2]
-    if index is not None and grey:
-        rows, columns = (spline_matrix(n, m) for n, m in zip(size, cfg.img_size))
-        unit = rows @ unit @ columns.T if size != tuple(cfg.img_size) else unit
-    else:
-        unit = resize_image(unit, cfg.img_size)
-    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.atleast_3d(unit), 2, 0), np.float32))
-    batch = (normalise_synapse if grey else normalise_imagenet)(planes[None])
-    shown = np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
-    return Input(given.image, batch, shown, size, index)
+    seen = as_trained(unit, pre, colour=unit.ndim == 3)
+    batch = network_input([seen], cfg.img_size, pre, torch.device("cpu"))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (pre.mean, pre.std))
+    shown = ((batch[0] * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
+    return Input(given.image, batch, shown, seen.shape[:2], index)
 
 
 def chosen_pixel(text: str | None, logits: Tensor, image: Input) -> tuple[tuple[int, int], tuple[int, int]]:

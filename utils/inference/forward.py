@@ -63,6 +63,16 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
+def labels_from_logits(logits: Tensor) -> Tensor:
+    """Arg max over classes, or for one class a probability of at least one half.
+
+    in: (B, K, H, W); out: uint8 (B, H, W)
+    """
+    if logits.shape[1] == 1:
+        return (logits[:, 0] >= 0).to(torch.uint8)
+    return logits.argmax(1).to(torch.uint8)
+
+
 def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
     """`size` times `scale`, each side rounded to a multiple of 32; at scale 1 as it is."""
     if scale == 1:

@@ -171,7 +171,7 @@ def restore(run: Run, state: dict[str, Any], cfg: Config, task: Task, source: st
     """
     if state.get("format") != "heteromedseg" or "optimizer" not in state:
         raise UserError(f"{source}: not an epoch_last.pth of a training run; --resume needs one")
-    before = from_dict(state["config"], source)
+    before = from_dict(state["config"], source, {cfg.recipe: cfg})
     changed = changed_settings(before, cfg)
     if changed:
         raise UserError(

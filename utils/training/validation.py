@@ -9,16 +9,6 @@ import torch
 from torch import Tensor
 
 
-def labels_from_logits(logits: Tensor) -> Tensor:
-    """Arg max over classes, or for one class a probability of at least one half.
-
-    in: (B, K, H, W); out: uint8 (B, H, W)
-    """
-    if logits.shape[1] == 1:
-        return (logits[:, 0] >= 0).to(torch.uint8)
-    return logits.argmax(1).to(torch.uint8)
-
-
 def case_counts(pred: Tensor, target: Tensor, case_index: Tensor, num_cases: int, num_classes: int) -> Tensor:
     """Pixels of every class in intersection, prediction and target, summed into their cases.
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.distributed import all_reduce_sum, is_main, rank, world_size
-from utils.inference.forward import Forward
+from utils.inference.forward import Forward, labels_from_logits
 from utils.results.overlay import overlay
 from utils.training.task import Validation
-from utils.training.validation import case_counts, dice_from_counts, labels_from_logits
+from utils.training.validation import case_counts, dice_from_counts
 
 PREVIEWS = 4
 

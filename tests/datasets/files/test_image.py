@@ -7,8 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.files.image import Image, mask_suffix, read_image, suffix_of, window_ct, write_mask
+from datasets.files.image import Image, mask_suffix, read_image, suffix_of, write_mask
 from utils.errors import UserError
+from utils.preprocess import window_ct
 
 RNG = np.random.default_rng(0)
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.files.image import mask_suffix, read_image, window_ct, write_mask
+from datasets.files.image import mask_suffix, read_image, write_mask
 from tests.support import places
 from tests.support.places import ROOT
 from utils.errors import UserError
+from utils.preprocess import window_ct
 
 DATA = ROOT / "data"
 SHARED = places.SHARED / "data"

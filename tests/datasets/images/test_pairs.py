@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.files.pictures import read_picture, resize_image, resize_mask, to_mask, to_rgb8
+from datasets.files.pictures import read_picture, to_mask, to_rgb8
 from datasets.images.check import check_pairs
 from datasets.images.pairs import ImageMaskSet, data_root, pair_files, read_pair, stem_of
 from utils.errors import UserError
+from utils.preprocess import PICTURES, resize_image, resize_labels
 
 RNG = np.random.default_rng(0)
 
@@ -177,13 +178,13 @@ def test_the_exif_orientation_turns_nothing(tmp_path):
 @pytest.mark.parametrize(("size", "flag"), [((10, 15), cv2.INTER_AREA), ((40, 15), cv2.INTER_LINEAR)])
 def test_images_are_averaged_when_they_shrink(size, flag):
     image = noise()
-    assert np.array_equal(resize_image(image, size), cv2.resize(image, size[::-1], interpolation=flag))
+    assert np.array_equal(resize_image(image, size, PICTURES), cv2.resize(image, size[::-1], interpolation=flag))
 
 
 def test_masks_are_read_at_the_nearest_pixel_centre():
     mask = RNG.random((30, 42)) > 0.5
-    assert np.array_equal(resize_mask(mask, (10, 14)), mask[1::3, 1::3])  # the middle one of each three
-    assert np.array_equal(resize_mask(mask, (60, 84)), mask.repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(resize_labels(mask, (10, 14), PICTURES), mask[1::3, 1::3])  # the middle one of each three
+    assert np.array_equal(resize_labels(mask, (60, 84), PICTURES), mask.repeat(2, 0).repeat(2, 1))
 
 
 def test_the_data_set_gives_resized_tensors_and_native_arrays(tmp_path):

@@ -6,9 +6,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, check_slices, check_volumes, resize
+from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, check_slices, check_volumes
 from tests.support.synapse_tree import LISTED, VOLUMES, random_image, random_label, write_slices, write_volume
 from utils.errors import UserError
+from utils.preprocess import SLICES, resize_image, resize_labels
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "uint16"])
@@ -34,10 +35,10 @@ def test_slice_resized_as_released(tmp_path, size):
 
 def test_resize_keeps_corners_and_labels():
     label = random_label(0, (12, 16), "uint8")
-    small = resize(label, (5, 7), order=0)
+    small = resize_labels(label, (5, 7), SLICES)
     assert (small.shape, small.dtype) == ((5, 7), np.uint8)
     assert [small[0, 0], small[0, -1], small[-1, 0]] == [label[0, 0], label[0, -1], label[-1, 0]]
-    assert resize(label, (12, 16), order=3) is label
+    assert resize_image(label, (12, 16), SLICES) is label
 
 
 @pytest.mark.parametrize("suffix", [".npy.h5", ".npz.h5", ".h5"])

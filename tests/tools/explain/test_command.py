@@ -13,13 +13,14 @@ import torch
 import tools.explain.__main__
 from datasets.files.image import read_image
 from models import build_model
+from recipes import RECIPES
 from tools.explain.__main__ import field_inputs, main, rounded
-from tools.explain.input import RECIPES, Input, move_pixel, read_input
+from tools.explain.input import Input, move_pixel, read_input
 from tools.explain.receptive_field import Field
-from tools.prediction import predict_mask
 from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
+from utils.inference.files import predict_mask
 
 CLASSES = ("one", "the second of the classes, with a name that is longer than any title can be, and more")
 
@@ -167,7 +168,8 @@ def test_the_network_sees_what_it_sees_when_it_predicts(folder, recipe, name, fl
         return torch.zeros(1, cfg.num_classes, 64, 32)
 
     image = read_input(given, cfg)
-    predict_mask(cfg, forward, torch.device("cpu"), read_image(folder / name), grey=recipe == "phantom")
+    raw = read_image(folder / name)
+    predict_mask(cfg, forward, torch.device("cpu"), raw.array, raw.kind == "volume", name)
     assert (len(batches), image.index) == ((5, 3) if name == "volume.npy" else (1, None))
     torch.testing.assert_close(image.batch, batches[image.index or 0], rtol=1e-5, atol=1e-5)
     shown = torch.from_numpy(image.shown).float() / 255

@@ -1,4 +1,4 @@
-"""Surface distances: known answers, MedPy to the last digit, brute force, and MONAI and DeepMind where installed."""
+"""Surface distances: known answers, MedPy to the last digit, brute force."""
 
 import math
 
@@ -130,16 +130,3 @@ def test_inputs_are_left_alone():
     s.surface_distances(pred, target)
     assert (pred == PIXEL).all()
     assert (target == FULL).all()
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # theirs, of what they call
-def test_agreement_with_other_libraries():
-    """The table of `benchmarks/metric_agreement.py` on fewer shapes."""
-    pytest.importorskip("monai")
-    pytest.importorskip("surface_distance")
-    from benchmarks.metric_agreement import agreement, smooth_pairs
-
-    table = {(row["metric"], row["library"]): row for row in agreement(smooth_pairs(30))}
-    for row in table.values():
-        assert row["max_difference"] <= row["expected_below"], row
-    assert table["HD95", "MONAI"]["pairs"] == 30

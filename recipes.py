@@ -1,0 +1,69 @@
+"""The one look-up: the name of a recipe -> its Config and its family."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from isic_polyp_rectal.family import PICTURES
+from synapse_train_test.family import VOLUMES
+from utils.config import Config
+from utils.errors import UserError
+from utils.family import Family
+from utils.log import log_once
+
+FAMILIES = (VOLUMES, PICTURES)
+RECIPES: dict[str, Config] = {name: recipe for family in FAMILIES for name, recipe in family.recipes.items()}
+
+
+def family_of(cfg: Config) -> Family:
+    """The family that a run's recipe belongs to."""
+    return next(family for family in FAMILIES if cfg.recipe in family.recipes)
+
+
+def match_name(name: str) -> str | None:
+    """The recipe called `name` in any case or spelt nearly so, else None; another number is another name."""
+    wanted = name.lower().replace("-", "_")
+    if wanted in RECIPES:
+        return wanted
+    near = difflib.get_close_matches(wanted, RECIPES, n=1, cutoff=0.8)
+    return near[0] if near and re.findall(r"\d+", near[0]) == re.findall(r"\d+", wanted) else None
+
+
+def find_recipe(name: str | None) -> str | None:
+    """The recipe that `--recipe name` means; None without a name. raises: UserError with all names"""
+    recipe = match_name(name) if name else None
+    if name and recipe is None:
+        raise UserError(f"--recipe {name}: no such recipe; expected one of {', '.join(RECIPES)}")
+    return recipe
+
+
+def resolve_dataset(given: Mapping[str, Any], guess: bool) -> dict[str, Any]:
+    """The flags `given` with `dataset`, `recipe` and `root_path` as --dataset and --recipe mean them.
+
+    A word that names both a recipe and a folder of data means both. A near miss of a name is taken as meant, with a
+    warning. A folder alone has the recipe of its layout if `guess`; else its recipe is left to the checkpoint.
+    raises: UserError with all names
+    """
+    given, recipe = dict(given), find_recipe(given.get("recipe"))
+    word = given.get("dataset", recipe)
+    if word is None:
+        return given
+    meant, folder = match_name(word), Path(word)
+    layout = next((family for family in FAMILIES if word and folder.is_dir() and family.is_data(folder)), None)
+    exact = meant == word.lower().replace("-", "_")
+    if layout or (word and folder.is_dir() and not meant):
+        given |= {"dataset": word, "root_path": given.get("root_path", word)}
+        recipe = recipe or (meant if exact else None) or ((layout or PICTURES).default if guess else None)
+    elif meant:
+        if not exact:
+            log_once(f"warning: --dataset {word} is taken as {meant}")
+        recipe = recipe or meant
+        given["dataset"] = recipe
+    else:
+        raise UserError(
+            f"--dataset {word}: neither a folder nor the name of a recipe; expected a folder with images/ and masks/, "
+            f"one with train_npz/ or test_vol_h5/, or one of {', '.join(RECIPES)}"
+        )
+    return given | ({"recipe": recipe} if recipe else {})

@@ -1,0 +1,209 @@
+"""How an image becomes what the network sees, and how its output comes back to the image's own grid.
+
+Training sets, validation, test.py, predict.py and the tools all call these functions with the `Preprocess` of the
+run's Config, so that training and testing see an image alike.
+
+Letters: N images or slices, H/W an image's own height and width, S/T the network's, C channels, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import zoom
+from torch import Tensor
+
+from utils.errors import UserError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INTENSITIES = ("ct", "range", "percentile", "unit")
+WINDOW = (-125.0, 275.0)  # HU, the window of Synapse
+UNKNOWN = "unknown"
+HU_OF_AIR = -500.0  # every CT shows air below this, whatever its calibration
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a network was trained to see; part of Config, and so of every checkpoint.
+
+    channels: 1 (slices) or 3 (RGB)
+    resize: "spline", a cubic spline on a grid that keeps the corners, of floats (the slices of Synapse); or
+        "area", the mean of areas where an image shrinks, on a grid that keeps the edges, of 8-bit values (pictures)
+    mean, std: what normalises values in [0, 1], one for each channel
+    intensity: how the values in [0, 1] were made of raw ones, one of INTENSITIES, or "unknown"
+    """
+
+    channels: int
+    resize: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    intensity: str = UNKNOWN
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
+        """The value that `dataclasses.asdict` and JSON made of one."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+SLICES = Preprocess(channels=1, resize="spline", mean=(0.5,), std=(0.5,))
+PICTURES = Preprocess(channels=3, resize="area", mean=IMAGENET_MEAN, std=IMAGENET_STD, intensity="range")
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+def choose_intensity(array: np.ndarray, asked: str, pre: Preprocess, source: str) -> str:
+    """How to bring the values of one file to [0, 1]: one of INTENSITIES.
+
+    asked: one of INTENSITIES, or "auto": values in [0, 1] as they are, 8-bit integers as fractions of 255, anything
+        else as the training data were made
+    raises: UserError where that is unknown or does not fit the values, since a guess would be wrong in silence
+    """
+    if asked != "auto":
+        return asked
+    low, high = float(array.min()), float(array.max())
+    if array.dtype.kind in "fb" and low >= 0 and high <= 1:
+        return "unit"
+    if array.dtype == np.uint8:
+        return "range"
+    found = f"{source}: found {array.dtype} values from {low:g} to {high:g}"
+    remedy = f"say with --intensity what they are: {', '.join(INTENSITIES)}"
+    if pre.intensity == "range" and array.dtype.kind == "u":
+        return "range"
+    if pre.intensity in (UNKNOWN, "range", "unit"):
+        raise UserError(f"{found}; the checkpoint does not tell how such values become [0, 1]; {remedy}")
+    if pre.intensity == "ct" and low > HU_OF_AIR:
+        raise UserError(f"{found}; the network was trained on CT, which shows air below {HU_OF_AIR:g} HU; {remedy}")
+    return pre.intensity
+
+
+def to_unit(array: np.ndarray, intensity: str, source: str) -> np.ndarray:
+    """`array` as float32 in [0, 1].
+
+    intensity: ct clips Hounsfield units to -125..275; range divides integers by their type's largest; percentile
+        stretches the 0.5th to the 99.5th; unit takes values as they are
+    raises: UserError where `intensity` does not fit the values
+    """
+    if intensity == "ct":
+        return window_ct(array)
+    if intensity == "percentile":
+        low, high = np.percentile(array, (0.5, 99.5))
+        return np.clip((array.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    if intensity == "range":
+        if array.dtype.kind not in "uib":
+            raise UserError(f"{source}: --intensity range needs integers, found {array.dtype}; use percentile or ct")
+        return array.astype(np.float32) / np.float32(1 if array.dtype.kind == "b" else np.iinfo(array.dtype).max)
+    low, high = float(array.min()), float(array.max())
+    if low < 0 or high > 1:
+        raise UserError(
+            f"{source}: --intensity unit: found values {low:g} to {high:g}, expected 0 to 1; use ct or percentile"
+        )
+    return array.astype(np.float32)
+
+
+def window_ct(hu: np.ndarray, low: float = WINDOW[0], high: float = WINDOW[1]) -> np.ndarray:
+    """Clip Hounsfield units to [low, high] and scale them to [0, 1]; float32."""
+    return (np.clip(hu.astype(np.float32), low, high) - np.float32(low)) / np.float32(high - low)
+
+
+def as_trained(unit: np.ndarray, pre: Preprocess, colour: bool) -> np.ndarray:
+    """Values in [0, 1] in the type and with the channels that training images have.
+
+    in:  (..., H, W), or with `colour` (..., H, W, 3) RGB
+    out: float32 (..., H, W) for one channel, uint8 (..., H, W, 3) for three
+    """
+    if pre.channels == 1:
+        return unit @ np.array((0.299, 0.587, 0.114), np.float32) if colour else unit
+    levels = np.rint(unit * 255).astype(np.uint8)
+    return levels if colour else np.repeat(levels[..., None], 3, axis=-1)
+
+
+def as_fraction(images: Tensor) -> Tensor:
+    """float32 images; integers as fractions of their type's range."""
+    if images.dtype.is_floating_point:
+        return images.float()
+    return images.float() / torch.iinfo(images.dtype).max
+
+
+def normalise(images: Tensor, pre: Preprocess) -> Tensor:
+    """(value - mean) / std, channel by channel. in and out: (B, C, H, W), values in [0, 1] in"""
+    return torch.stack([(x - m) / s for x, m, s in zip(images.unbind(1), pre.mean, pre.std, strict=True)], dim=1)
+
+
+# --- sizes --------------------------------------------------------------------------------------
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int], pre: Preprocess) -> np.ndarray:
+    """(H, W[, C]) -> `size` (S, T) as training images are resized, in the array's own type; itself if it has that size.
+
+    A cubic spline overshoots: its results may leave [0, 1] a little.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    if pre.resize == "spline":
+        return zoom(image, (size[0] / image.shape[0], size[1] / image.shape[1]), order=3)
+    # plain bilinear reads four pixels however far apart the new ones are: hair and highlights would alias
+    shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int], pre: Preprocess) -> np.ndarray:
+    """Nearest pixel on the grid of `resize_image`. in: uint8 or bool (..., H, W); out: the same type (..., S, T)"""
+    height, width = labels.shape[-2:]
+    if (height, width) == tuple(size):
+        return labels
+    for axis, source, target in ((-2, height, size[0]), (-1, width, size[1])):
+        index = nearest_index(source, target, pre.resize)
+        labels = labels.take(index, axis=axis)
+        outside = [slice(None)] * labels.ndim
+        outside[axis] = index < 0
+        labels[tuple(outside)] = 0
+    return labels
+
+
+@cache
+def nearest_index(source: int, target: int, resize: str) -> np.ndarray:
+    """Which of `source` pixels the nearest resize puts at each of `target`; -1 where SciPy's rounding leads outside."""
+    if resize == "spline":
+        return zoom(np.arange(1, source + 1), target / source, order=0) - 1
+    # INTER_NEAREST takes the pixel to the upper left, half a pixel beside where the image is read
+    pixels = np.arange(source, dtype=np.float32)[None]
+    return cv2.resize(pixels, (target, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0].astype(np.int64)
+
+
+@cache
+def spline_matrix(source: int, target: int) -> np.ndarray:
+    """SciPy's cubic zoom along one axis as a matrix: float32 (target, source)."""
+    basis = np.eye(source)
+    return np.stack([zoom(column, target / source, order=3) for column in basis], axis=1).astype(np.float32)
+
+
+def resize_logits(logits: Tensor, size: tuple[int, int], pre: Preprocess) -> Tensor:
+    """Bilinear, on the grid of `resize_image`. in: (B, K, S, T); out: (B, K, *size)"""
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=pre.resize == "spline")
+
+
+def network_input(
+    images: Sequence[np.ndarray], size: tuple[int, int], pre: Preprocess, device: torch.device, exact: bool = False
+) -> Tensor:
+    """A batch for the network: resized, as fractions, normalised, on the device.
+
+    in:  N images as `as_trained` gives them, (H, W) or (H, W, 3); exact: resize slices by SciPy itself; else those
+         of one size are resized on the device, by the same spline as two matrix products
+    out: float32 (N, C, S, T)
+    """
+    native = images[0].shape[:2]
+    if exact or pre.resize == "area" or any(image.shape != images[0].shape for image in images):
+        images = [resize_image(image, size, pre) for image in images]
+    batch = torch.from_numpy(np.stack(images)).to(device)
+    if tuple(batch.shape[1:3]) != tuple(size):
+        rows, columns = (torch.from_numpy(spline_matrix(n, m)).to(device) for n, m in zip(native, size, strict=True))
+        batch = rows @ batch @ columns.T
+    return normalise(as_fraction(batch[:, None] if batch.dim() == 3 else batch.permute(0, 3, 1, 2)), pre)

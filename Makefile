@@ -1,6 +1,6 @@
-# make demo   a fresh machine: install, then train, test and report on the embedded phantom
-# make test   install, lint, the whole test suite
-# make clean  remove what the two made (never your data or runs)
+# make demo   install the requirements, then train, test and report on the embedded phantom data set
+# make test   install the development tools, lint, run all tests
+# make clean  remove the files that demo and test made; your data and runs stay
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -15,10 +15,10 @@ from utils.config import NOT_PASSED_ON, PREDICT, describe
 from utils.device import choose_device, choose_precision, describe_device
 from utils.distributed import barrier, init_distributed
 from utils.errors import UserError, run_main
+from utils.inference.checkpoints import check_alike
 from utils.inference.files import predict_files
 from utils.inference.forward import forward_fn
 from utils.log import log
-from utils.results.testing import check_alike
 
 
 def main(argv: list[str]) -> None:

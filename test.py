@@ -11,14 +11,14 @@ from utils.command_line import parse_flags
 from utils.config import TEST, describe
 from utils.device import choose_device, choose_precision, describe_device
 from utils.errors import run_main
+from utils.inference.checkpoints import check_alike, find_checkpoints, settle
 from utils.inference.forward import forward_fn
 from utils.log import log
 from utils.results.page.album import Album
 from utils.results.page.build import PAGE, write_page
 from utils.results.page.curves import read_histories
-from utils.results.summary import write_results
+from utils.results.summary import describe_result, write_results
 from utils.results.table import format_table
-from utils.results.testing import check_alike, describe_result, find_checkpoints, settle
 
 
 def main(argv: list[str]) -> None:
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     loaded = [load_network(path, RECIPES, given.get("recipe")) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
     cfg = settle(loaded[0].cfg, given)
-    precision = choose_precision(cfg.precision, device)
+    precision = choose_precision(cfg.precision, device, evaluating=True)
     family = family_of(cfg)
     classes = cfg.class_names or loaded[0].class_names or family.class_names(cfg)
     out = Path(given.get("output_dir", paths[0].parent)) / f"{cfg.split}_{cfg.protocol}"
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     forward = forward_fn(
         [one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile, cfg.graphs
     )
-    album = Album(len(classes)) if cfg.report else None
+    album = Album() if cfg.report else None
     rows, split = family.evaluate(cfg, forward, device, classes, out, album)
     summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))
     log(format_table(summary))

@@ -1,7 +1,10 @@
 """Train HeteroMedSeg: argv -> Config -> fit. `python train.py --help` lists every flag."""
 
+from dataclasses import replace
+
+from datasets.memory import estimate_bytes, keep_in_memory
 from models.build import build_network, name_weights
-from models.memory import settle_batch
+from models.memory import settle_memory
 from recipes import RECIPES, family_of, resolve_dataset
 from utils.command_line import apply, parse_flags
 from utils.config import TRAIN, Config, describe, own_data
@@ -11,7 +14,6 @@ from utils.errors import UserError, run_main
 from utils.log import log, logging_to
 from utils.training.allocator import keep_freed_memory
 from utils.training.engine import fit
-from utils.training.losses import loss_for
 from utils.training.run import LAST, claim_folder, open_folder
 
 
@@ -29,8 +31,10 @@ def train(cfg: Config) -> None:
     kept = device.type == "cpu" and keep_freed_memory()
     out = claim_folder(cfg)
     precision = choose_precision(cfg.precision, device)
-    cfg, notes = settle_batch(cfg, device, precision, loss_for(cfg.loss, cfg.num_classes), out / LAST)
     task = family_of(cfg).build_task(cfg)
+    cfg, notes = settle_memory(cfg, device, precision, task.loss, estimate_bytes(task.train_set), out / LAST)
+    validate = task.validate and replace(task.validate, batch_size=cfg.batch_size)
+    task = replace(task, train_set=keep_in_memory(task.train_set, cfg.cache), validate=validate)
     seed_everything(cfg.seed)
     model, more = build_network(cfg, device)
     cfg = name_weights(cfg)

@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -34,13 +35,13 @@ from benchmarks.machine import align, new_parser, numbers, write_json
 from benchmarks.measure import in_turns, ratio, timer
 from benchmarks.station import TRAIN, Station
 from benchmarks.variants import NUM_CLASSES, parse_variant
-from datasets.augment import normalise_imagenet, normalise_synapse
 from datasets.images.pairs import ImageMaskSet, pair_files
 from datasets.memory import InMemory
 from datasets.volumes.sets import SynapseSlices
 from models import build_model
 from utils.config import Config
 from utils.device import choose_device, choose_precision, describe_device
+from utils.preprocess import normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.engine import prepare, train_one_epoch
 from utils.training.losses import loss_for
@@ -151,9 +152,11 @@ INPUTS = {"slices": write_slices, "pictures": write_pictures}
 
 def task_of(kind: str, data: Dataset) -> Task:
     if kind == "pictures":
-        return Task(kind, ("polyp",), data, pictures.augment, normalise_imagenet, loss_for("dice", 1))
-    organs = ("organ",) * (NUM_CLASSES - 1)
-    return Task(kind, organs, data, volumes.augment, normalise_synapse, loss_for("ce_dice", NUM_CLASSES))
+        normalised = partial(normalise, pre=pictures.CVC_CLINICDB.preprocess)
+        return Task(kind, ("polyp",), data, pictures.augment, normalised, loss_for("dice", 1))
+    organs, augment = ("organ",) * (NUM_CLASSES - 1), partial(volumes.augment, native=(512, 512))
+    normalised = partial(normalise, pre=volumes.SYNAPSE.preprocess)
+    return Task(kind, organs, data, augment, normalised, loss_for("ce_dice", NUM_CLASSES))
 
 
 # --- how long would the whole training take? -------------------------------------------------------

@@ -1,9 +1,10 @@
-"""A data set decoded once and kept in memory, or in a file mapped into it, read back as whole batches.
+"""A data set that is decoded once and then kept in memory or in temporary files; it returns whole batches.
 
 Letters: N items, B items of one batch, C channels, S the network's input size.
 """
 
 import atexit
+import errno
 import math
 import os
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -18,21 +20,19 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets.volumes.lists import join_listed
-from utils.device import free_memory
-from utils.distributed import is_main, world_size
+from utils.distributed import is_main
 from utils.errors import UserError
 
 
 class InMemory(Dataset):
     """Every (image, target) of a map-style data set, decoded once.
 
-    images: (N, C, S, S); targets: (N, S, S) of the first target's type. Images are stored as the data set's
-    `storage_dtype()` says, else bytes as bytes and floats as float16. float16 keeps 11 bits of each value, a relative
-    rounding error of at most 2^-11: 0.2 HU at most of a CT window of 400 HU. Floats stored as uint8 are x * 255,
-    rounded and clipped, which loses nothing where they were read from bytes.
-    With `mapped` both lie in temporary files that the system reads in and drops as it needs; they vanish with the
-    process.
-    Raises one UserError with the problems of all items that could not be decoded.
+    images: (N, C, S, S) of the type that the data set's `storage_dtype()` names, else uint8 for bytes and float16 for
+    floats; targets: (N, S, S) of the first target's type
+    mapped: keep both in temporary files; the system loads and drops their pages, and removes them with the process
+    float16 rounds by at most 2^-11 of a value: 0.2 HU of a CT window of 400 HU. Floats stored as uint8 are x * 255,
+    rounded and clipped; values that were read from bytes stay exact.
+    raises: one UserError with the problems of all items that could not be decoded
     """
 
     def __init__(self, dataset: Dataset, mapped: bool = False) -> None:
@@ -67,7 +67,7 @@ class InMemory(Dataset):
         return self.images[index], self.targets[index]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch, images (B, C, S, S) and targets (B, S, S), which a loader must not collate again."""
+        """A whole batch, images (B, C, S, S) and targets (B, S, S); the loader must not collate it again."""
         indices = torch.as_tensor(indices)
         return self.images.index_select(0, indices), self.targets.index_select(0, indices)
 
@@ -77,15 +77,40 @@ class InMemory(Dataset):
 
 
 def mapped_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor of zeros in a temporary file (of Python's `tempfile`: TMPDIR), removed when the process ends."""
+    """A tensor of zeros in a temporary file (of Python's `tempfile`: TMPDIR), removed when the process ends.
+
+    raises: UserError where the disk has no room for it
+    """
     with tempfile.NamedTemporaryFile(prefix="heteromedseg-", delete=False) as file:
         path = Path(file.name)
+        _reserve(file, math.prod(shape) * dtype.itemsize)
     tensor = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
     try:
         path.unlink()  # the mapping keeps the space until it is gone
     except OSError:  # Windows removes no file in use
         atexit.register(path.unlink, missing_ok=True)
     return tensor
+
+
+def _reserve(file: BinaryIO, needed: int) -> None:
+    """Take the disk space of `file` now; on a full disk it is removed.
+
+    A process that writes to a mapped file ends without a message (SIGBUS) when the disk is full.
+    """
+    free = shutil.disk_usage(Path(file.name).parent).free
+    full = needed > free
+    if not full and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, needed)
+        except OSError as error:  # others: a file system that cannot reserve
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full:
+        file.close()
+        Path(file.name).unlink()
+        raise UserError(
+            f"--cache disk: {file.name} needs {needed:,} bytes, {free:,} are free; "
+            "set TMPDIR to a folder with more space, or use --cache no"
+        )
 
 
 def estimate_bytes(dataset: Dataset) -> int:
@@ -101,12 +126,5 @@ def _storage_dtype(dataset: Dataset, image: Tensor) -> torch.dtype:
 
 
 def keep_in_memory(dataset: Dataset, mode: str) -> Dataset:
-    """`InMemory(dataset)` for mode "yes", mapped for "disk", the data set itself for "no".
-
-    "auto" is "yes" where the set fits in half of the free memory, else "disk" where it fits in half of the free disk.
-    """
-    if mode == "auto":
-        needed = estimate_bytes(dataset)
-        on_disk = shutil.disk_usage(tempfile.gettempdir()).free
-        mode = "yes" if needed <= free_memory() / 2 else "disk" if needed * world_size() <= on_disk / 2 else "no"
+    """`InMemory(dataset)` for mode "yes", the same mapped for "disk", the data set itself for "no"."""
     return dataset if mode == "no" else InMemory(dataset, mapped=mode == "disk")

@@ -1,8 +1,8 @@
-"""`--fold all`: a run for each fold in OUT/fold_k, then every training image scored by the fold that left it out.
+"""`--fold all`: train each fold in OUT/fold_k, then score every training image by the fold that left it out.
 
 OUT/out_of_fold/ holds the joined results, OUT/best_fold.json which fold did best on its validation part, and
-OUT/best_fold.pth that fold's weights. Folds trained elsewhere with `--fold k --output_dir OUT/fold_k` count as trained:
-`--fold all --resume` goes on with what is unfinished and summarises.
+OUT/best_fold.pth that fold's weights. `--fold all --resume` trains the unfinished folds and summarises; a fold that
+was trained with `--fold k --output_dir OUT/fold_k` counts as trained.
 """
 
 import json
@@ -14,22 +14,23 @@ from typing import Any
 import numpy as np
 
 from isic_polyp_rectal.evaluation import evaluate
-from isic_polyp_rectal.task import RECIPES, fold_in_words, num_folds, open_split
+from isic_polyp_rectal.task import RECIPES, fold_in_words, fold_number, num_folds, open_split
 from models.build import load_network
 from utils import checkpoint
-from utils.config import AUTO_BATCH, Config, from_dict
+from utils.config import AUTO_BATCH, Config
 from utils.device import choose_device, choose_precision
-from utils.distributed import is_main
+from utils.distributed import init_distributed, is_main
 from utils.errors import UserError
 from utils.inference.forward import forward_fn
 from utils.log import log
 from utils.results.page.album import BUDGET, Album
 from utils.results.page.build import PAGE, write_page
 from utils.results.page.curves import read_histories
-from utils.results.summary import summarise, write_atomically, write_results
+from utils.results.summary import describe_result, summarise, write_atomically, write_results
 from utils.results.table import format_table
-from utils.results.testing import describe_result
-from utils.training.run import BEST, LAST, changed_settings, claim_folder
+from utils.training.resume import check_same_run
+from utils.training.run import BEST, LAST, claim_folder
+from utils.training.task import hash_names
 
 RESULTS, BEST_FOLD, BEST_WEIGHTS = "out_of_fold", "best_fold.json", "best_fold.pth"
 RESULT_FILES = ("cases.csv", "summary.json", PAGE)
@@ -40,13 +41,14 @@ OPTIMISTIC = (
 
 
 def train_folds(cfg: Config, train: Callable[[Config], None]) -> None:
-    """Train every fold with `train`, one after the other; under --resume only what is not finished. Then summarise.
+    """Call `train` for every fold, one after the other; under --resume only for unfinished folds. Then summarise.
 
-    raises: UserError, before anything is trained, for sets without folds and folders that cannot be used
+    raises: UserError, before anything is trained, for data without folds and folders that cannot be used
     """
+    init_distributed(choose_device(cfg.device))  # here, because every rank would write if no fold were left to train
     if cfg.batch_size == AUTO_BATCH:
         raise UserError("--batch_size auto: may differ from fold to fold under --fold all; give a number")
-    out = claim_folder(replace(cfg, resume=False, force=True))  # the folder itself only must not be a file
+    out = claim_folder(replace(cfg, resume=False, force=True))  # may hold anything, but must not be a file
     folds = [replace(cfg, fold=str(k), output_dir=str(out / f"fold_{k}")) for k in range(num_folds(cfg))]
     if cfg.resume and not any((Path(fold.output_dir) / LAST).is_file() for fold in folds):
         raise UserError(f"--resume: no {LAST} in any {out}/fold_*; leave --resume out to start there")
@@ -65,9 +67,9 @@ def train_folds(cfg: Config, train: Callable[[Config], None]) -> None:
 
 
 def plan(cfg: Config) -> Config | None:
-    """How to train the one fold of `cfg`: anew, or on from its last epoch; None where it is finished.
+    """The config to train the one fold of `cfg` with, from the start or from its last epoch; None if it is finished.
 
-    raises: UserError for a folder that holds a run which is not to go on, or one of other settings
+    raises: UserError for a folder that holds a run without --resume, or a run with other settings or other cases
     """
     out = Path(cfg.output_dir)
     if not cfg.resume:
@@ -75,49 +77,32 @@ def plan(cfg: Config) -> Config | None:
         return cfg
     if not (out / LAST).is_file():  # never begun, or stopped within its first epoch
         return replace(cfg, resume=False, force=True)
-    state = checkpoint.read(out / LAST)
-    check_same_run(state, cfg, str(out / LAST))
-    return None if state["epoch"] >= cfg.epochs and (out / BEST).is_file() else cfg
-
-
-def check_same_run(state: dict[str, Any], cfg: Config, source: str) -> None:
-    """Raise UserError unless the checkpoint is of this fold of this split, trained with these settings.
-
-    A fold of another division would be scored on images that it has seen.
-    """
-    if state.get("format") != "heteromedseg":
-        raise UserError(f"--resume: {source} is not of a training run; remove it, or use another --output_dir")
-    before = from_dict(state["config"], source, RECIPES)
-    changed = changed_settings(before, cfg)
     _, split = open_split(cfg)
+    parts = ([pair.image_id for pair in part] for part in split.fold(fold_number(cfg)))
     words = f"{split.description}; {fold_in_words(cfg, split)}"
-    if state["split"] != words:
-        changed.append(f"split: {state['split']} -> {words}")
-    if changed:
-        raise UserError(
-            f"--resume: {source} was trained with other settings: {'; '.join(changed)}; "
-            "give those, or a new --output_dir"
-        )
+    state = checkpoint.read(out / LAST)
+    check_same_run(state, cfg, words, hash_names(*parts), str(out / LAST))
+    return None if state["epoch"] >= cfg.epochs and (out / BEST).is_file() else cfg
 
 
 def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     """Score each fold's best_model.pth on its own validation part; write and print the joined results."""
     out = Path(cfg.output_dir)
     device = choose_device(cfg.device)
-    precision = choose_precision(cfg.precision, device)
+    precision = choose_precision(cfg.precision, device, evaluating=True)
     rows, origins, parts, frames = [], [], [], []
     for fold in folds:
         loaded = load_network(Path(fold.output_dir) / BEST, RECIPES)
         forward = forward_fn([loaded.model], device, precision)
-        album = Album(len(loaded.class_names), BUDGET // len(folds))
+        album = Album(budget=BUDGET // len(folds))
         own, words = evaluate(replace(fold, split="val"), forward, device, loaded.class_names, out / RESULTS, album)
-        single = summarise(own, describe_result(fold, precision, [loaded.origin], words))
+        figures = summarise(own, describe_result(fold, precision, [loaded.origin], words))["overall"]["metrics"]
         parts.append(
             {
                 "fold": int(fold.fold),
                 "checkpoint": loaded.origin["file"],
                 "sha256": loaded.origin["sha256"],
-                "means": {name: figures["mean"] for name, figures in single["overall"]["metrics"].items()},
+                "means": {name: figure["mean"] for name, figure in figures.items()},
                 "cases": [row["case"] for row in own],
             }
         )
@@ -125,27 +110,26 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
         frames += album.cases
         origins.append(loaded.origin)
     _, split = open_split(cfg)
-    head = describe_result(
-        cfg, precision, origins, f"out of fold: {len(folds)} folds of the training part ({split.description})"
-    )
-    chosen = any(origin["selection"] in ("validation", "test") for origin in origins)
-    notes = {"note": OPTIMISTIC} if chosen else {}
-    summary = write_results(out / RESULTS, rows, head | notes | {"over_folds": over_folds(parts), "folds": parts})
-    write_page(out / RESULTS / PAGE, summary, rows, frames, read_histories(Path(part["checkpoint"]) for part in parts))
+    words = f"out of fold: {len(folds)} folds of the training part ({split.description})"
+    head = describe_result(cfg, precision, origins, words)
+    if any(origin["selection"] in ("validation", "test") for origin in origins):
+        head["note"] = OPTIMISTIC
+    files = [part["checkpoint"] for part in parts]
+    summary = write_results(out / RESULTS, rows, head | {"over_folds": over_folds(parts), "folds": parts})
+    write_page(out / RESULTS / PAGE, summary, rows, frames, read_histories(map(Path, files)))
     log(f"\n{format_table(summary)}\n\n{fold_table(summary)}")
-    for note in notes.values():
-        log(f"note: {note}")
+    if "note" in head:
+        log(f"note: {OPTIMISTIC}")
     best = write_best_fold(out, parts)
-    every = " ".join(part["checkpoint"] for part in parts)
     log(
         f"results in {(out / RESULTS).resolve()}\n"
         f"best fold on validation: fold {best}; test it with: python test.py --checkpoint {out / BEST_WEIGHTS}\n"
-        f"all folds averaged: python test.py --checkpoint {every}"
+        f"all folds averaged: python test.py --checkpoint {' '.join(files)}"
     )
 
 
 def over_folds(parts: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Mean and SD (of folds - 1) of the folds' means, metric by metric; folds without a figure are left out."""
+    """Mean and SD (divisor: folds - 1) of each metric over the folds' means; folds without a figure are left out."""
     found = {}
     for name in parts[0]["means"]:
         values = [part["means"][name] for part in parts if part["means"].get(name) is not None]
@@ -168,9 +152,9 @@ def fold_table(summary: dict[str, Any]) -> str:
 
 
 def write_best_fold(out: Path, parts: Sequence[dict[str, Any]]) -> int:
-    """Note the fold with the highest mean Dice on its own validation part, the first of equals, and keep its weights.
+    """Copy the weights of the fold with the highest mean Dice on its own validation part and return its number.
 
-    Its checkpoint says how it was chosen, and so does every result made with it.
+    The copy, and so every result made with it, says how it was chosen. Of equal folds the first is taken.
     """
     best = max(parts, key=lambda part: -1.0 if part["means"]["dice"] is None else part["means"]["dice"])
     state = checkpoint.read(best["checkpoint"])

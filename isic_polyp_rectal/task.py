@@ -12,13 +12,13 @@ from datasets.augment import Draws, augment_binary
 from datasets.images.check import check_pairs
 from datasets.images.pairs import ImageMaskSet, Pair, data_root, pair_files
 from datasets.images.split import DEFAULT_NAME, Split, load_split
-from datasets.memory import InMemory, keep_in_memory
+from datasets.memory import InMemory
 from utils.config import Config
 from utils.errors import UserError
 from utils.preprocess import PICTURES, normalise
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_names
-from utils.training.validation_set import ValidationSet
+from utils.training.validation import ValidationSet
 
 # As published; the cosine runs over 200 epochs even where the training stops at 180.
 ISIC2018 = Config(
@@ -36,6 +36,7 @@ ISIC2018 = Config(
     schedule="cosine_epochs",
     schedule_epochs=200,
     min_lr=0.0,
+    drop_last=True,
     folds=5,
     seed=1234,
 )
@@ -70,7 +71,7 @@ def build_task(cfg: Config) -> Task:
     return Task(
         name=cfg.recipe,
         class_names=classes,
-        train_set=keep_in_memory(ImageMaskSet(train, cfg.img_size), cfg.cache),
+        train_set=ImageMaskSet(train, cfg.img_size),
         augment=augment,
         normalise=partial(normalise, pre=cfg.preprocess),
         loss=loss_for(cfg.loss, cfg.num_classes),

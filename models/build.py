@@ -18,8 +18,6 @@ from models.weights.pretrained import initialise
 from models.weights.released import is_released, load_released, released_num_classes
 from utils import checkpoint
 from utils.config import Config, from_dict
-from utils.device import choose_precision, free_memory
-from utils.distributed import world_size
 from utils.errors import UserError
 
 
@@ -43,11 +41,7 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
             else "--pretrained none"
         )
         notes.append(f"initialised from scratch: {why}")
-    model.recompute = cfg.recompute == "yes" or (
-        cfg.recompute == "auto" and step_bytes(cfg, device) > free_memory(device)
-    )
-    if model.recompute:
-        notes.append("activations are computed again in the backward pass, to save memory")
+    model.recompute = cfg.recompute == "yes"
     return model, tuple(notes)
 
 
@@ -56,20 +50,6 @@ def name_weights(cfg: Config) -> Config:
     found = {"pretrained": _weights_file(cfg.pretrained, "biformer")}
     found["pretrained_vssd"] = _weights_file(cfg.pretrained_vssd, "vssd")
     return dataclasses.replace(cfg, **{field: str(path or "none") for field, path in found.items()})
-
-
-def step_bytes(cfg: Config, device: torch.device) -> float:
-    """About the memory that a training step of this process takes; every activation is kept but under --recompute yes.
-
-    Bytes a pixel of the images, and of everything else (weights, gradients, Adam's moments, libraries; with
-    recomputing also the inside of a part), measured on a CPU.
-    """
-    height, width = cfg.img_size
-    pixels = cfg.batch_size / world_size() * height * width
-    single = choose_precision(cfg.precision, device) == "fp32"
-    if cfg.recompute == "yes":
-        return pixels * (1.8e3 if single else 1e3) + 1.4e9
-    return pixels * (11e3 if single else 7e3) + 0.8e9
 
 
 def _weights_file(wanted: str, kind: str) -> Path | None:

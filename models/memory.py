@@ -1,87 +1,141 @@
-"""The largest batch that fits in memory, for `--batch_size auto`."""
+"""What fits in memory: batch size, recomputation of activations and cache of the data set, settled once a run."""
 
-import dataclasses
 import math
+import shutil
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from models.build import step_bytes
 from models.hetero_medseg import build_model
 from utils import checkpoint
 from utils.config import AUTO_BATCH, Config, from_dict
 from utils.device import autocast, free_memory
-from utils.distributed import smallest_of_ranks, world_size
+from utils.distributed import acting_alone, local_world_size, smallest_of_ranks, world_size
 from utils.errors import UserError
 
-SHARE = 0.9  # of the free memory: the rest is for fragments and for validation
+SHARE = 0.9  # of the free memory goes to a training step; the rest is for fragmentation and validation
 PROBES = (2, 4)  # images
-LARGEST = 1024  # images of one process
+LARGEST = 1024  # images per process
+FAILED = -1
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def settle_batch(
-    cfg: Config, device: torch.device, precision: str, loss: Loss, last: Path
+def settle_memory(
+    cfg: Config, device: torch.device, precision: str, loss: Loss, data_bytes: int, last: Path
 ) -> tuple[Config, tuple[str, ...]]:
-    """`cfg` with a number in place of --batch_size auto, and lines that say so.
+    """Replace the "auto" of cache, batch size and recomputation by what fits in memory; return lines for the log, too.
 
-    A run that goes on from `last`, its epoch_last.pth, keeps its batch.
+    data_bytes: size of the decoded training set
+    last: epoch_last.pth, whose batch size a resumed run keeps
+    raises: UserError if not even one image fits
     """
-    if cfg.batch_size != AUTO_BATCH:
-        return cfg, ()
-    if cfg.resume:
+    notes = []
+    if cfg.cache == "auto":
+        cfg = replace(cfg, cache=choose_cache(data_bytes))
+    free = free_memory(device)
+    if cfg.cache == "yes" and device.type != "cuda":
+        free -= data_bytes
+    if cfg.batch_size == AUTO_BATCH and cfg.resume:
         before = from_dict(checkpoint.read(last)["config"], str(last), {cfg.recipe: cfg})
-        return dataclasses.replace(cfg, batch_size=before.batch_size), ()
-    count = fitting_batch(cfg, device, precision, loss)
-    words = f"batch size {count}: what fits in memory; a recipe's learning rate was chosen for the recipe's batch size"
-    return dataclasses.replace(cfg, batch_size=count), (words,)
+        cfg = replace(cfg, batch_size=before.batch_size)
+    elif cfg.batch_size == AUTO_BATCH:
+        cfg = fit_batch(cfg, device, precision, loss, free)
+        notes.append(f"batch size {cfg.batch_size}: the largest that fits; the learning rate is not adapted to it")
+    if cfg.recompute == "auto":
+        short = step_bytes(cfg, precision, cfg.batch_size / world_size()) > free
+        cfg = replace(cfg, recompute="yes" if short else "no")
+    if cfg.recompute == "yes":
+        notes.append("activations are computed again in the backward pass, to save memory")
+    return cfg, tuple(notes)
 
 
-def fitting_batch(cfg: Config, device: torch.device, precision: str, loss: Loss) -> int:
-    """The largest global batch whose training step fits in the memory that is free now.
+def choose_cache(data_bytes: int) -> str:
+    """`yes` if the decoded data fit in half of the free memory, else `disk` or `no`, by half of the free disk space.
 
-    On a GPU from two measured steps, and then tried; elsewhere from `models.build.step_bytes`. Above 8 images
-    a multiple of 8 for each process.
-    raises: UserError where not even one image fits
+    Every process of this machine holds a copy.
     """
-    if device.type == "cuda":
-        free = free_memory(device) + torch.cuda.memory_reserved(device)
-        peaks = [_peak(cfg, device, precision, loss, count) for count in PROBES]
-        count = _tried(cfg, device, precision, loss, largest(*peaks, SHARE * free))
-    else:
-        sizes = (step_bytes(dataclasses.replace(cfg, batch_size=n * world_size()), device) for n in PROBES)
-        count = largest(*sizes, SHARE * free_memory(device))
-    count = smallest_of_ranks(count, device)
-    if count < 1:
-        raise UserError(
-            f"--batch_size auto: not one image of {cfg.img_size[0]}x{cfg.img_size[1]} fits in the free memory of "
-            f"{device}; choose a smaller --img_size, or --recompute yes with --batch_size 1"
-        )
-    return count * world_size()
+    if data_bytes <= free_memory(torch.device("cpu")) / 2:
+        return "yes"
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    return "disk" if data_bytes * local_world_size() <= free / 2 else "no"
+
+
+def step_bytes(cfg: Config, precision: str, images: float) -> float:
+    """Estimated bytes of one training step of `images` images; assumes no recomputation unless cfg.recompute is yes.
+
+    Bytes per pixel, plus those of weights, gradients, Adam's moments and libraries; measured on a CPU.
+    """
+    pixels = images * math.prod(cfg.img_size)
+    if cfg.recompute == "yes":
+        return pixels * (1.8e3 if precision == "fp32" else 1e3) + 1.4e9
+    return pixels * (11e3 if precision == "fp32" else 7e3) + 0.8e9
+
+
+def fit_batch(cfg: Config, device: torch.device, precision: str, loss: Loss, free: float) -> Config:
+    """`cfg` with the largest global batch whose training step fits in `free` bytes per process.
+
+    recompute=auto becomes yes only if not one image fits without.
+    raises: UserError if not even one image fits
+    """
+    if math.isinf(free):
+        raise UserError("--batch_size auto: this system does not tell how much memory is free; give a number")
+    for recompute in ("no", "yes") if cfg.recompute == "auto" else (cfg.recompute,):
+        cfg = replace(cfg, recompute=recompute)
+        count = fitting_images(cfg, device, precision, loss, free)
+        if count:
+            return replace(cfg, batch_size=count * world_size())
+    remedy = "a smaller --img_size" if cfg.recompute == "yes" else "a smaller --img_size or --recompute yes"
+    size = "x".join(map(str, cfg.img_size))
+    raise UserError(
+        f"--batch_size auto: not one image of {size} fits in the free memory of {device} ({free / 2**30:.1f} GiB); "
+        f"choose {remedy}"
+    )
+
+
+def fitting_images(cfg: Config, device: torch.device, precision: str, loss: Loss, free: float) -> int:
+    """The largest number of images per process whose training step fits in `free` bytes on every rank.
+
+    Steps are measured on a GPU and estimated elsewhere. Ranks measure on their own and agree once, at the end.
+    """
+
+    def measure(images: int) -> float:
+        if device.type == "cuda":
+            return peak_bytes(cfg, device, precision, loss, images)
+        return step_bytes(cfg, precision, images)
+
+    found = FAILED
+    try:
+        with acting_alone():
+            count = largest(*map(measure, PROBES), SHARE * free)
+            while count > 0 and math.isinf(measure(count)):
+                count -= 8 if count > 8 else 1
+        found = count
+    finally:  # a rank that failed takes part, too: the others wait for it here
+        agreed = smallest_of_ranks(found, device)
+    if agreed == FAILED:
+        raise UserError("--batch_size auto: another process failed while it measured; see its message")
+    return agreed
 
 
 def largest(first: float, second: float, free: float) -> int:
-    """The number of images that takes `free` bytes when PROBES images take `first` and `second`."""
-    each = (second - first) / (PROBES[1] - PROBES[0])
-    if not all(map(math.isfinite, (first, second))):
+    """The number of images that fits in `free` bytes when PROBES images take `first` and `second`, inf: do not fit.
+
+    Above 8 a multiple of 8.
+    """
+    if math.isinf(second):
         return 0 if math.isinf(first) else PROBES[0]
-    count = LARGEST if math.isinf(free) else int((free - first) // each) + PROBES[0]
-    count = max(0, min(count, LARGEST))
+    each = (second - first) / (PROBES[1] - PROBES[0])
+    count = max(0, min(int((free - first) // each) + PROBES[0], LARGEST))
     return count // 8 * 8 if count > 8 else count
 
 
-def _tried(cfg: Config, device: torch.device, precision: str, loss: Loss, count: int) -> int:
-    """`count`, or less where a step of that many images runs out of memory."""
-    while count > 0 and math.isinf(_peak(cfg, device, precision, loss, count)):
-        count = count - 8 if count > 8 else count - 1
-    return count
-
-
-def _peak(cfg: Config, device: torch.device, precision: str, loss: Loss, count: int) -> float:
-    """Bytes that a training step of `count` random images takes at most on the GPU; infinite where it does not fit."""
+def peak_bytes(cfg: Config, device: torch.device, precision: str, loss: Loss, images: int) -> float:
+    """Most bytes of GPU memory that one training step of random images takes; infinity where it does not fit."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -89,10 +143,10 @@ def _peak(cfg: Config, device: torch.device, precision: str, loss: Loss, count: 
         model = build_model(cfg.num_classes, cfg.ssd, cfg.drop_path).to(device)
         model.recompute = cfg.recompute == "yes"
         moments = [torch.empty_like(p) for p in model.parameters() for _ in range(2)]  # as Adam's
-        images = torch.rand(count, 3, *cfg.img_size, device=device)
-        targets = torch.zeros(count, *cfg.img_size, dtype=torch.uint8, device=device)
+        batch = torch.rand(images, 3, *cfg.img_size, device=device)
+        targets = torch.zeros(images, *cfg.img_size, dtype=torch.uint8, device=device)
         with autocast(device, precision):
-            logits = model(images)
+            logits = model(batch)
         loss(logits, targets).backward()
         del moments
         return torch.cuda.max_memory_allocated(device) - before

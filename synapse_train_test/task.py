@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from datasets.augment import Draws, augment_synapse
-from datasets.memory import keep_in_memory
 from datasets.phantom import generate as phantom
 from datasets.volumes.sets import (
     SliceVolumes,
@@ -33,7 +32,7 @@ from utils.errors import UserError
 from utils.preprocess import SLICES, normalise, resize_image, resize_labels
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_names
-from utils.training.validation_set import ValidationSet
+from utils.training.validation import ValidationSet
 
 LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
 
@@ -107,7 +106,7 @@ def build_task(cfg: Config) -> Task:
     return Task(
         name=cfg.recipe,
         class_names=classes,
-        train_set=keep_in_memory(SynapseSlices(folder, names, cfg.img_size), cfg.cache),
+        train_set=SynapseSlices(folder, names, cfg.img_size),
         augment=partial(augment, native=summary.most_common_size),
         normalise=partial(normalise, pre=cfg.preprocess),
         loss=loss_for(cfg.loss, cfg.num_classes),

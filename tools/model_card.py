@@ -7,34 +7,41 @@ unknown. Results of other weights are refused: their SHA-256 must be this file's
 """
 
 import argparse
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from models.build import Loaded, load_network
 from recipes import RECIPES, family_of, find_recipe
-from tools.model_card_text import card
 from utils import checkpoint
+from utils.config import FIELDS, TRAIN
 from utils.errors import UserError, run_main
 from utils.log import log
 from utils.results.reading import Result, find_result, read_result
-from utils.results.summary import write_atomically
+from utils.results.summary import dataset_of, write_atomically
+from utils.results.table import format_table
+from utils.training.engine import RULES
 
 NAME = "MODEL_CARD.md"
+# Training settings that say where a run ran and what it was called, or that stand elsewhere on the card
+ELSEWHERE = (
+    *("dataset", "root_path", "list_dir", "csvfile", "class_names", "num_classes", "img_size", "ssd", "recipe"),
+    *("output_dir", "resume", "force", "device", "compile", "cache", "workers", "log_every", "eval_every"),
+)
 
 
 def main(argv: list[str]) -> None:
     given = parser().parse_args(argv)
     path = checkpoint.find(given.checkpoint)
-    output = Path(given.output) if given.output else path.parent / NAME
-    if output.is_dir():
-        output = output / NAME
+    output = Path(given.output or path.parent)
+    output = output / NAME if output.is_dir() else output
     if output.exists() and not given.force:
         raise UserError(f"--output {output}: is there already; give --force to replace it, or another name")
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: no folder {output.parent}; make it first, or give another name")
     loaded = load_network(path, RECIPES, find_recipe(given.recipe))
-    results = [own_result(folder, loaded) for folder in given.results]
-    write_atomically(output, card(describe(path, loaded), results))
+    write_atomically(output, card(path, loaded, [own_result(folder, loaded) for folder in given.results]))
     log(f"written: {output}")
 
 
@@ -55,38 +62,50 @@ def own_result(folder: str, loaded: Loaded) -> Result:
     result = read_result(find_result(folder))
     ours = loaded.origin["sha256"]
     if result.hashes != [ours]:
-        made = f"{len(result.hashes)} checkpoints together" if len(result.hashes) > 1 else "another checkpoint"
-        listed = ", ".join(f"{origin['file']} ({origin['sha256'][:12]}…)" for origin in result.summary["checkpoints"])
+        made = " and ".join(f"{origin['file']} ({origin['sha256'][:12]}…)" for origin in result.summary["checkpoints"])
         raise UserError(
-            f"--results {folder}: made with {made}: {listed}; expected {loaded.origin['file']} ({ours[:12]}…) alone; "
+            f"--results {folder}: made with {made}; expected {loaded.origin['file']} ({ours[:12]}…) alone; "
             "run test.py with that checkpoint"
         )
     return result
 
 
-def describe(path: Path, loaded: Loaded) -> dict[str, Any]:
-    """The facts of a card, as plain values; None where the checkpoint does not say."""
-    cfg = loaded.cfg
-    released = loaded.class_names is None
-    state = checkpoint.read(path)
-    return {
-        "file": path.name,
-        "sha256": loaded.origin["sha256"],
-        "size": path.stat().st_size,
+def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
+    """The template `model_card.md`, filled with the facts of the checkpoint and of results made with it."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    cfg, released = loaded.cfg, loaded.class_names is None
+    names = [name for name, field in FIELDS.items() if TRAIN in field.metadata["verbs"] and name not in ELSEWHERE]
+    settings = {name: getattr(cfg, name) for name in names}
+    settings |= {name: Path(settings[name]).name for name in ("pretrained", "pretrained_vssd")}
+    rule, *more = (loaded.origin["selection"] or "").split(";")
+    data = [Path(result.summary.get("dataset") or "").name for result in results]
+    facts = {
+        "path": path,
+        "loaded": loaded,
         "released": released,
-        "recipe": cfg.recipe,
-        "dataset": None if released else Path(cfg.dataset).name,
-        "classes": cfg.class_names or loaded.class_names or family_of(cfg).class_names(cfg),
-        "img_size": cfg.img_size,
-        "outputs": cfg.num_classes,
+        "grey": cfg.preprocess.channels == 1,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
-        "ssd": cfg.ssd,
-        "split": None if released else loaded.origin["split"],
-        "selection": loaded.origin["selection"],
-        "epoch": loaded.origin["epoch"],
-        "iteration": None if released else state.get("iteration"),
-        "config": None if released else cfg,
+        "iteration": None if released else checkpoint.read(path).get("iteration"),
+        "dataset": None if released else Path(dataset_of(cfg)).name,
+        "split": "" if released else loaded.origin["split"] or "",
+        "classes": cfg.class_names or loaded.class_names or family_of(cfg).class_names(cfg),
+        "selection": ";".join([RULES.get(rule, rule), *more]),
+        "settings": settings,
+        "results": [(result.summary, name, format_table(result.summary)) for result, name in zip(results, data)],
     }
+    folder = FileSystemLoader(Path(__file__).parent)
+    markdown = Environment(
+        loader=folder, finalize=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return markdown.get_template("model_card.md").render(facts) + "\n"
+
+
+def escape(value: Any) -> Any:
+    """A value as Markdown shows it literally. The template marks as safe what stands in code: it must stay as it is."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return re.sub(r"([\\`*<\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", value)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ SELECTIONS = ("auto", "last", "cycle_end", "validation", "test")
 AUTO_BATCH = 0  # --batch_size auto, until train.py has found what fits
 LOSSES = ("ce_dice", "ce", "dice", "dice_bce", "bce")
 
-NOT_PASSED_ON = {"compile": False, "graphs": False, "accumulate": 1}  # how it was trained is not how it is tested
+# Settings of training only: test.py and predict.py use these values instead of the checkpoint's.
+NOT_PASSED_ON = {"compile": False, "graphs": False, "accumulate": 1, "precision": "auto"}
 
 
 def option(
@@ -103,6 +104,7 @@ class Config:
         0.0, "decay of an exponential moving average of the weights, e.g. 0.999; 0: none", least=0, below=1
     )
     augment: bool = option(True, "augment the training images")
+    drop_last: bool = option(False, "leave out the last training batch of an epoch where it is smaller")
     select: str = option("auto", "which checkpoint becomes best_model.pth", choices=SELECTIONS)
     eval_every: int = option(1, "epochs between two validations", least=1)
     seed: int = option(1234, "seed of python, NumPy and PyTorch", least=0)

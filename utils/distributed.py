@@ -1,23 +1,42 @@
-"""Ranks: who this process is under `torchrun`, and what it computes together with the others.
+"""Ranks: which of the processes that `torchrun` started this one is, and what they compute together.
 
-On one process every collective operation is the identity.
+In a single process every collective operation returns its input.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone = False  # see acting_alone
+
 
 def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() and not _alone else 0
 
 
 def world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
+
+
+@contextlib.contextmanager
+def acting_alone() -> Iterator[None]:
+    """Inside this context the process is the only rank: no computation waits for the others."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
+
+
+def local_world_size() -> int:
+    """Processes that torchrun started on this machine; 1 without torchrun."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_main() -> bool:
@@ -25,9 +44,10 @@ def is_main() -> bool:
 
 
 def init_distributed(device: torch.device) -> None:
-    """Join the process group that `torchrun` announces in the environment; nothing without it."""
+    """Join the processes that `torchrun` started; without `torchrun`, or when called again, do nothing."""
     if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        on_gpu = device.type == "cuda"
+        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
@@ -36,15 +56,19 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     Its backward sums the gradients of all ranks, so a loss built from such sums and averaged
     over ranks by DistributedDataParallel has exactly the gradient of one process.
     """
-    if world_size() == 1:
-        return values
-    if not values.requires_grad:
-        values = values.clone()
+    return values if world_size() == 1 else _AllReduceSum.apply(values)
+
+
+class _AllReduceSum(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        values = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(values)
         return values
-    from torch.distributed.nn.functional import all_reduce
 
-    return all_reduce(values)
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return _AllReduceSum.apply(gradient)
 
 
 def barrier() -> None:
@@ -54,7 +78,7 @@ def barrier() -> None:
 
 
 def smallest_of_ranks(value: int, device: torch.device) -> int:
-    """The smallest of the ranks' values."""
+    """The smallest value that any rank passes; `device` is the one that this rank computes on."""
     if world_size() == 1:
         return value
     held = torch.tensor(value, device=device)

@@ -190,17 +190,16 @@ def resize_logits(logits: Tensor, size: tuple[int, int], pre: Preprocess) -> Ten
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=pre.resize == "spline")
 
 
-def network_input(
-    images: Sequence[np.ndarray], size: tuple[int, int], pre: Preprocess, device: torch.device, exact: bool = False
-) -> Tensor:
+def network_input(images: Sequence[np.ndarray], size: tuple[int, int], pre: Preprocess, device: torch.device) -> Tensor:
     """A batch for the network: resized, as fractions, normalised, on the device.
 
-    in:  N images as `as_trained` gives them, (H, W) or (H, W, 3); exact: resize slices by SciPy itself; else those
-         of one size are resized on the device, by the same spline as two matrix products
+    Slices of one size are resized on the device, by the spline as two matrix products; other images by `resize_image`.
+
+    in:  N images as `as_trained` gives them, (H, W) or (H, W, 3)
     out: float32 (N, C, S, T)
     """
     native = images[0].shape[:2]
-    if exact or pre.resize == "area" or any(image.shape != images[0].shape for image in images):
+    if pre.resize == "area" or any(image.shape != images[0].shape for image in images):
         images = [resize_image(image, size, pre) for image in images]
     batch = torch.from_numpy(np.stack(images)).to(device)
     if tuple(batch.shape[1:3]) != tuple(size):

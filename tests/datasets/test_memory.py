@@ -1,5 +1,6 @@
 """A data set in memory: the same numbers as the data set itself, whole batches, known size."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -12,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datasets import memory
-from datasets.memory import InMemory, estimate_bytes, keep_in_memory
+from datasets.memory import InMemory, estimate_bytes, keep_in_memory, mapped_tensor
 from datasets.volumes.sets import SynapseSlices
 from tests.support.synapse_tree import LISTED, write_slices
 from utils.errors import UserError
@@ -111,23 +111,49 @@ def test_all_problems_in_one_error():
         InMemory(Pictures(broken=(3, 8)))
 
 
-def test_kept_where_it_fits(monkeypatch):
+def test_modes():
     pictures = Pictures()
     assert keep_in_memory(pictures, "no") is pictures
     assert isinstance(keep_in_memory(pictures, "yes"), InMemory)
-    monkeypatch.setattr(memory, "free_memory", lambda: 2 * 1920)
-    assert isinstance(keep_in_memory(pictures, "auto"), InMemory)
-    monkeypatch.setattr(memory, "free_memory", lambda: 2 * 1920 - 1)
-    for ranks, free, mapped in (
-        (1, 2 * 1920, True),
-        (1, 2 * 1920 - 1, False),
-        (4, 8 * 1920, True),
-        (4, 8 * 1919, False),
-    ):
-        monkeypatch.setattr(memory, "world_size", lambda ranks=ranks: ranks)
-        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        kept = keep_in_memory(pictures, "auto")
-        assert isinstance(kept, InMemory) if mapped else kept is pictures
+
+
+def refusal(shape, needed, free):
+    """Check that no tensor of `shape` bytes can be mapped, what is said of it, and that no file is left."""
+    with pytest.raises(UserError, match=rf"heteromedseg-\w+ needs {needed:,} bytes, {free:,} are free; .*--cache no"):
+        mapped_tensor(shape, torch.uint8)
+
+
+def test_a_data_set_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=999))
+    refusal((10, 100), 1000, 999)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve disk space")
+def test_disk_space_that_cannot_be_reserved_is_refused_or_unknown(tmp_path, monkeypatch):
+    codes = [errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP]
+
+    def reserve(*_):
+        raise OSError(codes.pop(0), "told by the test")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
+    monkeypatch.setattr(os, "posix_fallocate", reserve)
+    for _ in ("full", "quota"):
+        refusal((10, 100), 1000, 5000)
+        assert not list(tmp_path.iterdir())
+    assert mapped_tensor((10, 100), torch.uint8).sum() == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve disk space")
+def test_the_space_of_a_mapped_tensor_is_taken_at_once(tmp_path, monkeypatch):
+    """A file of holes would end the process with SIGBUS when the disk fills up later."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Path, "unlink", lambda self, **_: None)
+    mapped_tensor((1 << 20,), torch.uint8)
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_blocks * 512 >= 1 << 20
 
 
 def test_mapped_set_is_that_in_memory_and_leaves_no_file(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from datasets.augment import Draws, augment_binary, augment_synapse
 from models import build_model
-from synapse_train_test.task import augment
+from synapse_train_test.task import augment as augment_slices
 from tests.support.toy import ToyNetwork, toy_config
 from utils.inference.forward import forward_fn
 from utils.inference.images import predict_images
@@ -24,17 +24,20 @@ from utils.training.engine import prepare, train_one_epoch, train_step, validate
 from utils.training.losses import BINARY, MULTI_CLASS, loss_for
 from utils.training.run import Run, start
 from utils.training.task import Task, Validation
-from utils.training.validation_set import ValidationSet
+from utils.training.validation import ValidationSet
 
 SIZE = (64, 96)
-AUGMENT, NORMALISE = partial(augment, native=(80, 72)), partial(normalise, pre=SLICES)
+AUGMENT, NORMALISE = partial(augment_slices, native=(120, 130)), partial(normalise, pre=SLICES)
 LOSSES = [(9, name) for name in MULTI_CLASS] + [(1, name) for name in BINARY]
-AUGMENTATIONS = {"synapse": (partial(augment_synapse, native=(80, 72)), SLICES), "binary": (augment_binary, PICTURES)}
+AUGMENTATIONS = {
+    "synapse": (partial(augment_synapse, native=(120, 130)), NORMALISE, 1),
+    "binary": (augment_binary, partial(normalise, pre=PICTURES), 3),
+}
 
 # where the program may wait for the device
 LOG_INTERVAL = "utils/training/engine.py::train_one_epoch"
-END_OF_VALIDATION = "utils/training/validation_set.py::__call__"
-PREVIEWS = "utils/training/validation_set.py::previews"
+END_OF_VALIDATION = "utils/training/validation.py::__call__"
+PREVIEWS = "utils/training/validation.py::previews"
 END_OF_VOLUME = "utils/inference/volumes.py::predict_volume"
 EVERY_IMAGE = "utils/inference/images.py::predict_images"
 # where a training step copies a batch to the device
@@ -76,7 +79,7 @@ def training_step(run: Run, num_classes: int = 9, **fields: object) -> Tensor:
     """A batch from the host through augmentation, network, loss, gradients and optimizer; out: the loss."""
     cfg = toy_config("unused", num_classes=num_classes, img_size=SIZE, **fields)
     batch = prepare(*host_batch(2), task(num_classes), cfg, run.device, position=3)
-    return train_step(run, task(num_classes), cfg, *batch, update=True)
+    return train_step(run, task(num_classes), cfg, *batch, added=1, update=True)
 
 
 def stand_in_for_backward(run: Run):
@@ -109,11 +112,11 @@ def loss(device: str, num_classes: int, name: str) -> Tensor:
 
 
 def augmented(device: str, kind: str) -> tuple[Tensor, Tensor]:
-    augment, pre = AUGMENTATIONS[kind]
-    images = torch.zeros(4, pre.channels, *SIZE, device=device)
+    augment, normalise, channels = AUGMENTATIONS[kind]
+    images = torch.zeros(4, channels, *SIZE, device=device)
     targets = torch.zeros(4, *SIZE, dtype=torch.uint8, device=device)
     images, targets = augment(images, targets, Draws(torch.Generator(device).manual_seed(0), 4, 8, 4))
-    return normalise(images, pre), targets
+    return normalise(images), targets
 
 
 def validation(run: Run, num_images: int, num_classes: int) -> tuple[Validation, ValidationSet]:

@@ -63,13 +63,11 @@ def test_inference_stays_on_the_device(num_classes, settings):
 
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
 def test_a_volume_comes_home_once(protocol):
-    waits = []
     for num_slices in (2, 6):
         with fake_device(CUDA, may_wait=(programs.END_OF_VOLUME,)) as watch:
             labels = programs.label_volume(lambda x: x.expand(-1, 9, -1, -1), CUDA, num_slices, protocol)
         assert labels.shape == (num_slices, 80, 72)
-        waits.append(len(watch.waits))
-    assert waits == [1, 1]
+        assert len(watch.waits) == 1
 
 
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])

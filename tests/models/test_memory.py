@@ -1,21 +1,45 @@
-"""--batch_size auto: the largest batch whose training step fits in memory."""
+"""Batch size, recomputation and cache that fit in memory."""
 
 import dataclasses
 import math
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from isic_polyp_rectal.cross_validation import train_folds
-from models import memory as batch_size
-from models.build import step_bytes
-from models.memory import LARGEST, fitting_batch, largest, settle_batch
+from models import memory
+from models.memory import LARGEST, choose_cache, fit_batch, largest, settle_memory, step_bytes
+from tests.support.places import ROOT
 from tests.support.toy import toy_config
 from utils import checkpoint
 from utils.config import AUTO_BATCH, Config, to_dict
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
+
+
+def config(**fields) -> Config:
+    return Config(img_size=(64, 96), **fields)
+
+
+def settle(cfg, data_bytes=0, last=None):
+    return settle_memory(cfg, CPU, "fp32", None, data_bytes, last)
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """A function that sets the free memory in GB and the free disk space in bytes."""
+
+    def pretend(gigabytes, disk=0):
+        monkeypatch.setattr(memory, "free_memory", lambda device: gigabytes * 1e9)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=disk))
+
+    return pretend
 
 
 @pytest.mark.parametrize(
@@ -29,7 +53,7 @@ CPU = torch.device("cpu")
         (30, 50, 250, 24),
         (30, 50, 251, 24),
         (30, 50, 249, 16),
-        (30, 50, math.inf, LARGEST),
+        (30, 50, 10**9, LARGEST),
         (30, math.inf, 100, 2),
         (math.inf, math.inf, 100, 0),
     ],
@@ -38,24 +62,40 @@ def test_largest(first, second, free, count):
     assert largest(first, second, free) == count
 
 
-def config(**fields) -> Config:
-    return Config(img_size=(64, 96), precision="fp32", **fields)
-
-
 @pytest.mark.parametrize("gigabytes", [1.5, 3.0, 20.0])
-def test_on_a_cpu_the_estimate_of_the_step_fills_what_is_free(monkeypatch, gigabytes):
-    monkeypatch.setattr(batch_size, "free_memory", lambda device: gigabytes * 1e9)
-    count = fitting_batch(config(), CPU, "fp32", None)
-    fits = step_bytes(config(batch_size=count), CPU)
-    more = step_bytes(config(batch_size=count + 8 if count >= 8 else count + 1), CPU)
-    assert fits <= 0.9 * gigabytes * 1e9 < more
+def test_the_estimated_step_fills_the_free_memory(free, gigabytes):
+    free(gigabytes)
+    cfg, notes = settle(config(batch_size=AUTO_BATCH))
+    count = cfg.batch_size
+    more = count + 8 if count >= 8 else count + 1
+    assert step_bytes(cfg, "fp32", count) <= 0.9 * gigabytes * 1e9 < step_bytes(cfg, "fp32", more)
     assert count <= 8 or count % 8 == 0
+    assert cfg.recompute == "no"
+    assert f"batch size {count}" in notes[0]
 
 
-def test_where_no_image_fits_the_remedy_is_named(monkeypatch):
-    monkeypatch.setattr(batch_size, "free_memory", lambda device: 0.5e9)
+def test_a_cached_data_set_leaves_less_for_the_batch(free):
+    free(4.0)
+    alone, _ = settle(config(batch_size=AUTO_BATCH))
+    beside, _ = settle(config(batch_size=AUTO_BATCH), data_bytes=int(1.9e9))
+    assert beside.cache == "yes"
+    assert beside.batch_size < alone.batch_size
+    assert step_bytes(beside, "fp32", beside.batch_size) + 1.9e9 <= 4e9
+
+
+def test_where_no_image_fits_the_remedy_is_named(free):
+    free(0.5)
     with pytest.raises(UserError, match=r"--batch_size auto: not one image of 64x96 .* --img_size"):
-        fitting_batch(config(), CPU, "fp32", None)
+        settle(config(batch_size=AUTO_BATCH))
+    with pytest.raises(UserError, match="--recompute yes"):
+        settle(config(batch_size=AUTO_BATCH, recompute="no"))
+
+
+def test_where_the_free_memory_is_unknown_a_number_is_asked_for(free):
+    free(math.inf)
+    with pytest.raises(UserError, match="give a number"):
+        settle(config(batch_size=AUTO_BATCH))
+    assert settle(config(batch_size=4))[0].recompute == "no"
 
 
 @pytest.mark.parametrize(
@@ -65,27 +105,122 @@ def test_where_no_image_fits_the_remedy_is_named(monkeypatch):
 def test_a_step_that_does_not_fit_after_all_is_made_smaller(monkeypatch, limit, start, found, attempts):
     tried = []
 
-    def peak(cfg, device, precision, loss, count):
-        tried.append(count)
-        return math.inf if count > limit else 1.0
+    def measure(cfg, precision, images):
+        tried.append(images)
+        return math.inf if images > limit else 1.0
 
-    monkeypatch.setattr(batch_size, "_peak", peak)
-    assert batch_size._tried(config(), CPU, "fp32", None, start) == found
-    assert tried == attempts
+    monkeypatch.setattr(memory, "step_bytes", measure)
+    monkeypatch.setattr(memory, "largest", lambda *_: start)
+    assert memory.fitting_images(config(), CPU, "fp32", None, 1e9) == found
+    assert tried == [*memory.PROBES, *attempts]
 
 
-def test_auto_is_settled_and_a_resumed_run_keeps_its_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_size, "fitting_batch", lambda *_: 7)
-    cfg, last = toy_config(tmp_path, batch_size=AUTO_BATCH), tmp_path / "epoch_last.pth"
-    settled, notes = settle_batch(cfg, CPU, "fp32", None, last)
-    assert settled == dataclasses.replace(cfg, batch_size=7)
-    assert "batch size 7" in notes[0]
+def test_recomputing_is_the_last_resort_for_the_batch(monkeypatch):
+    """Activations of one image take 20, or 2 when they are computed again."""
+    monkeypatch.setattr(memory, "step_bytes", lambda cfg, precision, n: n * (2 if cfg.recompute == "yes" else 20))
+    for free, recompute, batch_size in ((100, "no", 4), (10, "yes", 4)):
+        cfg = fit_batch(config(batch_size=AUTO_BATCH), CPU, "fp32", None, free)
+        assert (cfg.recompute, cfg.batch_size) == (recompute, batch_size)
+
+
+@pytest.mark.parametrize(
+    ("recompute", "gigabytes", "expected"),
+    [("auto", 100, "no"), ("auto", 1, "yes"), ("yes", 100, "yes"), ("no", 1, "no")],
+)
+def test_recomputing_is_chosen_where_memory_is_short(free, recompute, gigabytes, expected):
+    free(gigabytes)
+    cfg, notes = settle(Config(recompute=recompute, batch_size=24))
+    assert cfg.recompute == expected
+    assert any("computed again" in note for note in notes) is (expected == "yes")
+
+
+def test_the_estimate_follows_batch_size_side_and_precision():
+    cfg = Config(img_size=(224, 224))
+    need = step_bytes(cfg, "fp32", 8)
+    assert 4e9 < need < 6e9
+    assert step_bytes(cfg, "fp32", 16) > 1.5 * need
+    assert step_bytes(dataclasses.replace(cfg, img_size=(448, 224)), "fp32", 8) > 1.5 * need
+    assert step_bytes(cfg, "bf16", 8) < need
+    assert step_bytes(dataclasses.replace(cfg, recompute="auto"), "fp32", 8) == need
+    less = dataclasses.replace(cfg, recompute="yes")
+    assert 3.2e9 < step_bytes(less, "fp32", 24) < 4e9, "3.6 GB were measured"
+    assert step_bytes(less, "bf16", 24) < step_bytes(less, "fp32", 24)
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "disk", "processes", "expected"),
+    [
+        (2, 0, 1, "yes"),
+        (1.99, 2e9, 1, "disk"),
+        (1.99, 1.9e9, 1, "no"),
+        (1.99, 8e9, 4, "disk"),
+        (1.99, 7.9e9, 4, "no"),
+    ],
+)
+def test_the_data_set_is_kept_where_it_fits(free, monkeypatch, gigabytes, disk, processes, expected):
+    free(gigabytes, disk)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert choose_cache(10**9) == expected
+    assert settle(config(batch_size=1), data_bytes=10**9)[0].cache == expected
+    assert settle(config(batch_size=1, cache="no"), data_bytes=10**9)[0].cache == "no"
+
+
+def test_a_resumed_run_keeps_its_batch(tmp_path):
+    cfg, last = toy_config(tmp_path, batch_size=AUTO_BATCH, resume=True), tmp_path / "epoch_last.pth"
     checkpoint.save(last, {"config": to_dict(dataclasses.replace(cfg, batch_size=5))})
-    settled, _ = settle_batch(dataclasses.replace(cfg, resume=True), CPU, "fp32", None, last)
-    assert settled.batch_size == 5
-    assert settle_batch(settled, CPU, "fp32", None, last) == (settled, ())
+    assert settle(cfg, last=last)[0].batch_size == 5
 
 
 def test_folds_all_take_the_same_batch():
     with pytest.raises(UserError, match=r"--batch_size auto: .* --fold all"):
         train_folds(config(batch_size=AUTO_BATCH, fold="all"), None)
+
+
+RANKS = """
+import sys
+
+import torch
+import torch.distributed as dist
+from models import memory
+from utils.config import Config
+from utils.distributed import init_distributed
+from utils.errors import UserError
+from utils.training.losses import loss_for
+
+cpu, loss, cfg = torch.device("cpu"), loss_for("ce_dice", 3), Config(img_size=(32, 32), num_classes=3)
+for name in ("empty_cache", "reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
+    setattr(torch.cuda, name, lambda *_: 0)
+init_distributed(cpu)
+rank = dist.get_rank()
+
+def measure(cfg, precision, images):
+    for _ in range(1 + rank):  # ranks take different numbers of steps
+        memory.peak_bytes(cfg, cpu, precision, loss, 1)
+    if fails and rank == 1 and images == memory.PROBES[1]:
+        raise RuntimeError("broken")
+    return images * (1 + rank)
+
+memory.step_bytes = measure
+for fails in (False, True):
+    try:
+        found = f"found {memory.fitting_images(cfg, cpu, 'fp32', loss, 10)}"
+    except (UserError, RuntimeError) as error:
+        found = f"{type(error).__name__} {error}"
+    sys.stdout.write(f"{rank} {found}\\n")  # in one piece: the ranks share the terminal
+    sys.stdout.flush()
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_ranks_that_measure_different_steps_agree_and_none_waits_for_one_that_failed(tmp_path):
+    program = tmp_path / "ranks.py"
+    program.write_text(RANKS, encoding="utf-8")
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29531"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, str(program)]
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert {"0 found 4", "1 found 4", "1 RuntimeError broken"} <= set(lines)
+    assert any(line.startswith("0 UserError --batch_size auto: another process failed") for line in lines)

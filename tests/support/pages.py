@@ -1,10 +1,19 @@
-"""Small test runs whose pages are tested: made-up predictions on noise, with every outcome, and names to escape."""
+"""Small test runs whose pages are tested: made-up predictions on noise, with every outcome, and names to escape.
 
+`read_page` reads such a page back.
+"""
+
+import base64
+import json
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from utils.results.page.album import Album
+from utils.results.page.album import BUDGET, Album
+from utils.results.page.build import write_page
 from utils.results.page.frames import CaseFrames
 from utils.results.summary import summarise
 from utils.scoring.protocols import Row, score_image, score_volume
@@ -38,7 +47,7 @@ class TestRun(NamedTuple):
 def volume_run(num_cases: int = 3, depth: int = 20, meta: dict = META) -> TestRun:
     """Volumes of 48 x 64: the later, the better; the first misses class 2 and is worst at slice 12 of 6 to 14."""
     rng = np.random.default_rng(0)
-    album, rows, maps = Album(len(CLASSES)), [], {}
+    album, rows, maps = Album(), [], {}
     for number in range(num_cases):
         truth = np.zeros((depth, 48, 64), np.uint8)
         truth[6:14, 8:28, 8:28] = 1
@@ -58,7 +67,7 @@ def volume_run(num_cases: int = 3, depth: int = 20, meta: dict = META) -> TestRu
 def gallery_run(num_cases: int = 30, meta: dict = META) -> TestRun:
     """RGB images of 60 x 80, the later the better; the first is a miss, the last has nothing in it."""
     rng = np.random.default_rng(1)
-    album, rows, maps = Album(1), [], {}
+    album, rows, maps = Album(), [], {}
     for number in range(num_cases):
         truth = np.zeros((60, 80), bool)
         truth[20:40, 30:50] = number < num_cases - 1
@@ -69,3 +78,63 @@ def gallery_run(num_cases: int = 30, meta: dict = META) -> TestRun:
         rows.append(score_image(name, prediction, truth, "polyp", meta["protocol"]))
         maps[name] = prediction, truth
     return TestRun(summarise(rows, meta), rows, album.cases, maps)
+
+
+class Page(HTMLParser):
+    """What is in a page: (tag, attributes) of all elements, words, tables and scripts by id.
+
+    A table is a list of rows, a row a list of cells, a cell the value to sort by and its words.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.elements, self.words = text, [], []
+        self.scripts, self.tables = {}, {}
+        self.script = self.table = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.elements.append((tag, attrs))
+        if tag == "script":
+            self.script = attrs.get("id", "code")
+        elif tag == "table":
+            self.table = self.tables.setdefault(attrs.get("id"), [])
+        elif tag == "tr":
+            self.table.append([])
+        elif tag in ("td", "th"):
+            self.table[-1].append((attrs.get("data-value"), []))
+
+    def handle_endtag(self, tag):
+        if tag == "script":
+            self.script = None
+        elif tag == "table":
+            self.table = None
+
+    def handle_data(self, data):
+        word = data.strip()
+        if self.script:
+            self.scripts[self.script] = data
+        elif word:
+            self.words.append(word)
+            if self.table and self.table[-1]:
+                self.table[-1][-1][1].append(word)
+
+    def json(self, name: str):
+        return json.loads(self.scripts[name])
+
+    def cases(self) -> list[dict]:
+        """The data of all cases, in the page's order."""
+        return [self.json(name) for name in self.scripts if name.startswith("case-")]
+
+
+def read_page(folder: Path, run: TestRun, summary=None, histories=None, budget: int = BUDGET) -> Page:
+    """Write the page of a run into `folder` and read it."""
+    write_page(folder / "report.html", summary or run.summary, run.rows, run.cases, histories, budget)
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def label_maps(frame: dict) -> np.ndarray:
+    """(2, h, w): prediction and truth of a frame as the page holds them."""
+    maps = zlib.decompress(base64.b64decode(frame["labels"]))
+    return np.frombuffer(maps, np.uint8).reshape(2, *frame["size"])

@@ -4,11 +4,14 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from utils import checkpoint
 from utils.config import Config
 from utils.distributed import batch_share
+from utils.training.engine import fit
 from utils.training.losses import loss_for
+from utils.training.run import LAST, claim_folder, open_folder
 from utils.training.task import Task
-from utils.training.validation_set import ValidationSet
+from utils.training.validation import ValidationSet
 
 CLASSES = ("one", "two")
 
@@ -60,3 +63,23 @@ def toy_config(folder, **fields):
     }
     settings |= {"schedule": "warm_restarts", "restart_iterations": 4, "output_dir": str(folder)}
     return Config(**(settings | fields))
+
+
+def train_toy(folder, task=None, device=torch.device("cpu"), precision="fp32", **fields):  # noqa: B008
+    """Train the toy network in `folder`; returns what is in its epoch_last.pth."""
+    cfg = toy_config(folder, **fields)
+    torch.manual_seed(3)
+    model = ToyNetwork()
+    open_folder(cfg, claim_folder(cfg))
+    fit(model, task or toy_task(), cfg, device, precision)
+    return checkpoint.read(folder / LAST)
+
+
+def losses(state):
+    return [record["loss"] for record in state["history"]]
+
+
+def assert_same_weights(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name

@@ -13,15 +13,14 @@ import argparse
 import json
 from pathlib import Path
 
-from tools.compare.page import html_page
-from tools.compare.plot import draw
-from tools.compare.settings import compare
-from tools.compare.statistics import HIGHER, LOWER, kind_of
+from tools.compare.comparison import HIGHER, LOWER, compare
+from tools.compare.page import draw, html_page
 from tools.compare.text import text_report
 from utils.errors import UserError, run_main
 from utils.log import log
 from utils.results.reading import Setting, check_comparable, parse_settings
 from utils.results.summary import write_atomically
+from utils.scoring.protocols import kind_of
 
 SHOWN = ("dice", "hd95", "nsd")
 
@@ -36,17 +35,19 @@ def main(argv: list[str]) -> None:
     comparison = compare(settings, choose_metrics(settings, given.metrics))
     log(text_report(comparison))
     if given.output_dir:
-        out = Path(given.output_dir)
-        out.mkdir(parents=True, exist_ok=True)
-        picture = draw(comparison)
-        texts = {
-            "comparison.json": json.dumps(comparison, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
-            "comparison.svg": picture,
-            "comparison.html": html_page(comparison, picture),
-        }
-        for name, text in texts.items():
-            write_atomically(out / name, text)
-        log(f"written: {', '.join(texts)} in {out.resolve()}")
+        write(comparison, Path(given.output_dir))
+
+
+def write(comparison: dict, folder: Path) -> None:
+    """The comparison as JSON and as a page, and for two or more settings its chart."""
+    texts = {"comparison.json": json.dumps(comparison, indent=2, allow_nan=False, ensure_ascii=False) + "\n"}
+    texts["comparison.html"] = html_page(comparison)
+    if comparison["ranks"]:
+        texts["comparison.svg"] = draw(comparison, list(comparison["ranks"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
+    log(f"written: {', '.join(texts)} in {folder.resolve()}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,23 +1,20 @@
 """Whether settings differ: paired tests of every two of them, class by class, and the average ranks of all.
 
-T settings, N cases, K classes. Figures are (N, K) arrays, the same cases and classes in the same order for every
-setting. A NaN is a figure that a case does not have: two settings are compared over the figures that both have.
+T settings, N cases, K classes. The figures of a setting are an (N, K) array; cases and classes come in one order for
+all settings. NaN marks a figure that a case does not have: two settings are compared over the figures that both have.
 Sources: Demšar, JMLR 2006 (ranks, Friedman, critical difference); Holm 1979; Kerby 2014 (rank-biserial correlation).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import friedmanchisquare, rankdata, studentized_range
+from scipy.stats import friedmanchisquare, rankdata, studentized_range, wilcoxon
 
-from utils.scoring.statistics import bootstrap_means, compare_paired, holm, interval, mean_over
+from utils.scoring.statistics import bootstrap_means, interval, mean_over
 
 ALL_CLASSES = "all classes"
-HIGHER = ("dice", "iou", "nsd", "boundary_f1", "precision", "recall", "specificity", "accuracy", "f1")
-LOWER = ("hd95", "assd", "|volume_error|")
 LEVEL = 0.05
 
 Figures = Mapping[str, np.ndarray]
@@ -28,8 +25,8 @@ class PairResult(NamedTuple):
 
     means, difference (second - first) and its 95 % interval: over the cases compared
     effect: matched-pairs rank-biserial correlation in [-1, 1], above 0 where `second` is larger
-    p: Wilcoxon signed-rank, two-sided; p_holm: corrected over its family, all pairs (and all classes, for single ones)
-    cases: how many were compared; one_sided: figures left out because only one of the two has them (often: a miss)
+    p: Wilcoxon signed-rank, two-sided; p_holm: corrected over all pairs, for single classes over all pairs and classes
+    cases: how many were compared; one_sided: figures left out because only one of the two has them (often a miss)
     """
 
     first: str
@@ -58,64 +55,65 @@ class Ranking(NamedTuple):
     critical_difference: float
 
 
-def kind_of(metric: str) -> str:
-    """What a column measures, without its unit: `hd95_mm` is hd95, `nsd_2px` is nsd."""
-    return re.sub(r"_[\d.e+-]*(mm|px)3?$", "", metric)
-
-
 def compare_all(figures: Figures, class_names: Sequence[str]) -> list[PairResult]:
-    """Every two settings: first over all classes, then, where there are several, class by class.
+    """Compare every two settings over all classes, then, where there are several classes, class by class.
 
-    Over all classes a case counts with the mean over the classes for which both settings have a figure.
+    Over all classes a case counts with its mean over the classes for which both settings have a figure.
     """
-    overall, single = [], []
-    for first, second in combinations(figures, 2):
-        rows = _compare_two(figures, first, second, class_names)
-        overall.append(rows[0])
-        single += rows[1:] if len(class_names) > 1 else []
-    return _corrected(overall) + _corrected(single)
+    rows = [_compare_two(figures, *pair, class_names) for pair in combinations(figures, 2)]
+    families = [[row[0] for row in rows], [one for row in rows for one in row[1:] if len(class_names) > 1]]
+    corrected = [holm([row.p for row in family]).tolist() for family in families]
+    return [row._replace(p_holm=p) for family, ps in zip(families, corrected) for row, p in zip(family, ps)]
 
 
 def _compare_two(figures: Figures, first: str, second: str, class_names: Sequence[str]) -> list[PairResult]:
     a, b = figures[first], figures[second]
-    both = ~(np.isnan(a) | np.isnan(b))
-    one = (np.isnan(a) != np.isnan(b)).sum(0)
-    a, b = (np.where(both, x, np.nan) for x in (a, b))
-    a, b = (np.column_stack([mean_over(x, 1), x]) for x in (a, b))
+    one_sided = (np.isnan(a) != np.isnan(b)).sum(0)
+    a, b = np.where(np.isnan(b), np.nan, a), np.where(np.isnan(a), np.nan, b)
+    a, b = (np.column_stack([mean_over(x, 1), x]) for x in (a, b))  # column 0: all classes
     samples = bootstrap_means(b - a)
     rows = []
     for k, name in enumerate((ALL_CLASSES, *class_names)):
-        found = compare_paired(a[:, k], b[:, k])
-        low, high = interval(samples[:, k]) if found.num_cases > 1 else (np.nan, np.nan)
-        means = float(mean_over(a[:, k], 0)), float(mean_over(b[:, k], 0))
-        left_out = int(one.sum() if k == 0 else one[k - 1])
-        rows.append(
-            PairResult(
-                *(first, second, name, *means, found.difference, (low, high)),
-                *(found.effect, found.p, np.nan, found.num_cases, left_out),
-            )
-        )
+        difference = (b - a)[~np.isnan(b - a)[:, k], k]
+        effect, p = paired_test(difference)
+        ci95 = interval(samples[:, k]) if len(difference) > 1 else (np.nan, np.nan)
+        means = (float(mean_over(x, 0)) for x in (a[:, k], b[:, k], difference))
+        left_out = int(one_sided.sum() if k == 0 else one_sided[k - 1])
+        rows.append(PairResult(first, second, name, *means, ci95, effect, p, np.nan, len(difference), left_out))
     return rows
 
 
-def _corrected(rows: list[PairResult]) -> list[PairResult]:
-    corrected = holm(np.array([row.p for row in rows]))
-    return [row._replace(p_holm=float(p)) for row, p in zip(rows, corrected)]
+def paired_test(differences: np.ndarray) -> tuple[float, float]:
+    """Effect and p of the two-sided Wilcoxon signed-rank test: (0, 1) where all pairs are equal, NaN without any pair.
+
+    in: (number of pairs,), second minus first, without NaN; the effect is the rank-biserial correlation
+    """
+    nonzero = differences[differences != 0]
+    if not len(nonzero):
+        return (0.0, 1.0) if len(differences) else (np.nan, np.nan)
+    ranks = rankdata(np.abs(nonzero))
+    return float((ranks * np.sign(nonzero)).sum() / ranks.sum()), float(wilcoxon(nonzero).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's step-down correction of a family of p values, in their order; NaN stays NaN and is not counted."""
+    p_values = np.asarray(p_values, np.float64)
+    corrected = np.full_like(p_values, np.nan)
+    order = np.argsort(p_values, kind="stable")[: np.count_nonzero(~np.isnan(p_values))]  # NaN is sorted last
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
+    return corrected
 
 
 def smallest_p(num_cases: int, num_tests: int) -> float:
-    """The least p that N cases can give after Holm's correction of `num_tests`: all differences of one sign."""
+    """The smallest p that N cases can give after Holm's correction of `num_tests`: all differences of one sign."""
     return min(1.0, 2.0 ** (1 - num_cases) * num_tests)
-
-
-# --- ranks --------------------------------------------------------------------------------------
 
 
 def rank_settings(figures: Figures, higher_is_better: bool) -> Ranking:
     """Average ranks over the cases' means over classes; only figures that every setting has are used."""
     values = np.stack(list(figures.values()))  # (T, N, K)
-    complete = ~np.isnan(values).any(0)
-    means = mean_over(np.where(complete, values, np.nan), 2)
+    means = mean_over(np.where(np.isnan(values).any(0), np.nan, values), 2)
     means = means[:, ~np.isnan(means[0])]
     num_settings, num_cases = means.shape
     ranks = rankdata(-means if higher_is_better else means, axis=0)
@@ -127,18 +125,7 @@ def rank_settings(figures: Figures, higher_is_better: bool) -> Ranking:
     return Ranking(average, num_cases, p, critical)
 
 
-def critical_difference(num_settings: int, num_cases: int, level: float = LEVEL) -> float:
-    """How far two average ranks must lie apart to differ (Nemenyi)."""
-    quantile = studentized_range.ppf(1 - level, num_settings, np.inf) / np.sqrt(2)
+def critical_difference(num_settings: int, num_cases: int) -> float:
+    """How far two average ranks must lie apart to differ at the 5 % level (Nemenyi)."""
+    quantile = studentized_range.ppf(1 - LEVEL, num_settings, np.inf) / np.sqrt(2)
     return float(quantile * np.sqrt(num_settings * (num_settings + 1) / (6 * num_cases)))
-
-
-def alike(average: Mapping[str, float], critical: float) -> list[list[str]]:
-    """The largest groups, best first, whose average ranks lie within the critical difference; none of one."""
-    order = sorted(average, key=average.__getitem__)
-    groups: list[list[str]] = []
-    for start, name in enumerate(order):
-        group = [other for other in order[start:] if average[other] - average[name] <= critical]
-        if len(group) > 1 and not (groups and set(group) <= set(groups[-1])):
-            groups.append(group)
-    return groups

@@ -1,11 +1,12 @@
-"""Look into the network on one image: routes, gates and receptive fields as figures, with the numbers as JSON.
+"""Look into the network on one image: routes, gates and receptive fields as figures, their numbers as JSON.
 
     python -m tools.explain --checkpoint save_models/best_model.pth --image scan.png --pixel 120,96
     python -m tools.explain --img_size 224
 
-The first writes into --output_dir routes.svg (which regions bi-level routing attention chose for the pixel, in
-each block), gates.svg (SCSA's gates on each skip), receptive_fields.svg (the encoder in its three SSD forms) and
-explain.json. Without a checkpoint the network is a fresh one, and only its receptive fields are drawn.
+The first command writes four files into --output_dir. routes.svg shows the regions that each block of bi-level
+routing attention chose for the pixel. gates.svg shows the gates of SCSA on each skip. receptive_fields.svg shows
+what the encoder sees in its three forms of SSD. explain.json holds the numbers. Without a checkpoint, as in the
+second command, the network is not trained, and only its receptive fields are drawn.
 """
 
 import argparse
@@ -19,11 +20,10 @@ import torch
 from models import build_model
 from models.build import Loaded, load_network
 from recipes import RECIPES, family_of, find_recipe
-from tools.explain.field_figure import draw_fields
-from tools.explain.figures import draw_gates, draw_routes
+from tools.explain.figures import draw_fields, draw_gates, draw_routes, svg_of
 from tools.explain.input import Input, chosen_pixel, describe_pixel, read_input
 from tools.explain.internals import Gates, Routes, look_inside
-from tools.explain.receptive_field import Field, describe_field, receptive_fields
+from tools.explain.receptive_field import describe_field, receptive_fields
 from utils import checkpoint
 from utils.command_line import check_value
 from utils.device import choose_device
@@ -47,27 +47,26 @@ def main(argv: list[str]) -> None:
     log(f"HeteroMedSeg, explaining {given.checkpoint or 'a fresh network'} on {given.image or 'noise'} at {size}")
 
     found: dict[str, Any] = {"checkpoint": loaded.origin or None, "ssd": cfg.ssd, "img_size": list(cfg.img_size)}
-    texts = {}
+    figures = {}
     if image is not None:
         found |= {"image": given.image, "slice": image.index, "size": list(image.size)}
     if image is not None and given.checkpoint:
-        inside = look_inside(model, image.batch.to(device))
-        place, pixel = chosen_pixel(given.pixel, inside.logits, image)
-        found |= {"pixel": list(place)} | describe_pixel(pixel, inside.logits, class_names(loaded))
-        found["routes"] = [describe_routes(one, pixel) for one in inside.routes]
-        found["gates"] = [describe_gates(one) for one in inside.gates]
+        logits, routes, gates = look_inside(model, image.batch.to(device))
+        place, pixel = chosen_pixel(given.pixel, logits, image)
+        found |= {"pixel": list(place)} | describe_pixel(pixel, logits, class_names(loaded))
+        found["routes"] = [describe_routes(one, pixel) for one in routes]
+        found["gates"] = [describe_gates(one) for one in gates]
         title = f"Routes of pixel {place[0]}, {place[1]}: {found['predicted'][:24]}"
-        texts["routes.svg"] = draw_routes(image.shown, inside.routes, pixel, title)
-        texts["gates.svg"] = draw_gates(image.shown, inside.gates, "Gates of the skips (SCSA)")
+        figures["routes.svg"] = draw_routes(image.shown, routes, pixel, title)
+        figures["gates.svg"] = draw_gates(image.shown, gates)
 
     inputs = field_inputs(image, cfg.img_size)
     log(f"receptive fields over {len(inputs)} inputs, three forms of SSD")
     fields = receptive_fields(model, inputs.to(device), SEED)
-    kind = f"trained {cfg.ssd}" if given.checkpoint else "not trained"
-    texts["receptive_fields.svg"] = draw_fields(fields, f"Effective receptive fields of the encoder, {kind}")
-    found["receptive_fields"] = [describe(field) for field in fields]
-    texts["explain.json"] = json.dumps(rounded(found), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    write(Path(given.output_dir), texts)
+    found["receptive_fields"] = [describe_field(field) for field in fields]
+    figures["receptive_fields.svg"] = draw_fields(fields, f"trained {cfg.ssd}" if given.checkpoint else "not trained")
+    numbers = json.dumps(rounded(found), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write(Path(given.output_dir), {name: svg_of(one) for name, one in figures.items()} | {"explain.json": numbers})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check_flags(given: argparse.Namespace) -> None:
-    """raises: UserError for flags that contradict each other, and for results that are there already"""
+    """Raise UserError for flags that contradict each other, and for results that are there already."""
     if given.checkpoint and not given.image:
         raise UserError(f"--checkpoint {given.checkpoint}: no image to look at; name one with --image FILE")
     for flag, needed in (("pixel", "checkpoint"), ("slice", "image")):
@@ -111,10 +110,8 @@ def load(given: argparse.Namespace) -> Loaded:
         cfg = dataclasses.replace(RECIPES[given.recipe or "synapse"], img_size=(224, 224))
         torch.manual_seed(SEED)
         loaded = Loaded(build_model(cfg.num_classes, cfg.ssd).eval(), cfg, None, {})
-    if given.img_size is None:
-        return loaded
-    cfg = dataclasses.replace(loaded.cfg, img_size=check_value("img_size", given.img_size))
-    return dataclasses.replace(loaded, cfg=cfg)
+    size = loaded.cfg.img_size if given.img_size is None else check_value("img_size", given.img_size)
+    return dataclasses.replace(loaded, cfg=dataclasses.replace(loaded.cfg, img_size=size))
 
 
 def class_names(loaded: Loaded) -> tuple[str, ...]:
@@ -123,22 +120,22 @@ def class_names(loaded: Loaded) -> tuple[str, ...]:
 
 
 def field_inputs(image: Input | None, size: tuple[int, int]) -> torch.Tensor:
-    """Inputs over which receptive fields are averaged: the image and its three mirror images, or noise."""
+    """Inputs (M, 1 or 3, S, T) to average receptive fields over: the image and its mirror images, or noise."""
     if image is not None:
         return torch.cat([image.batch.flip(dims) for dims in ((), (-1,), (-2,), (-2, -1))])
     return torch.randn(NUM_NOISE, 3, *size, generator=torch.Generator().manual_seed(SEED))
 
 
 def describe_routes(routes: Routes, pixel: tuple[int, int]) -> dict[str, Any]:
-    """Plain values for explain.json; stages, blocks count from 1, regions are (row, column) from 0."""
+    """Routes for explain.json. Stages and blocks count from 1; regions are (row, column) from 0."""
     region, chosen, affinity = routes.of_pixel(pixel)
-    place = [list(divmod(number, routes.regions[1])) for number in (region, *chosen)]
+    region, *chosen = ([*divmod(number, routes.regions[1])] for number in (region, *chosen))
     names = {"stage": routes.stage + 1, "block": routes.block + 1, "stride": routes.stride}
-    return names | {"regions": list(routes.regions), "region": place[0], "chosen": place[1:], "affinity": affinity}
+    return names | {"regions": list(routes.regions), "region": region, "chosen": chosen, "affinity": affinity}
 
 
 def describe_gates(gates: Gates) -> dict[str, Any]:
-    """Gates of all channels; of the lines the mean over channels."""
+    """Gates for explain.json: those of all channels, and those of rows and columns as means over the channels."""
     half = len(gates.channels) // 2
     return {
         "stride": gates.stride,
@@ -149,18 +146,9 @@ def describe_gates(gates: Gates) -> dict[str, Any]:
     }
 
 
-def describe(field: Field) -> dict[str, Any]:
-    names = {"form": field.form, "stage": field.stage + 1, "stride": field.stride}
-    return names | {"middle": list(field.middle), "convolutions_reach": field.reach} | describe_field(field)
-
-
 def rounded(value: Any) -> Any:
-    """`value` with every float in it cut to 6 significant digits."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: rounded(part) for key, part in value.items()}
-    return [rounded(part) for part in value] if isinstance(value, list) else value
+    """Plain values for JSON with every float in them rounded to 6 significant digits."""
+    return json.loads(json.dumps(value), parse_float=lambda digits: float(f"{float(digits):.6g}"))
 
 
 def write(out: Path, texts: dict[str, str]) -> None:

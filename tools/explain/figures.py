@@ -1,9 +1,11 @@
-"""Figures of the decoder on one image as SVG: routes over the image, gates of the skips.
+"""Figures of tools.explain, drawn with matplotlib: routes, gates of the skips, receptive fields.
 
-Shapes: S/T height and width of the network's input, H/W of a map, C channels.
+Shapes: S/T height and width of the network's input, C channels.
 """
 
+import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -11,167 +13,189 @@ import torch
 from torch import Tensor
 
 from models.hetero_medseg import REGION
-from tools.explain.drawing import Drawing, number
 from tools.explain.internals import Gates, Routes
+from tools.explain.receptive_field import Field, describe_field
 
-PANEL = 200
-STYLE = """
-.page{fill:#fff;stroke:#d5dae1}.ink{fill:#17202c}.muted{fill:#566171}.head{fill:#566171}
-.line{fill:none;stroke:#566171;stroke-width:1.2}.rule{fill:none;stroke:#ccd3dc;stroke-width:1}
-.below{fill:none;stroke:#1b8259;stroke-width:1.2}.skip{fill:none;stroke:#c77800;stroke-width:1.2}
-.below-area{fill:#1b8259}.skip-area{fill:#c77800}.band{fill:#2f63b5;fill-opacity:.25}
-.mean{fill:none;stroke:#2f63b5;stroke-width:1.8}.average{fill:none;stroke:#17202c;stroke-width:1.5;stroke-dasharray:5 4}
-.dim{fill:#000;fill-opacity:.5;stroke:#fff;stroke-opacity:.18;stroke-width:.8}.net{fill:none;stroke:#fff;stroke-opacity:.3;stroke-width:.8}
-.route{fill:#2fd08a;fill-opacity:.16;stroke:#2fd08a;stroke-width:1.6}
-.query-edge{fill:none;stroke:#000;stroke-width:4.5}.query{fill:none;stroke:#ffb000;stroke-width:2.5}
-.pixel{fill:#ffb000;stroke:#000;stroke-width:1.2}.spot{fill:none;stroke:#fff;stroke-width:1.4}
-.reach{fill:none;stroke:#fff;stroke-width:1;stroke-dasharray:3 3}
-.rank{fill:#fff;stroke:#000;stroke-width:2.5;paint-order:stroke}
-@media (prefers-color-scheme:dark){
-.page{fill:#12161d;stroke:#39424f}.ink{fill:#edf1f6}.muted{fill:#a9b4c2}.head{fill:#a9b4c2}
-.line{stroke:#a9b4c2}.rule{stroke:#39424f}.below{stroke:#5ccb9c}.skip{stroke:#f0a840}
-.below-area{fill:#5ccb9c}.skip-area{fill:#f0a840}.band{fill:#7fa9f3}.mean{stroke:#7fa9f3}.average{stroke:#edf1f6}}
-"""
+if TYPE_CHECKING:  # matplotlib is imported where a figure is made
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GREY, BLUE, GREEN, ORANGE = "#17202c", "#566171", "#2f63b5", "#2fd08a", "#ffb000"
+COLUMNS = 4  # blocks in a row of the routes figure
+DECADES = 6  # of the receptive fields' color scale
+SHOWN_SIDE = 160  # images and fields are embedded with at most this many pixels a side
 
 
-# --- routes -------------------------------------------------------------------------------------
+def new_figure(width: float, height: float, title: str, note: str) -> "Figure":
+    """An empty white figure with `title` above and the legend `note` below; lengths in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", color=INK)
+    figure.supxlabel(note, x=0.01, ha="left", size=10, color=GREY)
+    return figure
 
 
-def draw_routes(image: np.ndarray, routes: Sequence[Routes], pixel: tuple[int, int], title: str) -> str:
-    """A panel for each block: the query's region framed, its routes lit and numbered by rank, the rest dimmed.
+def svg_of(figure: "Figure") -> str:
+    """The figure as SVG text. Words stay text, and the same figure gives the same SVG."""
+    import matplotlib
 
-    in: image uint8 (S, T) or (S, T, 3) as the network sees it, pixel (row, column) in it
+    svg = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "explain"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()
+
+
+def show(ax: "Axes", image: np.ndarray, size: Sequence[int], **look: Any) -> Any:
+    """Show an image or its smaller copy without ticks, in the coordinates of `size`; later drawing keeps the limits."""
+    height, width = size[:2]
+    shown = ax.imshow(image, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="none", **look)
+    ax.set(xticks=[], yticks=[], autoscale_on=False)
+    return shown
+
+
+def shrink(image: np.ndarray) -> np.ndarray:
+    """The image with at most SHOWN_SIDE pixels a side, by averages over areas."""
+    scale = min(1, SHOWN_SIDE / max(image.shape[:2]))
+    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def frame(ax: "Axes", edges: Sequence[float], color: str, width: float, **look: Any) -> None:
+    """Draw the border of a box with the edges (top, bottom, left, right)."""
+    top, bottom, left, right = edges
+    ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=color, linewidth=width, **look)
+
+
+def draw_routes(image: np.ndarray, routes: Sequence[Routes], pixel: tuple[int, int], title: str) -> "Figure":
+    """A panel for each block: the regions that the pixel attends to are lit and numbered, the others are dark.
+
+    in: image uint8 (S, T) or (S, T, 3) as the network sees it; pixel (row, column) in it
     """
-    columns, step = 4, PANEL + 16
-    scale = PANEL / image.shape[1]
-    height = image.shape[0] * scale
-    places, row, column = [], 0, 0
-    for index, one in enumerate(routes):  # a stage starts a new row unless all its blocks fit into this one
-        blocks = sum(other.stage == one.stage for other in routes)
-        if column == columns or (one.block == 0 and column + min(blocks, columns) > columns):
-            row, column = row + 1, 0
-        places.append((index, row, column))
-        column += 1
-    pitch = height + 62
-    picture = Drawing(16 + columns * step, 70 + (row + 1) * pitch, title, STYLE)
-    picture.define_image("image", encode_png(image), PANEL, height, 'preserveAspectRatio="none"')
-    picture.text(16, 30, title, "ink", 17, "start", bold=True)
-    legend = "framed: the pixel's region; lit: the regions that it attends to, 1 the best; dot: the pixel"
-    picture.text(16, 52, legend, "muted", 14, "start")
-    for index, row, column in places:
-        one, x, y = routes[index], 16 + column * step, 96 + row * pitch
+    from matplotlib.colors import ListedColormap
+
+    num_rows = -(-len(routes) // COLUMNS)
+    height = num_rows * (2.2 * image.shape[0] / image.shape[1] + 0.5) + 0.8
+    note = "Frame: the region of the pixel (dot). Lit: the regions that it attends to; 1 is the best."
+    figure = new_figure(2.3 * COLUMNS, height, title, note)
+    axes = figure.subplots(num_rows, COLUMNS, squeeze=False).flat
+    for ax in axes[len(routes) :]:
+        ax.set_visible(False)
+    tints = ListedColormap(["#00000080", f"{GREEN}29"])
+    number = {"color": "white", "weight": "bold", "size": 9, "ha": "center", "va": "center"}
+    number["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": "#0000008c", "edgecolor": "none"}
+    small = shrink(image) // 4 * 4  # 64 levels: the file is smaller, and the eye sees no difference
+    for ax, one in zip(axes, routes):
+        ranks = ranks_of(one, pixel)
+        show(ax, small, image.shape, cmap="gray", vmin=0, vmax=255)
+        edges = [np.minimum(REGION * np.arange(n + 1), side) - 0.5 for n, side in zip(ranks.shape, image.shape)]
+        rows, columns = edges  # of the regions; the last ones end where the image does
+        borders = np.where(ranks > 0, GREEN, "#ffffff26").ravel()
+        ax.pcolormesh(columns, rows, ranks > 0, cmap=tints, vmin=0, vmax=1, edgecolors=borders, linewidth=1.2)
+        for row, column in np.argwhere(ranks):
+            middle = columns[column : column + 2].mean(), rows[row : row + 2].mean()
+            ax.text(*middle, str(ranks[row, column]), **number)
+        row, column = pixel[0] // REGION, pixel[1] // REGION
+        for color, width in (("black", 4), (ORANGE, 2)):
+            frame(ax, (*rows[row : row + 2], *columns[column : column + 2]), color, width)
+        ax.plot(pixel[1], pixel[0], "o", color=ORANGE, markeredgecolor="black", markersize=5)
+        ax.set_xlabel(f"block {one.block + 1}", loc="left", color=GREY)
         if one.block == 0:
-            words = f"stride {one.stride}: {one.chosen.shape[1]} of {one.regions[0] * one.regions[1]} regions"
-            picture.text(x, y - 8, words, "ink", 14, "start", bold=True)
-        picture.use("image", x, y)
-        draw_regions(picture, one, pixel, (x, y), scale, image.shape[:2])
-        picture.text(x, y + height + 17, f"block {one.block + 1}", "muted", 14, "start")
-    return picture.svg()
+            words = f"stride {one.stride}: {ranks.max()} of {ranks.size} regions"
+            ax.set_title(words, size=10, weight="bold", loc="left")
+    return figure
 
 
-def draw_regions(
-    picture: Drawing,
-    routes: Routes,
-    pixel: tuple[int, int],
-    corner: tuple[float, float],
-    scale: float,
-    size: tuple[int, int],
-) -> None:
-    """Regions over an image whose upper left corner is `corner`; those at the border end where the image does."""
-    query, chosen, _ = routes.of_pixel(pixel)
-
-    def place(region: int) -> tuple[float, float, float, float]:
-        row, column = divmod(region, routes.regions[1])
-        top, left = row * REGION, column * REGION
-        bottom, right = min(top + REGION, size[0]), min(left + REGION, size[1])
-        x, y = corner[0] + left * scale, corner[1] + top * scale
-        return x, y, (right - left) * scale, (bottom - top) * scale
-
-    for region in range(routes.regions[0] * routes.regions[1]):
-        picture.rect(*place(region), "net" if region in chosen else "dim")
-    for rank, region in enumerate(chosen, 1):
-        x, y, width, height = place(region)
-        picture.rect(x + 1, y + 1, width - 2, height - 2, "route")
-        picture.text(x + width / 2, y + height / 2 + 5, str(rank), "rank", 13, bold=True)
-    picture.rect(*place(query), "query-edge")
-    picture.rect(*place(query), "query")
-    picture.circle(corner[0] + (pixel[1] + 0.5) * scale, corner[1] + (pixel[0] + 0.5) * scale, 3.5, "pixel")
+def ranks_of(routes: Routes, pixel: tuple[int, int]) -> np.ndarray:
+    """Rank of every region for the region of `pixel`, (rows, columns): 1 is the best, 0 is not chosen."""
+    ranks = np.zeros(routes.regions, int)
+    chosen = routes.of_pixel(pixel)[1]
+    ranks.flat[chosen] = range(1, len(chosen) + 1)
+    return ranks
 
 
-# --- gates --------------------------------------------------------------------------------------
+def draw_gates(image: np.ndarray, gates: Sequence[Gates]) -> "Figure":
+    """A row for each skip: gates of rows and columns beside the image, then the sorted gates of the channels."""
+    note = (
+        "Curves: gates of columns and rows, mean and 10 to 90 % of the channels. Areas: sorted gates of the channels."
+    )
+    figure = new_figure(10, 2.9 * len(gates) + 0.9, "Gates of the skips (SCSA)", note)
+    axes = figure.subplots(len(gates), 3, squeeze=False, width_ratios=(1, 2, 2))
+    for (picture, *areas), one in zip(axes, gates):
+        show(picture, shrink(image), image.shape, cmap="gray", vmin=0, vmax=255)
+        above, beside = picture.inset_axes([0, 1.04, 1, 0.3]), picture.inset_axes([1.04, 0, 0.3, 1])
+        above.set_title(f"skip at stride {one.stride}", size=10, weight="bold", loc="left")
+        above.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[0, 1])
+        beside.set(xlim=(0, 1), ylim=(1, 0), xticks=[0, 1], yticks=[])
+        places, low, high, mean = spread(one.columns)
+        above.fill_between(places, low, high, color=BLUE, alpha=0.25, linewidth=0)
+        above.plot(places, mean, color=BLUE)
+        places, low, high, mean = spread(one.rows)
+        beside.fill_betweenx(places, low, high, color=BLUE, alpha=0.25, linewidth=0)
+        beside.plot(mean, places, color=BLUE)
+        names = (("coarser stage", "#1b8259"), ("skip", "#c77800"))
+        for ax, values, (name, color) in zip(areas, one.channels.chunk(2), names):
+            ax.stairs(values.sort(descending=True).values, fill=True, color=color)
+            ax.axhline(float(values.mean()), color=INK, linestyle="--", linewidth=1.2)
+            ax.set(xlim=(0, len(values)), ylim=(0, 1), xticks=[], yticks=[0, 0.5, 1], yticklabels=["0", "0.5", "1"])
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.set_title(f"{name}: {len(values)} channels, mean {values.mean():.2f}", size=10, loc="left")
+    return figure
 
 
-def draw_gates(image: np.ndarray, gates: Sequence[Gates], title: str) -> str:
-    """A row for each skip: gates along the image's sides, and the gates of all channels, sorted."""
-    side, strip, bars, gap = 150, 52, 320, 40
-    height = side * image.shape[0] / image.shape[1]
-    pitch = height + strip + 62
-    picture = Drawing(1000, 72 + len(gates) * pitch, title, STYLE)
-    picture.define_image("image", encode_png(image), side, height, 'preserveAspectRatio="none"')
-    picture.text(16, 30, title, "ink", 17, "start", bold=True)
-    legend = "curves: rows' and columns' gates, mean and 10 to 90 % of the channels; bars: gate of each channel"
-    picture.text(16, 52, legend, "muted", 14, "start")
-    for i, one in enumerate(gates):
-        x, y = 36, 92 + i * pitch
-        picture.text(16, y, f"skip at stride {one.stride}", "ink", 14, "start", bold=True)
-        top = y + 12 + strip + 6
-        picture.use("image", x, top)
-        draw_line_gate(picture, one.columns, (x, top - 6 - strip), (side, strip), upright=False)
-        draw_line_gate(picture, one.rows, (x + side + 6, top), (strip, height), upright=True)
-        half = len(one.channels) // 2
-        for part, (name, look) in enumerate((("coarser stage", "below"), ("skip", "skip"))):
-            values = one.channels[part * half : (part + 1) * half]
-            draw_bars(picture, values, name, look, (300 + part * (bars + gap), y + 18), (bars, height + strip))
-    return picture.svg()
+def spread(gate: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of a gate (length, C): places along the side in [0, 1]; 10 %, 90 % and mean of the channels at each place."""
+    low, high = torch.quantile(gate, gate.new_tensor([0.1, 0.9]), dim=1)
+    return (torch.arange(len(gate)) + 0.5) / len(gate), low, high, gate.mean(1)
 
 
-def draw_line_gate(
-    picture: Drawing, gate: Tensor, corner: tuple[float, float], size: tuple[float, float], upright: bool
-) -> None:
-    """Mean and 10 to 90 % of the channels of a gate (length, C) along a side; 0 is the edge at the image."""
-    (x, y), (width, height) = corner, size
-    low, high = torch.quantile(gate, torch.tensor([0.1, 0.9], dtype=gate.dtype), dim=1)
-    steps = (torch.arange(len(gate)) + 0.5) / len(gate)
+def draw_fields(fields: Sequence[Field], network: str) -> "Figure":
+    """A row for each stage of the encoder, a column for each form of SSD; `network` names the network in the title."""
+    from matplotlib import colormaps
 
-    def curve(values: Tensor) -> list[tuple[float, float]]:
-        pairs = zip(steps.tolist(), values.tolist())
-        if upright:
-            return [(x + v * width, y + s * height) for s, v in pairs]
-        return [(x + s * width, y + height - v * height) for s, v in pairs]
-
-    picture.rect(x, y, width, height, "rule")
-    area = " ".join(f"{number(a)},{number(b)}" for a, b in [*curve(low), *reversed(curve(high))])
-    picture.path(f"M{area}z", "band")
-    picture.line(curve(gate.mean(1)), "mean")
-    ends = ((x, "0"), (x + width, "1")) if upright else ((y + height, "0"), (y, "1"))
-    for place, words in ends:
-        if upright:
-            picture.text(place, y + height + 14, words, "muted", 12)
-        else:
-            picture.text(x - 5, place + 4, words, "muted", 12, "end")
-
-
-def draw_bars(
-    picture: Drawing, values: Tensor, name: str, look: str, corner: tuple[float, float], size: tuple[float, float]
-) -> None:
-    """Sorted bars from 0 to 1, one a channel, with their mean."""
-    (x, y), (width, height) = corner, size
-    for level in (0, 0.5, 1):
-        base = y + height * (1 - level)
-        picture.line([(x, base), (x + width, base)], "rule")
-        picture.text(x - 6, base + 4, str(level), "muted", 12, "end")
-    step = width / len(values)
-    bars = values.sort(descending=True).values.tolist()
-    corners = "".join(f"V{number(y + height * (1 - v))}h{step:.4f}" for v in bars)
-    picture.path(f"M{number(x)},{number(y + height)}{corners}V{number(y + height)}z", f"{look}-area")
-    mean = float(values.mean())
-    picture.line([(x, y + height * (1 - mean)), (x + width, y + height * (1 - mean))], "average")
-    words = f"{name}: {len(values)} channels, mean {mean:.2f}"
-    picture.text(x, y - 6, words, "ink", 14, "start")
+    note = (
+        "Gradient of a stage's middle feature with respect to the input, as a part of its largest value.\n"
+        "Grey: no gradient at all. Dashed: what the convolutions reach without SSD."
+    )
+    forms, stages = list(dict.fromkeys(f.form for f in fields)), sorted({f.stage for f in fields})
+    height, width = fields[0].values.shape
+    size = 2.6 * len(forms) + 1, len(stages) * (2.5 * height / width + 0.6) + 1.7
+    figure = new_figure(*size, f"Effective receptive fields of the encoder, {network}", note)
+    axes = figure.subplots(len(stages), len(forms), squeeze=False)
+    look = {"norm": "log", "vmin": 10.0**-DECADES, "vmax": 1, "cmap": colormaps["inferno"].resampled(4 * DECADES)}
+    for field in fields:
+        ax, (row, column), reach = axes[stages.index(field.stage), forms.index(field.form)], field.middle, field.reach
+        shown = show(ax, heat_of(field.values), (height, width), **look)
+        ax.set_facecolor("#7a8594")  # where the heat is masked
+        side = reach + 0.5
+        frame(ax, (row - side, row + side, column - side, column + side), "white", 1, linestyle="--")
+        ax.plot(column, row, "o", color="white", markeredgecolor="black", markersize=5)
+        ax.set_xlabel(caption(field), loc="left", size=9, color=GREY)
+        if field.form == forms[0]:
+            ax.set_ylabel(f"stage {field.stage + 1}, stride {field.stride}")
+        if field.stage == stages[0]:
+            ax.set_title(field.form, size=11, weight="bold")
+    figure.colorbar(shown, ax=axes, location="bottom", aspect=50, shrink=0.9)
+    return figure
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """PNG of a uint8 picture, grey (S, T) or RGB (S, T, 3)."""
-    return cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])[
-        1
-    ].tobytes()
+def heat_of(values: Tensor) -> np.ma.MaskedArray:
+    """A small copy of `values` as parts of its largest one; zeros are masked.
+
+    Positive values below the color scale are raised to its lower end.
+    """
+    heat = shrink(values.double().numpy())
+    heat /= max(heat.max(), np.finfo(float).tiny)
+    return np.ma.array(heat.clip(10.0**-DECADES), mask=heat == 0)
+
+
+def caption(field: Field) -> str:
+    """What the figure says below a field: where half of it lies, and the share beyond the convolutions' square."""
+    found = describe_field(field)
+    if found["half_within"] is None:
+        return "no gradient"
+    (height, width), (row, column) = field.values.shape, field.middle
+    covered = max(row, height - 1 - row, column, width - 1 - column) <= field.reach
+    share = "the convolutions reach all of it" if covered else f"{100 * found['beyond']:.2g} % beyond the square"
+    return f"half of it within {found['half_within']} px\n{share}"

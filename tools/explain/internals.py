@@ -1,6 +1,6 @@
-"""What happens inside the decoder on one image: the routes of bi-level routing attention, the gates of SCSA.
+"""What the decoder decides on one image: the routes of bi-level routing attention and the gates of SCSA.
 
-Both are read from a normal forward pass by hooks; the network knows nothing of it.
+Hooks read both from a normal forward pass.
 
 Shapes: H/W map, C channels, G = rows * columns regions, k routes, K classes.
 """
@@ -20,9 +20,10 @@ from models.hetero_medseg import REGION
 
 @dataclass(frozen=True)
 class Routes:
-    """The regions chosen by every region in one block: `chosen` (G, k), best first, `affinity` (G, k) theirs.
+    """The regions that every region chose in one block, best first, and their affinities.
 
-    stage counts from the coarsest, block in it, both from 0; a region is 32 x 32 pixels of the padded input
+    stage, block: from 0, the coarsest stage first; stride: of the stage; regions: (rows, columns), of 32 x 32 pixels
+    of the padded input; chosen, affinity: (G, k)
     """
 
     stage: int
@@ -40,9 +41,9 @@ class Routes:
 
 @dataclass(frozen=True)
 class Gates:
-    """Factors of one SCSA, all in (0, 1): rows (H, 2C), columns (W, 2C), channels (2C).
+    """The factors of one SCSA, all in (0, 1): rows (H, 2C), columns (W, 2C), channels (2C).
 
-    The first half of the channels comes from the decoder's coarser stage, the second half is the skip.
+    The first half of the channels comes from the coarser stage of the decoder. The second half is the skip.
     """
 
     stage: int
@@ -52,38 +53,30 @@ class Gates:
     channels: Tensor
 
 
-@dataclass(frozen=True)
-class Inside:
-    """logits (K, H, W) of the image, routes of all blocks in their order, gates of the three skips, coarse to fine"""
-
-    logits: Tensor
-    routes: list[Routes]
-    gates: list[Gates]
-
-
 @torch.inference_mode()
-def look_inside(model: HeteroMedSeg, image: Tensor) -> Inside:
-    """Run `model`, in evaluation mode, on one image (1, 1 or 3, H, W), and keep what its decoder decided."""
-    watched = {}
-    for stage, part in enumerate(model.decoder):
-        watched[part.attention] = ("gate", stage)
-        watched |= dict.fromkeys((part.attention.norm_h, part.attention.norm_w), ("line", stage))
-        watched |= {block.attn: ("route", stage, number) for number, block in enumerate(part.blocks)}
-    with recording(list(watched)) as seen:
+def look_inside(model: HeteroMedSeg, image: Tensor) -> tuple[Tensor, list[Routes], list[Gates]]:
+    """Logits, routes of all blocks in their order, and gates of the three skips, coarse to fine, of one image.
+
+    in:  image (1, 1 or 3, H, W); the model is in evaluation mode
+    out: logits (K, H, W) and the rest, on the CPU
+    """
+    skips = [stage.attention for stage in model.decoder]
+    lines = [norm for skip in skips for norm in (skip.norm_h, skip.norm_w)]
+    attentions = [block.attn for stage in model.decoder for block in stage.blocks]
+    with recording([*skips, *lines, *attentions]) as seen:
         logits = model(image)[0]
     routes, gates = [], []
-    for module, key in watched.items():
-        stride = model.decoder[key[1]].stride
-        if key[0] == "route":
-            x, regions = seen[module][0]
-            chosen, affinity = ranked_routes(module, x, regions)
-            routes.append(Routes(key[1], key[2], stride, regions, chosen[0].cpu(), affinity[0].cpu()))
-        elif key[0] == "gate":
-            lines = [seen[norm][1][0].sigmoid().T for norm in (module.norm_h, module.norm_w)]
-            (x,), out = seen[module]
-            parts = (*lines, channel_factors(x[0], out[0], *lines))
-            gates.append(Gates(key[1], stride, *(part.cpu() for part in parts)))
-    return Inside(logits.cpu(), routes, gates)
+    for number, stage in enumerate(model.decoder):
+        for block, part in enumerate(stage.blocks):
+            x, regions = seen[part.attn][0]
+            chosen, affinity = ranked_routes(part.attn, x, regions)
+            routes.append(Routes(number, block, stage.stride, regions, chosen[0].cpu(), affinity[0].cpu()))
+        skip = stage.attention
+        rows, columns = (seen[norm][1][0].sigmoid().T for norm in (skip.norm_h, skip.norm_w))
+        (x,), out = seen[skip]
+        channels = channel_factors(x[0], out[0], rows, columns)
+        gates.append(Gates(number, stage.stride, rows.cpu(), columns.cpu(), channels.cpu()))
+    return logits.cpu(), routes, gates
 
 
 def ranked_routes(attention: BRA, x: Tensor, regions: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -96,20 +89,16 @@ def ranked_routes(attention: BRA, x: Tensor, regions: tuple[int, int]) -> tuple[
 
 
 def channel_factors(x: Tensor, out: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The one factor a channel between the map gated along its lines and SCSA's output, both (H, W, C); out: (C,)"""
+    """The gates of the channels (C,): the factor between the map x (H, W, C) gated along its lines and SCSA's `out`."""
     gated = x * rows[:, None] * columns[None]
     return (gated * out).sum((0, 1)) / gated.square().sum((0, 1))
 
 
 @contextlib.contextmanager
 def recording(modules: list[nn.Module]) -> Iterator[dict[nn.Module, tuple[tuple[Any, ...], Tensor]]]:
-    """While the context lasts, the last inputs and output of each module that ran."""
+    """The last inputs and the last output of each module that runs while the context lasts."""
     seen: dict[nn.Module, tuple[tuple[Any, ...], Tensor]] = {}
-
-    def keep(module: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
-        seen[module] = (inputs, out)
-
-    handles = [module.register_forward_hook(keep) for module in modules]
+    handles = [module.register_forward_hook(lambda *ran: seen.update({ran[0]: ran[1:]})) for module in modules]
     try:
         yield seen
     finally:
@@ -118,9 +107,11 @@ def recording(modules: list[nn.Module]) -> Iterator[dict[nn.Module, tuple[tuple[
 
 
 def predicted_pixel(logits: Tensor) -> tuple[tuple[int, int], bool]:
-    """The predicted foreground pixel that is nearest to the foreground's centre of mass, and True.
+    """The predicted foreground pixel nearest to the foreground's center of mass, and True.
 
-    Without any foreground it is the middle of the image, and False. in: (K, H, W)
+    Without foreground: the middle of the image, and False.
+
+    in: logits (K, H, W)
     """
     foreground = labels_of(logits) > 0
     if not foreground.any():

@@ -26,8 +26,10 @@ def predict_images(
     in:  as `utils.preprocess.as_trained` gives them, (H, W) or (H, W, 3)
     out: float32 (H, W) for a binary network, else (K, H, W); (S, T) instead of (H, W) under `legacy`
     """
+    maps = []
     with torch.inference_mode():
         logits = forward(network_input(images, img_size, pre, device)).float()
-        if protocol != "legacy":
-            logits = [resize_logits(one, image.shape[:2], pre) for one, image in zip(logits.split(1), images)]
-        return [probabilities(one.view(1, *one.shape[-3:]))[0].squeeze(0).cpu().numpy() for one in logits]
+        for image, one in zip(images, logits.split(1)):
+            size = one.shape[-2:] if protocol == "legacy" else image.shape[:2]
+            maps.append(probabilities(resize_logits(one, size, pre))[0].squeeze(0).cpu().numpy())
+    return maps

@@ -8,12 +8,14 @@ SciPy itself and labels back.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
 
 from utils.inference.forward import Forward, labels_from_logits
-from utils.preprocess import Preprocess, network_input, resize_labels, resize_logits
+from utils.preprocess import Preprocess, network_input, resize_image, resize_labels, resize_logits
 
 MAX_LOGITS = 2**26  # values of logits at the slices' own size that are held at once: 256 MiB
 
@@ -32,20 +34,17 @@ def predict_volume(
     in:  slices as `utils.preprocess.as_trained` gives them, (D, H, W) or (D, H, W, 3)
     out: uint8 (D, H, W)
     """
-    legacy, native = protocol == "legacy", image.shape[1:3]
-
-    def prepare(start: int) -> torch.Tensor:
-        return network_input(image[start : start + batch_size], img_size, pre, device, exact=legacy)
-
-    labels = []
+    legacy, native, labels = protocol == "legacy", image.shape[1:3], []
     with ThreadPoolExecutor() as pool, torch.inference_mode():
-        on_host = legacy or pre.resize == "area"  # the next batches are resized while one is in the network
-        for batch in (pool.map if on_host else map)(prepare, range(0, len(image), batch_size)):
-            logits = forward(batch).float()
+        slices = iter(image)
+        if legacy or pre.resize == "area":  # on the host: later slices while these are in the network
+            slices = pool.map(partial(resize_image, size=img_size, pre=pre), image)
+        while batch := list(islice(slices, batch_size)):
+            logits = forward(network_input(batch, img_size, pre, device)).float()
             if legacy:
                 labels.append(labels_from_logits(logits))
                 continue
             at_once = max(1, MAX_LOGITS // (logits.shape[1] * native[0] * native[1]))
             labels += [labels_from_logits(resize_logits(part, native, pre)) for part in logits.split(at_once)]
-    found = torch.cat(labels).cpu().numpy()
+        found = torch.cat(labels).cpu().numpy()
     return resize_labels(found, native, pre) if legacy else found

@@ -80,7 +80,7 @@ def contact_sheet(
     num_slices: int = 6,
     columns: int = 3,
 ) -> np.ndarray:
-    """Overlays of several slices of one volume: spread over those with anything in them, the worst among them.
+    """Overlays of several slices of one volume; the slice with most wrong pixels is among them.
 
     in: image (D, H, W), label maps (D, H, W)
     """
@@ -88,7 +88,7 @@ def contact_sheet(
     pictures = []
     for i in chosen:
         truth = None if target is None else target[i]
-        pictures.append(overlay(image[i], prediction[i], truth, num_classes, title=f"slice {i}"))
+        pictures.append(overlay(image[i], prediction[i], truth, num_classes, title=f"slice {i + 1}"))
     gap, blank = 4, np.full_like(pictures[0], PANEL[0])
     rows = []
     for start in range(0, len(pictures), columns):
@@ -102,7 +102,7 @@ def contact_sheet(
 
 
 def choose_slices(prediction: np.ndarray, target: np.ndarray | None, num_slices: int) -> list[int]:
-    """Indices of slices to show, in order: the one with most wrong pixels, the others evenly over what is labelled."""
+    """Indices of slices to show, in order: the worst one, and others spread evenly over those with a label."""
     used = (prediction != 0) if target is None else (prediction != 0) | (target != 0)
     filled = np.flatnonzero(used.any(axis=(1, 2)))
     if not len(filled):

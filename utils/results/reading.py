@@ -1,4 +1,4 @@
-"""Results of test.py read back: one folder, the seeds of one setting, and whether several may be compared."""
+"""Read the results of test.py: one folder, or the seeds of one setting; check whether results may be compared."""
 
 import json
 from collections.abc import Sequence
@@ -79,10 +79,10 @@ class Setting:
 
 
 def find_result(path: str | Path, part: str | None = None) -> Path:
-    """The folder of results meant by `path`: itself, or inside a run's folder the one called `part`.
+    """The folder of results at `path`: `path` itself, or the folder `part` in the folder of a run.
 
-    Without `part` it is the only one there, or test_standard.
-    raises: UserError that lists what is there
+    Without `part` it is the only folder of results there; of several, test_standard.
+    raises: UserError that lists the folders of results found
     """
     path = Path(path)
     if (path / SUMMARY).is_file():
@@ -99,7 +99,7 @@ def find_result(path: str | Path, part: str | None = None) -> Path:
 
 
 def read_result(folder: Path) -> Result:
-    """Both files of `folder`. raises: UserError for files that are missing, damaged or not of one run"""
+    """Read summary.json and cases.csv. raises: UserError for files that are missing, damaged or not of one run"""
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         rows = read_cases(folder / CASES)
@@ -124,7 +124,7 @@ def read_result(folder: Path) -> Result:
 
 
 def parse_settings(words: Sequence[str], part: str | None) -> list[Setting]:
-    """Settings of the command line: FOLDER, NAME=FOLDER, or NAME=FOLDER,FOLDER for several seeds of one setting."""
+    """The settings on the command line: FOLDER, NAME=FOLDER, or NAME=FOLDER,FOLDER for the seeds of one setting."""
     named: list[tuple[str | None, list[str]]] = []
     for word in words:
         name, equals, folders = word.partition("=")

@@ -1,7 +1,7 @@
-"""What a test run leaves behind: cases.csv, summary.json and the table on the terminal.
+"""The files of a test run: cases.csv and summary.json.
 
-The CSV holds every figure in full precision, an undefined one as an empty cell; the summary says
-by which rules the figures were made, and how many were left out of each mean.
+The CSV holds every figure in full precision, an undefined one as an empty cell. The summary says by which rules the
+figures were made, and how many were left out of each mean.
 """
 
 import csv
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.config import Config
 from utils.scoring.protocols import ABSENT, FALSE_POSITIVE, FOUND, MISSED, Row
 from utils.scoring.statistics import NUM_RESAMPLES, bootstrap_means, interval
 
@@ -23,11 +24,39 @@ OUTCOMES = (FOUND, MISSED, FALSE_POSITIVE, ABSENT)
 REQUIRED_META = ("protocol", "split", "selection", "checkpoints", "img_size")
 
 
+def describe_result(cfg: Config, precision: str, origins: list[dict[str, Any]], split: str) -> dict[str, Any]:
+    """The first part of summary.json: rules, data and checkpoints of a test run.
+
+    in: cfg of the test; origin of every checkpoint, as `load_network` returns it; the split in words
+    """
+    return {
+        "protocol": cfg.protocol,
+        "dataset": dataset_of(cfg),
+        "recipe": cfg.recipe,
+        "split": split,
+        "selection": ", ".join(dict.fromkeys(origin["selection"] for origin in origins)),
+        "checkpoints": origins,
+        "img_size": list(cfg.img_size),
+        "ssd": cfg.ssd,
+        "precision": precision,
+        "tta": cfg.tta,
+        "tta_scales": list(cfg.tta_scales),
+        "tolerance": cfg.tolerance,
+    }
+
+
+def dataset_of(cfg: Config) -> str:
+    """The data set of a run: the name of its recipe, or the folder of data that has lists of its own."""
+    if not (cfg.list_dir and cfg.root_path):
+        return cfg.dataset
+    folder = Path(cfg.root_path)
+    return str(folder.parent if folder.name in ("train_npz", "test_vol_h5") else folder)
+
+
 def write_results(folder: str | Path, rows: Sequence[Row], meta: dict[str, Any]) -> dict[str, Any]:
     """Write cases.csv and summary.json into `folder`, each whole or not at all; returns the summary.
 
-    in: rows of `protocols`; meta: at least `protocol`, `split`, `selection` (how the checkpoint was chosen),
-        `checkpoints` (a list of file and sha256) and `img_size`, copied into the summary with whatever else it holds
+    in: rows of `protocols`; meta: what the summary says besides, as `describe_result` gives it
     """
     summary = summarise(rows, meta)
     texts = {"cases.csv": _csv_text(rows), "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n"}
@@ -72,9 +101,6 @@ def _csv_text(rows: Sequence[Row]) -> str:
         figures = (float(row.get(name, math.nan)) for name in names)
         writer.writerow([*(row[key] for key in KEYS), *("" if math.isnan(f) else repr(f) for f in figures)])
     return out.getvalue()
-
-
-# --- summary ----------------------------------------------------------------------------------
 
 
 def summarise(rows: Sequence[Row], meta: dict[str, Any]) -> dict[str, Any]:

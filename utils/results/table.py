@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from utils.scoring.protocols import kind_of
+
 SHOWN = ("dice", "iou", "hd95", "nsd", "precision", "recall", "f1", "boundary_f1")
 IN_PERCENT = ("dice", "iou", "nsd", "precision", "recall", "f1", "boundary_f1", "accuracy", "specificity")
 
@@ -11,8 +13,9 @@ def format_table(summary: dict[str, Any]) -> str:
 
     `n` is the number of cases that have the class or a prediction of it.
     """
-    names = [name for name in summary["overall"]["metrics"] if _kind(name, SHOWN)]
-    header = ["class", "n", "missed", "false pos.", *(f"{n} %" if _kind(n, IN_PERCENT) else n for n in names)]
+    names = [name for name in summary["overall"]["metrics"] if kind_of(name) in SHOWN]
+    percent = [f"{name} %" if kind_of(name) in IN_PERCENT else name for name in names]
+    header = ["class", "n", "missed", "false pos.", *percent]
     lines = [_line(name, entry, names) for name, entry in summary["classes"].items()]
     if len(lines) > 1:
         lines.append(_line("mean", summary["overall"], names))
@@ -29,16 +32,11 @@ def format_table(summary: dict[str, Any]) -> str:
     return "\n".join([rules, chosen, "", *texts])
 
 
-def _kind(name: str, kinds: tuple[str, ...]) -> bool:
-    """Whether a column such as `nsd_2mm` is one of `kinds`."""
-    return any(name == kind or (name.startswith(kind + "_") and name != "boundary_f1") for kind in kinds)
-
-
 def _line(name: str, entry: dict[str, Any], names: list[str]) -> list[str]:
     involved = entry["found"] + entry["missed"] + entry["false_positive"]
     cells = [name, str(involved), str(entry["missed"]), str(entry["false_positive"])]
     for metric in names:
-        scale = 100 if _kind(metric, IN_PERCENT) else 1
+        scale = 100 if kind_of(metric) in IN_PERCENT else 1
         figures = entry["metrics"][metric]
         if figures["mean"] is None:
             cells.append("-")

@@ -1,7 +1,7 @@
-"""Overlap of two boolean masks of any dimension: pixels are counted once, every score reads the counts.
+"""Overlap of two boolean masks of any dimension: the pixels are counted once; every score is made from the counts.
 
 Definitions follow Metrics Reloaded (Maier-Hein et al. 2024, arXiv 2206.01653). A ratio whose
-denominator is zero is undefined: NaN, to be left out of means and counted, never a made-up 0 or 1.
+denominator is zero is undefined: NaN. Such a figure is left out of every mean and counted.
 Distances between surfaces live in `surface.py`, the rules of the protocols in `protocols.py`.
 """
 

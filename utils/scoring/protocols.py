@@ -1,14 +1,14 @@
-"""The two protocols: one prediction and its label in, one row of figures a class out.
+"""The two protocols: a prediction and its label in, one row of figures for each class out.
 
 `standard` (the default) follows Metrics Reloaded: undefined figures are NaN, a missed structure
-counts as Dice 0 and as a miss, and its distance is left out rather than taken for 0. `legacy` is
-the rule behind the published tables, kept to the last digit; there a missed organ has distance 0.
+counts as Dice 0 and as a miss, and its distance is left out of means. `legacy` repeats the rule
+behind the published tables to the last digit; there a missed organ has distance 0.
 A row is a dict: case, class, outcome, then figures with their unit in the name (`hd95_mm`, `hd95_px`).
 """
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from os import cpu_count
 
 import numpy as np
@@ -28,6 +28,11 @@ def outcome(n: Overlap) -> str:
     if n.labelled:
         return FOUND if n.predicted else MISSED
     return FALSE_POSITIVE if n.predicted else ABSENT
+
+
+def kind_of(column: str) -> str:
+    """What a column measures, without its tolerance and unit: `hd95` of `hd95_mm`, `nsd` of `nsd_2px`."""
+    return re.sub(r"_[\d.e+-]*(mm|px)3?$", "", column)
 
 
 # --- label maps: volumes, or images of several classes ----------------------------------------
@@ -50,12 +55,13 @@ def score_volume(
     """
     check_shapes(case, prediction, target)
     num_classes = len(class_names)
-    boxes = [_union(a, b) for a, b in zip(_boxes(prediction, num_classes), _boxes(target, num_classes), strict=True)]
+    found = (find_objects(labels, max_label=num_classes) for labels in (prediction, target))
+    boxes = [_union(a, b) for a, b in zip(*found, strict=True)]
 
     def score(index: int) -> Row:
         box, label = boxes[index], index + 1
         pred, true = prediction[box] == label, target[box] == label
-        n = metrics.overlap(pred, true)  # its tn is the box's, and not used
+        n = metrics.overlap(pred, true)  # n.tn counts the box alone; no figure of a volume uses it
         row: Row = {"case": case, "class": class_names[index], "outcome": outcome(n)}
         if protocol == "legacy":
             return row | _legacy_volume(n, pred, true)
@@ -65,20 +71,15 @@ def score_volume(
         return list(pool.map(score, range(num_classes)))
 
 
-def _boxes(labels: np.ndarray, num_classes: int) -> list[tuple[slice, ...] | None]:
-    boxes = find_objects(labels, max_label=num_classes)
-    return list(chain(boxes, [None] * (num_classes - len(boxes))))
-
-
 def _union(a: tuple[slice, ...] | None, b: tuple[slice, ...] | None) -> tuple[slice, ...]:
-    """Smallest box around two, either of which may be missing."""
+    """Smallest box around two boxes, either of which may be None; a box of no size where both are."""
     if a is None or b is None:
         return a or b or (slice(0, 0),)
     return tuple(slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
 
 
 def _legacy_volume(n: Overlap, pred: np.ndarray, target: np.ndarray) -> Row:
-    """TransUNet's rule: a class that only the prediction has is perfect, one that it misses has distance 0."""
+    """TransUNet's rule: a class that only the prediction has scores Dice 1; every class not found has distance 0."""
     state = outcome(n)
     if state == FOUND:
         return {"dice": metrics.dice(n), "hd95_px": surface.hd95_pooled(surface.surface_distances(pred, target))}

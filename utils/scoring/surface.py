@@ -2,8 +2,8 @@
 
 The surface of a mask is its pixels with a face neighbour in the background, the outside of the
 image counting as background: the surface of MedPy, of MONAI and of most published tables. All
-work is done inside the bounding box of both masks. Nothing outside of it can change the result:
-the box's own border is background on the other side for both masks.
+work is done inside the bounding box of both masks, which changes no distance: beyond its border
+both masks are background.
 
 A spacing is the distance between neighbouring pixels along each axis, in mm; None measures in pixels.
 """
@@ -17,7 +17,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 Spacing = Sequence[float] | None
-PIXELS_PER_TREE_QUERY = 32  # one look into a k-d tree costs as much as transforming about this many pixels
+PIXELS_PER_TREE_QUERY = 32  # a query of a k-d tree takes about as long as the transform of this many pixels
 
 
 class SurfaceDistances(NamedTuple):
@@ -51,7 +51,7 @@ def surface_distances(pred: np.ndarray, target: np.ndarray, spacing: Spacing = N
 
 
 def bounding_box(*masks: np.ndarray) -> tuple[slice, ...]:
-    """Slices of the smallest box that holds every True of the masks; of no length where there is none."""
+    """Slices of the smallest box that holds every True of the masks; empty slices where there is none."""
     box = [slice(None)] * masks[0].ndim
     for axis in range(masks[0].ndim):
         others = tuple(a for a in range(masks[0].ndim) if a != axis)
@@ -73,10 +73,10 @@ def surface(mask: np.ndarray) -> np.ndarray:
 
 
 def _distances(source: np.ndarray, target: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """Distance of each True of `source` to the nearest True of `target`, in SciPy's own arithmetic.
+    """Distance of each True of `source` to the nearest True of `target`, equal to SciPy's to the last digit.
 
-    The nearest pixel comes from a k-d tree over the surface where that is small in its box, else
-    from a feature transform of the box; both are exact.
+    A k-d tree finds the nearest pixel where the surface is small in its box, else a feature transform
+    of the box does; both are exact.
     """
     points = _points(source)
     if not target.any():

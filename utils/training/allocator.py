@@ -1,7 +1,7 @@
-"""Memory of freed tensors, kept for the next ones: a setting of the C library for training on a CPU.
+"""A setting of the C library that makes training on a CPU faster: keep freed memory for the next tensors.
 
-glibc gives every large buffer back to the system when it is freed, and each page of the next one is
-zeroed and mapped again when it is first touched. A training step frees and takes gigabytes.
+By default glibc returns every large buffer to the system when it is freed. The system must then map and clear each
+page of the next buffer. A training step frees and allocates gigabytes.
 """
 
 import ctypes
@@ -13,16 +13,16 @@ OWN_SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRES
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, up to its peak; True where that is now so.
+    """Stop glibc from returning freed memory to the system; True on success.
 
-    Nothing is changed, and the answer is False, off glibc and where the environment already names settings of
-    malloc or another allocator. The process no longer shrinks after its peak, so call it only to train or to
-    segment much, before the first tensors. Processes started from here do not inherit it.
+    False on systems without glibc, and where the environment already sets malloc's options or another allocator.
+    The process then stays as large as its peak, so call it only before long work and before the first tensors.
+    Child processes do not inherit the setting.
     """
     if platform.libc_ver()[0] != "glibc" or any(os.environ.get(name) for name in OWN_SETTINGS):
         return False
     if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # no mapping of its own for any buffer (a threshold would be refused above 32 MiB); never trim the heap
+    # Map no buffer separately (glibc refuses a threshold above 32 MiB), and never trim the heap.
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))

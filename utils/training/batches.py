@@ -1,7 +1,7 @@
-"""Batches of indices: one global order an epoch, shared out over the ranks.
+"""Batches of indices: one random order of the images for each epoch, divided among the ranks.
 
-With `world` ranks each batch is cut into `world` contiguous parts, so that any number of
-ranks sees the same global batches in the same order as one process.
+Each batch is cut into one contiguous part for each rank, so that any number of ranks sees
+the same global batches in the same order as one process.
 """
 
 from collections.abc import Iterator
@@ -12,20 +12,39 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from utils.config import Config
 from utils.device import seed_worker
 from utils.distributed import rank, world_size
+from utils.errors import UserError
 
 
 class EpochBatches(Sampler[list[int]]):
     """This rank's part of each global batch of a shuffled epoch.
 
-    The order is a function of (seed, epoch) alone. The last, smaller batch is kept, unless it has
-    fewer images than there are ranks.
+    The order is a function of (seed, epoch) alone. The last, smaller batch is left out under `drop_last`, unless it
+    is the only one, and where it has fewer images than there are ranks.
+    raises: UserError where no batch is left
     """
 
-    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+    def __init__(self, num_images: int, batch_size: int, seed: int, drop_last: bool = False) -> None:
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.epoch = 0
-        sizes = [min(batch_size, num_images - i) for i in range(0, num_images, batch_size)]
-        self.sizes = [size for size in sizes if size >= world_size()]
+        complete, rest = divmod(num_images, batch_size)
+        self.sizes = [batch_size] * complete
+        if rest and not (drop_last and complete):
+            self.sizes.append(rest)
+        self.sizes = [size for size in self.sizes if size >= world_size()]
+        if not self.sizes:
+            raise UserError(
+                f"--batch_size {batch_size}: a batch of {min(batch_size, num_images)} images is too small for "
+                f"{world_size()} processes; each needs at least one image"
+            )
+
+    def describe(self) -> str:
+        """How many batches an epoch has, and what is left out of it."""
+        words = f"{len(self)} batches an epoch"
+        if self.num_images < self.batch_size:
+            words += f"; the training set is smaller than --batch_size: all {self.num_images} images are one batch"
+        elif left_out := self.num_images - sum(self.sizes):
+            words += f"; the last, incomplete one is left out: each epoch lacks {left_out} images, others every time"
+        return words
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -44,7 +63,10 @@ class EpochBatches(Sampler[list[int]]):
 
 
 def train_loader(dataset: Dataset, batches: EpochBatches, cfg: Config, pin: bool) -> DataLoader:
-    """Loader of (images, targets) batches; a set in memory hands out whole batches, without workers."""
+    """Loader of (images, targets) batches; a data set in memory returns whole batches and needs no workers.
+
+    pin: copy batches to page-locked memory, from which a GPU fetches them while the host goes on
+    """
     in_memory = hasattr(dataset, "__getitems__")
     workers = 0 if in_memory else cfg.workers
     return DataLoader(
@@ -54,7 +76,7 @@ def train_loader(dataset: Dataset, batches: EpochBatches, cfg: Config, pin: bool
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=seed_worker,
-        pin_memory=pin and not in_memory,
+        pin_memory=pin,
     )
 
 

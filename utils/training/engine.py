@@ -1,7 +1,7 @@
-"""The training loop: fit, train_one_epoch, train_step. No data set is named here.
+"""The training loop: fit, train_one_epoch, train_step. It knows no data set.
 
-Every random number of an update is a function of (seed, update, position in the global batch):
-resuming and any number of ranks give the run that one uninterrupted process gives.
+The random numbers of a batch depend on the seed, the number of the batch and an image's place in the
+global batch alone. So a resumed run, and a run on any number of ranks, equals that of one process.
 """
 
 import math
@@ -19,20 +19,25 @@ from utils.device import autocast
 from utils.distributed import batch_share, is_main, sharing_batch
 from utils.errors import UserError
 from utils.log import log
+from utils.preprocess import as_fraction
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.history import History
-from utils.training.run import BEST, LAST, Run, restore, save_best, save_last, start
+from utils.training.resume import restore
+from utils.training.run import BEST, LAST, Run, save_best, save_last, start, update_average, write_config
 from utils.training.schedule import ends_cycle, learning_rate
+from utils.training.selection import RULES, selection_rule
 from utils.training.task import Task, Validation
 
 
 def fit(model: nn.Module, task: Task, cfg: Config, device: torch.device, precision: str) -> Path:
-    """Train `model` on `task` as `cfg` says, in cfg.output_dir; return the path of best_model.pth."""
+    """Train `model` on `task` as `cfg` says, write into cfg.output_dir; return the path of best_model.pth."""
     out = Path(cfg.output_dir)
     run = start(model, cfg, device, precision)
-    batches = EpochBatches(len(task.train_set), cfg.batch_size, cfg.seed)
+    batches = EpochBatches(len(task.train_set), cfg.batch_size, cfg.seed, cfg.drop_last)
     if cfg.resume:
-        restore(run, checkpoint.read(out / LAST), cfg, task, str(out / LAST))
+        cfg = restore(run, checkpoint.read(out / LAST), cfg, task, str(out / LAST))
+    write_config(cfg, out)
+    log(batches.describe())
     rule = selection_rule(cfg, task, updates_per_epoch(batches, cfg))
     log(f"best_model.pth: {RULES[rule]}")
     loader = train_loader(task.train_set, batches, cfg, pin=device.type == "cuda")
@@ -77,10 +82,11 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
         for group in run.optimizer.param_groups:
             group["lr"] = lr
         position = run.epoch * len(batches) + index
-        update = index % cfg.accumulate == cfg.accumulate - 1 or index == last
+        added = min(cfg.accumulate, len(batches) - index // cfg.accumulate * cfg.accumulate)
+        update = index % cfg.accumulate == added - 1
         with sharing_batch(batches.sizes[index], batches.offset(index)):
             images, targets = prepare(images, targets, task, cfg, run.device, position)
-            total += train_step(run, task, cfg, images, targets, update)
+            total += train_step(run, task, cfg, images, targets, added, update)
         if update:
             run.iteration += 1
             if rule == "cycle_end" and ends_cycle(cfg, run.iteration - 1):
@@ -97,8 +103,8 @@ def prepare(
 ) -> tuple[Tensor, Tensor]:
     """Move a batch to the device, scale integers to [0, 1], augment and normalise it there.
 
-    The random numbers are those of global batch number `position` of the run, of which this process
-    holds a share; PyTorch's own generator is seeded likewise, for the network's stochastic depth.
+    Seeds PyTorch's generator, which stochastic depth uses, and one for augmentation with the number `position`
+    of the global batch, counted from the start of the run.
     """
     images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
     images = as_fraction(images)
@@ -110,21 +116,17 @@ def prepare(
     return task.normalise(images), targets
 
 
-def as_fraction(images: Tensor) -> Tensor:
-    """float32 images; integers as fractions of their type's range."""
-    if images.dtype.is_floating_point:
-        return images.float()
-    return images.float() / torch.iinfo(images.dtype).max
+def train_step(run: Run, task: Task, cfg: Config, images: Tensor, targets: Tensor, added: int, update: bool) -> Tensor:
+    """Forward and backward of one of `added` batches, then, if `update`, a step along the mean of their gradients.
 
-
-def train_step(run: Run, task: Task, cfg: Config, images: Tensor, targets: Tensor, update: bool) -> Tensor:
-    """Forward, backward and, if `update`, one step of the optimizer; returns the loss, not yet waited for."""
+    out: the loss, a scalar that the device may still be computing
+    """
     if cfg.graphs:
         torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
     with autocast(run.device, run.precision):
         logits = run.network(images)
     loss = task.loss(logits, targets)
-    run.scaler.scale(loss / cfg.accumulate).backward()
+    run.scaler.scale(loss / added).backward()
     if update:
         if cfg.clip_grad:
             run.scaler.unscale_(run.optimizer)
@@ -133,20 +135,20 @@ def train_step(run: Run, task: Task, cfg: Config, images: Tensor, targets: Tenso
         run.scaler.update()
         run.optimizer.zero_grad(set_to_none=True)
         if run.ema:
-            run.ema.update_parameters(run.model)
+            update_average(run.ema, run.model, cfg.ema)
     return loss.detach()
 
 
 def validate(run: Run, task: Task) -> Validation:
-    """Score the judged weights on the task's validation part, in evaluation mode."""
+    """Score the network (or its moving average) on the task's validation part, in evaluation mode."""
     model = run.judged.eval()
 
     @torch.no_grad()
     def forward(images: Tensor) -> Tensor:
         with autocast(run.device, run.precision):
-            return model(task.normalise(as_fraction(images.to(run.device)))).float()
+            return model(task.normalise(as_fraction(images.to(run.device, non_blocking=True)))).float()
 
-    return task.validate(forward)
+    return task.validate(forward, run.device)
 
 
 def updates_per_epoch(batches: EpochBatches, cfg: Config) -> int:
@@ -154,40 +156,10 @@ def updates_per_epoch(batches: EpochBatches, cfg: Config) -> int:
 
 
 def check_finite(loss: float, run: Run) -> float:
-    """The loss, or a UserError when training has diverged."""
+    """`loss` itself. raises: UserError when it is infinite or NaN"""
     if not math.isfinite(loss):
         raise UserError(
             f"the loss became {loss} in epoch {run.epoch + 1} (precision {run.precision}); epoch_last.pth still holds "
             "the epoch before. Lower --lr, set --clip_grad 1, or use --precision fp32, then --resume"
         )
     return loss
-
-
-RULES = {
-    "last": "the last epoch",
-    "cycle_end": "the end of the last completed warm-restart cycle (the rate is lowest there)",
-    "validation": "the best mean Dice on the validation part",
-    "test": "the best mean Dice on the TEST part: selection on the test set, results are optimistic",
-}
-
-
-def selection_rule(cfg: Config, task: Task, updates: int) -> str:
-    """What `--select` means for this task: auto takes validation where there is one, else the cycle's end."""
-    rule = cfg.select
-    reaches_end = cfg.schedule == "warm_restarts" and updates * cfg.epochs >= cfg.restart_iterations
-    if rule == "auto":
-        rule = (
-            "validation"
-            if task.validate and task.validated_on == "validation"
-            else "cycle_end"
-            if reaches_end
-            else "last"
-        )
-    if rule == "cycle_end" and not reaches_end:
-        raise UserError(
-            f"--select cycle_end: {updates * cfg.epochs} updates under --schedule {cfg.schedule} complete no "
-            "warm-restart cycle; use --select last, or train longer"
-        )
-    if rule in ("validation", "test") and not (task.validate and task.validated_on == rule):
-        raise UserError(f"--select {rule}: this task has no {rule} part; use --val_cases, --fold, or --select last")
-    return rule

@@ -90,6 +90,7 @@ def loss_for(name: str, num_classes: int) -> Loss:
 
 
 def _global_mean(values: Tensor) -> Tensor:
+    """Mean of `values` over the pixels of all ranks."""
     total = values.sum()
-    total, count = all_reduce_sum(torch.stack([total, total.new_tensor(float(values.numel()))]))
+    total, count = all_reduce_sum(torch.stack([total, torch.full_like(total, values.numel())]))  # no copy from the CPU
     return total / count

@@ -1,25 +1,26 @@
-"""A training run: its state, how it starts, is saved and goes on.
+"""A training run: its folder, its state, how it starts and how it is saved (`resume.py`: how it goes on).
 
 epoch_last.pth holds all of it; best_model.pth the weights to use and what they were chosen by.
 """
 
+import inspect
 import json
 import math
 import shutil
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from utils import checkpoint
-from utils.config import Config, from_dict, to_dict
+from utils.config import Config, to_dict
 from utils.distributed import is_main, world_size
 from utils.errors import UserError
-from utils.log import log
 from utils.training.task import Task
 
 LAST, BEST = "epoch_last.pth", "best_model.pth"
@@ -46,7 +47,7 @@ def claim_folder(cfg: Config) -> Path:
 
 
 def open_folder(cfg: Config, out: Path) -> None:
-    """Create the run's folder and write config.json; under --force the files of the run before are removed."""
+    """Create the run's folder; under --force remove the files of the run before."""
     if not is_main():
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,12 @@ def open_folder(cfg: Config, out: Path) -> None:
         for name in (LAST, BEST, "history.csv", "log.txt"):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "tensorboard", ignore_errors=True)
-    (out / "config.json").write_text(json.dumps(to_dict(cfg), indent=2) + "\n", encoding="utf-8")
+
+
+def write_config(cfg: Config, out: Path) -> None:
+    """Write config.json: the settings that the run in `out` uses."""
+    if is_main():
+        (out / "config.json").write_text(json.dumps(to_dict(cfg), indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass
@@ -75,27 +81,49 @@ class Run:
 
     @property
     def judged(self) -> nn.Module:
-        """The weights that validation and best_model.pth take: the average, where one is kept."""
+        """The network to validate and to save as best_model.pth: the moving average, where one is kept."""
         return self.ema.module if self.ema else self.model
 
 
 def start(model: nn.Module, cfg: Config, device: torch.device, precision: str) -> Run:
-    """A run at its first update: model on the device, optimizer, scaler, average, wrappers."""
+    """A run before its first update: the model on the device and wrapped, optimizer, scaler, moving average."""
     model = model.to(device)
     mode = "reduce-overhead" if cfg.graphs else None
     network: nn.Module = torch.compile(model, dynamic=False, mode=mode) if cfg.compile else model
     if world_size() > 1:
-        ids = [device.index] if device.type == "cuda" else None
-        network = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
-    ema = None
-    if cfg.ema:
-        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True)
+        network = wrap_ranks(network, device)
+    ema = AveragedModel(model, use_buffers=True) if cfg.ema else None
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
     optimizer = kinds[cfg.optimizer](
         parameter_groups(model, cfg.weight_decay), lr=cfg.lr, fused=device.type in ("cpu", "cuda") or None
     )
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     return Run(model, network, ema, optimizer, scaler, device, precision)
+
+
+def wrap_ranks(network: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """`network` whose gradients are averaged over ranks; its buffers, equal on all ranks, are not sent in each step."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
+    return DistributedDataParallel(network, [device.index] if device.type == "cuda" else None, **{name: False})
+
+
+@torch.no_grad()
+def update_average(average: AveragedModel, model: nn.Module, decay: float) -> None:
+    """Move the average towards the weights of `model`: average * decay + weight * (1 - decay); the first is a copy.
+
+    `AveragedModel.update_parameters` would copy its counter to the GPU, for which the host waits, in every update.
+    """
+    tensors = zip(
+        chain(average.module.parameters(), average.module.buffers()), chain(model.parameters(), model.buffers())
+    )
+    weights, counters = [], []
+    for mean, value in tensors:
+        (weights if mean.is_floating_point() else counters).append((mean, value))
+    torch._foreach_lerp_(*zip(*weights), 1 - decay if average.n_averaged else 1.0)
+    for mean, value in counters:
+        mean.copy_(value)
+    average.n_averaged += 1
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -140,54 +168,3 @@ def describe_run(run: Run, cfg: Config, task: Task) -> dict[str, Any]:
         "epoch": run.epoch,
         "iteration": run.iteration,
     }
-
-
-MUST_AGREE = (
-    "num_classes",
-    "img_size",
-    "ssd",
-    "drop_path",
-    "batch_size",
-    "accumulate",
-    "optimizer",
-    "schedule",
-    "loss",
-    "seed",
-    "ema",
-    "fold",
-)
-
-
-def changed_settings(before: Config, now: Config) -> list[str]:
-    """The settings that change a run's mathematics and differ, as `name before -> now`."""
-    pairs = ((name, getattr(before, name), getattr(now, name)) for name in MUST_AGREE)
-    return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
-
-
-def restore(run: Run, state: dict[str, Any], cfg: Config, task: Task, source: str) -> None:
-    """Put `run` where the checkpoint `state` was written.
-
-    raises: UserError when the run was started with other settings that change its mathematics, or on other cases
-    """
-    if state.get("format") != "heteromedseg" or "optimizer" not in state:
-        raise UserError(f"{source}: not an epoch_last.pth of a training run; --resume needs one")
-    before = from_dict(state["config"], source, {cfg.recipe: cfg})
-    changed = changed_settings(before, cfg)
-    if changed:
-        raise UserError(
-            f"--resume: {source} was trained with other settings: {'; '.join(changed)}; "
-            "give those, or a new --output_dir"
-        )
-    if state.get("split_sha256", task.split_sha256) != task.split_sha256:
-        raise UserError(
-            f"--resume: {source} was trained on other cases ({state['split']}) than are found now ({task.split}); "
-            "give the same data and split, or a new --output_dir"
-        )
-    run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.scaler.load_state_dict(state["scaler"])
-    if run.ema:
-        run.ema.load_state_dict(state["ema"])
-    run.epoch, run.iteration, run.best = state["epoch"], state["iteration"], state["best"]
-    run.history.extend(state["history"])
-    log(f"resumed from {source} after epoch {run.epoch}")

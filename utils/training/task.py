@@ -1,4 +1,4 @@
-"""What the engine must know about a data set, as values and functions: no class per data set.
+"""What the training loop must know about a data set: a Task holds values and functions, so no subclass is needed.
 
 Shapes: B batch, C image channels, K classes, H/W height and width.
 """
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -33,14 +34,15 @@ class Task:
     """A training task.
 
     train_set: items image (C, H, W) and target (H, W); an integer image is a fraction of its type's range
-    augment: float images (B, C, H, W) in [0, 1], targets (B, H, W), random draws -> the same, changed together
-    normalise: images in [0, 1] -> what the network wants
+    augment: float images (B, C, H, W) in [0, 1], targets (B, H, W), generator, size of the global batch, place of the
+        first image in it -> augmented images and targets
+    normalise: images in [0, 1] -> input of the network
     loss: logits, targets -> scalar
-    validate: forward function -> Validation; None without a validation part
-    validated_on: which part that is: "validation" or "test"
-    found: lines that say what data was found
-    split: which split is in use, in words, for every result
-    split_sha256: `hash_names` of what is trained and validated on
+    validate: forward function, its device -> Validation; None without a validation part
+    validated_on: the part that `validate` scores: "validation" or "test"
+    found: lines for the log: which data was found
+    split: description of the split, copied into every result
+    split_sha256: `hash_names` of the training and validation cases
     """
 
     name: str
@@ -49,7 +51,7 @@ class Task:
     augment: Callable[..., tuple[Tensor, Tensor]]
     normalise: Callable[[Tensor], Tensor]
     loss: Loss
-    validate: Callable[[Forward], Validation] | None = None
+    validate: Callable[[Forward, torch.device], Validation] | None = None
     validated_on: str = "validation"
     found: tuple[str, ...] = field(default_factory=tuple)
     split: str = ""
@@ -57,6 +59,6 @@ class Task:
 
 
 def hash_names(*parts: Iterable[str]) -> str:
-    """SHA-256 of which names are in which part, whatever their order; equal for equal splits on any machine."""
+    """SHA-256 of the names in each part; their order does not matter, so equal splits have equal hashes."""
     lines = ("\n".join(sorted(names)) for names in parts)
     return hashlib.sha256("\n\n".join(lines).encode()).hexdigest()

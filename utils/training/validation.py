@@ -1,19 +1,75 @@
-"""Dice of whole cases from batches at the network's size, without ever waiting for the device.
+"""Validation while training: Dice per case and class at the network's size.
 
-B batch, K classes as the network counts them (background included; 1 for a binary mask), N cases.
-Counts add up over batches and over ranks (`utils.distributed.all_reduce_sum`); a case's Dice is taken
-from its sums, so the slices of a volume may come in any order and batch.
+The figures choose a checkpoint; the ones to report come from test.py, at each case's own size. Images of all
+cases share the batches, and the slices of a volume may come in any order: pixels are counted on the device and
+summed over batches and ranks, and each case's Dice is taken from its sums on the host.
+Letters: B batch, C channels, N images, M cases, S/T the network's height and width, K classes as the network counts
+them (background included; 1 for a binary mask).
 """
 
+import math
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
+
+from utils.distributed import all_reduce_sum, is_main, rank, world_size
+from utils.inference.forward import Forward, labels_from_logits
+from utils.results.overlay import overlay
+from utils.training.task import Validation
+
+PREVIEWS = 4
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """The images of all validation cases; calling it scores a network on them.
+
+    images (N, C, S, T), integer or in [0, 1]; targets (N, S, T); cases (N,): the case each image belongs to
+    """
+
+    images: Tensor
+    targets: Tensor
+    cases: Tensor
+    class_names: tuple[str, ...]
+    num_classes: int
+    batch_size: int
+
+    def __call__(self, forward: Forward, device: torch.device) -> Validation:
+        """Score `forward` (images -> logits on `device`). The ranks share the batches; all get the same result."""
+        num_cases = int(self.cases.max()) + 1
+        counts = torch.zeros(num_cases, self.num_classes, 3, dtype=torch.int64, device=device)
+        shares = torch.arange(len(self.images)).split(self.batch_size)[rank() :: world_size()]
+        for share in tqdm(shares, desc="validation", disable=None if is_main() else True, leave=False, mininterval=1.0):
+            labels = labels_from_logits(forward(self.images[share]))
+            targets = self.targets[share].to(device, non_blocking=True)
+            cases = self.cases[share].to(device, non_blocking=True)
+            counts += case_counts(labels, targets, cases, num_cases, self.num_classes)
+        dice = dice_from_counts(all_reduce_sum(counts).cpu().numpy())[:, -len(self.class_names) :]
+        means = [nan_mean(column) for column in dice.T]
+        return Validation(dict(zip(self.class_names, means)), nan_mean(np.array(means)), self.previews(forward))
+
+    def previews(self, forward: Forward) -> list[np.ndarray]:
+        """Overlays of a few cases, each the image with the most foreground; on ranks other than 0 none."""
+        if not is_main():
+            return []
+        size = (self.targets > 0).flatten(1).sum(1)
+        spread = torch.linspace(0, int(self.cases.max()), PREVIEWS).long().unique()
+        chosen = [int(torch.where(self.cases == case, size, -1).argmax()) for case in spread]
+        labels = labels_from_logits(forward(self.images[chosen])).cpu().numpy()
+        return [
+            overlay(as_picture(self.images[i]), label, self.targets[i].numpy(), max(self.num_classes, 2))
+            for label, i in zip(labels, chosen)
+        ]
 
 
 def case_counts(pred: Tensor, target: Tensor, case_index: Tensor, num_cases: int, num_classes: int) -> Tensor:
     """Pixels of every class in intersection, prediction and target, summed into their cases.
 
-    in: label maps (B, H, W), in {0, 1} for one class; case_index int64 (B,) in [0, N), all on one device
-    out: int64 (N, K, 3); class 0 is the background, or the mask where num_classes is 1
+    in: label maps (B, H, W), in {0, 1} for one class; case_index int64 (B,) in [0, M), all on one device
+    out: int64 (M, K, 3); class 0 is the background, or the mask where num_classes is 1
     """
     per_image = []
     for label in range(num_classes) if num_classes > 1 else (1,):
@@ -23,7 +79,21 @@ def case_counts(pred: Tensor, target: Tensor, case_index: Tensor, num_cases: int
     return counts.index_add_(0, case_index, torch.stack(per_image, dim=1))
 
 
-def dice_from_counts(counts: Tensor) -> Tensor:
-    """Dice per case and class: in (N, K, 3), out float64 (N, K); NaN where prediction and target are both empty."""
-    both, pred, target = counts.double().unbind(-1)
-    return 2 * both / (pred + target)  # 0 / 0 is NaN
+def dice_from_counts(counts: np.ndarray) -> np.ndarray:
+    """Dice per case and class: in (M, K, 3), out float64 (M, K); NaN where prediction and target are both empty."""
+    both, pred, target = np.moveaxis(counts, -1, 0)
+    size = pred + target
+    return np.divide(2 * both, size, out=np.full(size.shape, np.nan), where=size > 0)
+
+
+def as_picture(image: Tensor) -> np.ndarray:
+    """(C, S, T), integer or in [0, 1] -> uint8 (S, T, 3)."""
+    if image.dtype.is_floating_point:
+        image = (image.float().clamp(0, 1) * 255).round()
+    return image.expand(3, -1, -1).permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
+
+
+def nan_mean(values: np.ndarray) -> float:
+    """Mean of the values that are not NaN; NaN without any."""
+    kept = values[~np.isnan(values)]
+    return float(kept.mean()) if kept.size else math.nan

@@ -67,7 +67,8 @@ def test_a_fold_scores_as_test_py_does_on_its_validation_part(run, tmp_path):
     joined = {row["case"]: row for row in read_cases(out / "out_of_fold" / "cases.csv")}
     for fold in (0, 1):
         weights = str(out / f"fold_{fold}" / "best_model.pth")
-        test_command.main(["--checkpoint", weights, "--split", "val", "--output_dir", str(tmp_path / str(fold))])
+        flags = ["--checkpoint", weights, "--split", "val", "--device", "cpu"]
+        test_command.main([*flags, "--output_dir", str(tmp_path / str(fold))])
         rows = read_cases(tmp_path / str(fold) / "val_standard" / "cases.csv")
         assert [row["case"] for row in rows] == [name for name, k in FOLD_OF.items() if k == fold]
         for row in rows:
@@ -135,7 +136,7 @@ def test_a_run_is_not_overwritten_and_other_settings_do_not_resume(run, tmp_path
         resumed(flags, "--loss", "dice_bce")
     other = (out.parent / "split.csv").read_text(encoding="utf-8").replace("005.jpg,train,1", "005.jpg,train,2")
     (tmp_path / "other.csv").write_text(other)
-    with pytest.raises(UserError, match=r"other settings: split: .*fold 0 of 2 .* -> .*fold 0 of 3"):
+    with pytest.raises(UserError, match=r"fold_1.*other cases \(.*fold 1 of 2 .*than are found now \(.*fold 1 of 3"):
         resumed(flags, "--csvfile", str(tmp_path / "other.csv"))
     with pytest.raises(UserError, match=r"--resume: no epoch_last.pth in any .*elsewhere/fold_"):
         resumed(flags, "--output_dir", str(tmp_path / "elsewhere"))

@@ -9,14 +9,42 @@ from scipy.stats import friedmanchisquare, wilcoxon
 from tests.support.result_folders import CLASSES, NAN
 from tools.compare.statistics import (
     ALL_CLASSES,
-    alike,
     compare_all,
     critical_difference,
-    kind_of,
+    holm,
+    paired_test,
     rank_settings,
     smallest_p,
 )
-from utils.scoring.statistics import holm
+
+
+@pytest.mark.parametrize(
+    ("differences", "effect", "p"),
+    [
+        # ranks 1 + 2 + 3 + 4 up against 5 down: effect (10 - 5) / 15; exact p = P(smaller rank sum <= 5) = 20 / 32
+        ([1.0, 2.0, 3.0, 4.0, -5.0], 1 / 3, 20 / 32),
+        (np.linspace(1, 2, 8), 1.0, 2 / 2**8),
+        (-np.linspace(1, 2, 8), -1.0, 2 / 2**8),
+        ([0.0, 0.0], 0.0, 1.0),
+        ([], NAN, NAN),
+    ],
+)
+def test_paired_test(differences, effect, p):
+    assert paired_test(np.array(differences)) == pytest.approx((effect, p), nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "expected"),
+    [
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.6, 0.9], [1.0, 1.0]),
+        ([0.02, NAN, 0.01], [0.02, NAN, 0.02]),
+        ([0.01, 0.01, 0.5], [0.03, 0.03, 0.5]),
+        ([], []),
+    ],
+)
+def test_holm(p_values, expected):
+    np.testing.assert_allclose(holm(p_values), expected)
 
 
 def test_pairs_against_scipy_and_by_hand():
@@ -101,32 +129,8 @@ def test_critical_difference_is_demsars_table(settings, quantile):
     )
 
 
-def test_groups_that_do_not_differ():
-    average = {"d": 4.0, "a": 1.0, "b": 1.8, "c": 2.5}
-    assert alike(average, 1.0) == [["a", "b"], ["b", "c"]]
-    assert alike(average, 1.5) == [["a", "b", "c"], ["c", "d"]]
-    assert alike(average, 0.1) == []
-    assert alike(average, 3.0) == [["a", "b", "c", "d"]]
-
-
 def test_smallest_p_is_scipys_for_differences_of_one_sign():
     for cases in (3, 5, 6, 9):
         assert smallest_p(cases, 1) == pytest.approx(wilcoxon(np.arange(1.0, cases + 1)).pvalue)
     assert smallest_p(6, 1) < 0.05 < smallest_p(6, 3)
     assert smallest_p(1, 4) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("metric", "kind"),
-    [
-        ("hd95_mm", "hd95"),
-        ("nsd_2px", "nsd"),
-        ("nsd_0.5mm", "nsd"),
-        ("boundary_f1", "boundary_f1"),
-        ("dice", "dice"),
-        ("labelled_mm3", "labelled"),
-        ("|volume_error|", "|volume_error|"),
-    ],
-)
-def test_kind_of_a_column(metric, kind):
-    assert kind_of(metric) == kind

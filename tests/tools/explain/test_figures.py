@@ -1,87 +1,118 @@
-"""The figures of tools.explain: what is drawn where, and what is written under it."""
+"""The figures of tools.explain: what is highlighted, and what is written in them."""
 
-import re
+import subprocess
+import sys
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
-from tools.explain.field_figure import covers, draw_fields, heat_png, percent
-from tools.explain.figures import draw_gates, draw_routes
+from tools.explain.figures import (
+    caption,
+    draw_fields,
+    draw_gates,
+    draw_routes,
+    heat_of,
+    ranks_of,
+    shrink,
+    spread,
+    svg_of,
+)
 from tools.explain.internals import Gates, Routes
 from tools.explain.receptive_field import Field
 
-
-def test_routes_figure_marks_the_query_and_its_routes():
-    chosen = torch.tensor([[0, 1], [5, 3], [0, 1], [0, 1], [0, 1], [0, 1]])
-    routes = [Routes(stage, 0, 16 >> stage, (2, 3), chosen, chosen / 10) for stage in range(2)]
-    svg = draw_routes(np.zeros((50, 96), np.uint8), routes, (31, 40), "title")  # 64 x 96 with its padding
-    looks = re.findall(r'<rect class="([\w-]+)" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', svg)
-    panel = looks[: len(looks) // 2]
-    side = 200 * 32 / 96
-    last = 200 * (50 - 32) / 96  # rows behind the image are not drawn
-    place = {look: [tuple(map(float, numbers)) for name, *numbers in panel if name == look] for look, *_ in panel}
-    assert place["query"] == [pytest.approx((16 + side, 96, side, side), abs=0.01)]
-    assert place["route"][0] == pytest.approx((16 + 2 * side + 1, 96 + side + 1, side - 2, last - 2), abs=0.01)
-    assert place["route"][1] == pytest.approx((16 + 1, 96 + side + 1, side - 2, last - 2), abs=0.01)
-    assert (len(place["dim"]), len(place["net"]), len(place["route"])) == (4, 2, 2)
-    assert svg.count("data:image/png") == 1
-    texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
-    assert [t for t in texts if t in "12"] == ["1", "2", "1", "2"]
-    assert {"stride 16: 2 of 6 regions", "stride 8: 2 of 6 regions", "block 1", "title"} <= set(texts)
+CHOSEN = torch.tensor([[0, 1], [5, 3], [0, 1], [0, 1], [0, 1], [0, 1]])
 
 
-def test_gates_figure_has_sorted_bars_and_means():
-    channels = torch.tensor([0.1, 0.3, 0.9, 0.5])
-    svg = draw_gates(np.zeros((32, 32, 3), np.uint8), [Gates(0, 16, torch.rand(2, 4), torch.rand(2, 4), channels)], "t")
-    heights = [re.findall(r"V([\d.]+)h", bars) for bars in re.findall(r'<path class="\w+-area" d="([^"]+)"', svg)]
-    assert [len(one) for one in heights] == [2, 2]
-    assert all(float(one[0]) < float(one[1]) for one in heights)  # the tallest first; y grows downwards
-    assert "coarser stage: 2 channels, mean 0.20" in svg
-    assert "skip: 2 channels, mean 0.70" in svg
+def words_of(figure):
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
 @pytest.mark.parametrize(
-    ("value", "grey"), [(1.0, 255), (0.0, 0), (1e-6, 16), (1e-9, 16), (1e-3, 136), (0.1, 216), (1e-300, 16)]
+    ("pixel", "ranks"),
+    [((31, 40), [[0, 0, 0], [2, 0, 1]]), ((0, 0), [[1, 2, 0], [0, 0, 0]]), ((49, 95), [[1, 2, 0], [0, 0, 0]])],
 )
-def test_heat_is_logarithmic_and_tells_nothing_from_little(value, grey):
+def test_ranks_of_the_regions_that_a_pixel_attends_to(pixel, ranks):
+    assert ranks_of(Routes(0, 0, 16, (2, 3), CHOSEN, CHOSEN / 10), pixel).tolist() == ranks
+
+
+def test_routes_figure_has_a_panel_for_each_block_and_numbers_the_routes():
+    routes = [Routes(stage, 0, 16 >> stage, (2, 3), CHOSEN, CHOSEN / 10) for stage in range(3)]
+    figure = draw_routes(np.zeros((50, 96), np.uint8), routes, (31, 40), "title")
+    assert [ax.get_visible() for ax in figure.axes] == [True, True, True, False]
+    assert figure.axes[0].collections[0].get_array().tolist() == [[False, False, False], [True, False, True]]
+    assert figure.axes[0].get_ylim() == (49.5, -0.5)  # the padding of 50 to 64 rows is not shown
+    assert figure.axes[0].collections[0].get_coordinates()[-1, -1].tolist() == [95.5, 49.5]
+    words = words_of(figure)
+    assert sorted(word for word in words if word in "12") == ["1", "1", "1", "2", "2", "2"]
+    assert {"stride 16: 2 of 6 regions", "stride 4: 2 of 6 regions", "block 1", "title"} <= set(words)
+
+
+def test_gates_figure_shows_the_channels_of_both_halves_sorted():
+    channels = torch.tensor([0.1, 0.3, 0.9, 0.5])
+    figure = draw_gates(np.zeros((32, 32, 3), np.uint8), [Gates(0, 16, torch.rand(2, 4), torch.rand(2, 4), channels)])
+    _, coarser, skip = figure.axes[:3]
+    assert coarser.patches[0].get_data().values.tolist() == pytest.approx([0.3, 0.1])
+    assert skip.patches[0].get_data().values.tolist() == pytest.approx([0.9, 0.5])
+    expected = {"coarser stage: 2 channels, mean 0.20", "skip: 2 channels, mean 0.70", "skip at stride 16"}
+    assert expected <= set(words_of(figure))
+
+
+def test_spread_of_a_gate():
+    places, low, high, mean = spread(torch.stack([torch.arange(11.0), torch.full((11,), 3.0)]))
+    assert places.tolist() == [0.25, 0.75]
+    assert torch.stack([low, high, mean]).T.tolist() == [pytest.approx([1, 9, 5]), [3, 3, 3]]
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.0, 1.0), (1e-3, 1e-3), (1e-6, 1e-6), (1e-9, 1e-6), (0.0, None)])
+def test_heat_is_a_part_of_the_largest_and_tells_nothing_from_little(value, shown):
     values = torch.full((4, 4), 5.0, dtype=torch.float64)
     values[1, 2] = 5 * value
-    found = cv2.imdecode(np.frombuffer(heat_png(values), np.uint8), cv2.IMREAD_GRAYSCALE)
-    assert found.shape == (4, 4)
-    assert abs(int(found[1, 2]) - grey) <= 2
-    assert found[0, 0] == 255
-
-
-def test_large_fields_are_shown_smaller():
-    found = cv2.imdecode(np.frombuffer(heat_png(torch.ones(300, 200)), np.uint8), cv2.IMREAD_GRAYSCALE)
-    assert found.shape == (100, 67)
-    assert heat_png(torch.zeros(4, 4)) != heat_png(torch.ones(4, 4))
-
-
-def test_fields_figure_of_a_field_without_any_gradient():
-    fields = [Field(form, 0, 4, (8, 8), 3, torch.zeros(16, 16)) for form in ("causal", "noncausal")]
-    texts = re.findall(r"<text[^>]*>([^<]+)</text>", draw_fields(fields, "title"))
-    assert {"causal", "noncausal", "stage 1", "stride 4", "1e-6", "0.1"} <= set(texts)
-    assert not any("half" in words for words in texts)
-
-
-def test_the_share_beyond_is_told_where_there_is_a_beyond():
-    values = torch.ones(16, 16)
-    small = draw_fields([Field("causal", 0, 4, (8, 8), 3, values)], "t")
-    assert "half of it within 6 px" in small
-    assert f"{percent(1 - 49 / 256)} beyond the square" in small
-    large = Field("causal", 0, 4, (8, 8), 8, values)
-    assert "beyond the square" not in draw_fields([large], "t")
-    assert covers(large)
-    assert not covers(Field("causal", 0, 4, (8, 8), 7, values))
-    assert not covers(Field("causal", 0, 4, (2, 8), 8, values))
+    found = heat_of(values)
+    assert found[1, 2] is np.ma.masked if shown is None else found[1, 2] == pytest.approx(shown)
+    assert found[0, 0] == 1
 
 
 @pytest.mark.parametrize(
-    ("share", "text"),
-    [(0, "0 %"), (1, "100 %"), (0.123, "12 %"), (0.0123, "1.2 %"), (0.000012345, "0.0012 %"), (1e-9, "< 0.0001 %")],
+    ("shape", "expected"),
+    [((320, 150), (160, 75)), ((30, 15), (30, 15)), ((64, 640, 3), (16, 160, 3)), ((1, 4000), (1, 160))],
 )
-def test_percent(share, text):
-    assert percent(share) == text
+def test_large_images_are_embedded_smaller(shape, expected):
+    assert shrink(np.ones(shape, np.uint8)).shape == expected
+
+
+def test_a_field_of_nothing_is_masked():
+    assert heat_of(torch.zeros(4, 4)).mask.all()
+
+
+@pytest.mark.parametrize(
+    ("middle", "reach", "expected"),
+    [
+        ((8, 8), 3, f"half of it within 6 px\n{100 * (1 - 49 / 256):.2g} % beyond the square"),
+        ((8, 8), 7, "half of it within 6 px\n12 % beyond the square"),
+        ((8, 8), 8, "half of it within 6 px\nthe convolutions reach all of it"),
+        ((2, 8), 8, "half of it within 7 px\n31 % beyond the square"),
+    ],
+)
+def test_caption_of_an_even_field(middle, reach, expected):
+    assert caption(Field("causal", 0, 4, middle, reach, torch.ones(16, 16))) == expected
+
+
+def test_fields_figure_names_forms_and_stages():
+    places = [(form, stage) for form in ("causal", "noncausal") for stage in (0, 1)]
+    fields = [Field(form, stage, 4 << stage, (8, 8), 3, torch.zeros(16, 16)) for form, stage in places]
+    words = words_of(draw_fields(fields, "not trained"))
+    assert {"stage 1, stride 4", "stage 2, stride 8"} <= set(words)
+    assert (words.count("causal"), words.count("noncausal"), words.count("no gradient")) == (1, 1, 4)
+    assert any("not trained" in word for word in words)
+
+
+def test_the_same_figure_gives_the_same_svg():
+    first, second = (svg_of(draw_fields([Field("causal", 0, 4, (2, 2), 1, torch.ones(5, 5))], "t")) for _ in range(2))
+    assert first == second
+
+
+def test_matplotlib_is_not_imported_before_a_figure_is_made():
+    code = "import sys, tools.explain.__main__; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

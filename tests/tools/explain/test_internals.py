@@ -43,8 +43,8 @@ def seen(request, model):
 
 
 def test_looking_changes_nothing(model, seen):
-    inside, _, logits = seen
-    assert torch.equal(inside.logits, logits[0])
+    (found, _, _), _, logits = seen
+    assert torch.equal(found, logits[0])
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -62,13 +62,13 @@ def slow_routes(attention, x, regions):
 
 @torch.no_grad()
 def test_routes_equal_a_slow_recomputation(model, seen):
-    inside, kept, _ = seen
-    assert [(one.stage, one.block, one.stride) for one in inside.routes] == [
+    (_, routes, _), kept, _ = seen
+    assert [(one.stage, one.block, one.stride) for one in routes] == [
         *((0, block, 16) for block in range(8)),
         *((1, block, 8) for block in range(2)),
         *((2, block, 4) for block in range(2)),
     ]
-    for one, topk in zip(inside.routes, [8] * 8 + [4] * 2 + [2] * 2):
+    for one, topk in zip(routes, [8] * 8 + [4] * 2 + [2] * 2):
         attention = model.decoder[one.stage].blocks[one.block].attn
         x, regions = kept[attention][0]
         assert one.regions == regions
@@ -87,12 +87,12 @@ def test_routes_are_those_that_the_forward_pass_took(model, monkeypatch):
         return taken[-1]
 
     image = image_of(SIZES[0])
-    inside = look_inside(model, image)
+    _, routes, _ = look_inside(model, image)
     monkeypatch.setattr(models.bra, "choose_routes", choose_and_keep)
     with torch.inference_mode():
         model(image)
-    for one, routes in zip(inside.routes, taken, strict=True):
-        assert torch.equal(one.chosen.sort(1).values, routes[0].sort(1).values)
+    for one, chosen in zip(routes, taken, strict=True):
+        assert torch.equal(one.chosen.sort(1).values, chosen[0].sort(1).values)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def slow_channel_gate(scsa, gated):
 
 @torch.no_grad()
 def test_gates_equal_a_slow_recomputation(model, seen):
-    inside, kept, _ = seen
-    assert [(one.stage, one.stride) for one in inside.gates] == [(0, 16), (1, 8), (2, 4)]
-    for one in inside.gates:
+    (_, _, gates), kept, _ = seen
+    assert [(one.stage, one.stride) for one in gates] == [(0, 16), (1, 8), (2, 4)]
+    for one in gates:
         scsa = model.decoder[one.stage].attention
         (x,), out = kept[scsa]
         assert (one.rows.shape, one.columns.shape) == ((x.shape[1], x.shape[3]), (x.shape[2], x.shape[3]))

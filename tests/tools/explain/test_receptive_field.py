@@ -8,7 +8,7 @@ from torch import nn
 
 from models import build_model
 from models.ssd import ssd_causal
-from tools.explain.receptive_field import Field, describe_field, fields_of, receptive_fields, stage_outputs
+from tools.explain.receptive_field import Field, describe_field, fields_of, receptive_fields
 
 HEIGHT, WIDTH = 192, 32  # tall: the causal form leaves rows of the first two stages' inputs untouched
 
@@ -77,17 +77,20 @@ def test_the_other_forms_see_everything(fields, form, stage):
     assert (fields[form, stage].values > 0).all()
 
 
-def test_reach_is_that_of_the_convolutions(model):
+@pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (200, 40)])  # the second one is padded
+def test_reach_is_that_of_the_convolutions(model, height, width):
     """Without SSD, the field is exactly the square of side 2 * reach + 1, cut off at the border."""
     network = build_model(2).double().eval()
     network.load_state_dict(model.state_dict())
     for stage in network.encoder:
         for block in stage:
             block.attn.ssd = lambda x, dt, A, B, C: torch.zeros_like(x)
-    image = torch.randn(1, 1, HEIGHT, WIDTH, dtype=torch.float64)
+    image = torch.randn(1, 1, height, width, dtype=torch.float64)
     for field in fields_of(network, image, "none", torch.Generator()):
         (row, column), reach = field.middle, field.reach
-        square = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+        assert field.stride == 4 << field.stage
+        assert height // 2 - field.stride < row <= height // 2
+        square = torch.zeros(height, width, dtype=torch.bool)
         square[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1] = True
         assert torch.equal(field.values > 0, square), field.stage
 
@@ -102,25 +105,13 @@ def test_fields_are_named_by_form_stage_and_place(fields):
 
 
 def test_forms_share_weights_and_the_network_stays_as_it_was(model, fields):
-    """The causal field is that of the network itself, and nothing of the network has changed by looking."""
+    """The causal field is that of the whole network, and looking changes nothing in the network."""
     inputs = torch.randn(2, 1, HEIGHT, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     itself = fields_of(model, inputs, "causal", torch.Generator().manual_seed(0))
     assert all(torch.equal(field.values, fields["causal", field.stage].values) for field in itself)
     assert model.encoder[0][0].attn.ssd is ssd_causal
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_stage_outputs_are_those_of_a_whole_forward_pass(model):
-    image, seen = torch.randn(1, 3, 64, 32, dtype=torch.float64), []
-    handles = [s[-1].register_forward_hook(lambda _m, _i, out: seen.append(out)) for s in model.encoder]
-    with torch.inference_mode():
-        model(image)
-        for handle in handles:
-            handle.remove()
-        kept = stage_outputs(model, image)
-    assert [tuple(x.shape) for x in kept] == [(1, 16, 8, 96), (1, 8, 4, 192), (1, 4, 2, 384)]
-    assert all(torch.equal(a, b) for a, b in zip(kept, seen, strict=True))
 
 
 class Shifts(nn.Module):
@@ -144,23 +135,23 @@ class OneStage(nn.Module):
 
 
 def test_values_are_the_root_mean_square_of_the_jacobian():
-    inputs = torch.full((2, 1, 9, 9), 3.0, dtype=torch.float64)
+    inputs = torch.full((2, 1, 32, 32), 3.0, dtype=torch.float64)
     inputs[1] = -1.0  # gradients of the squares: 6 w and -2 w
     (field,) = fields_of(OneStage(), inputs, "toy", torch.Generator().manual_seed(3))
-    expected = torch.zeros(9, 9, dtype=torch.float64)
+    expected = torch.zeros(32, 32, dtype=torch.float64)
     for weight, (row, column) in zip(Shifts.weights, Shifts.offsets):
-        expected[4 + row, 4 + column] = abs(weight) * math.sqrt((36 + 4) / 2)
+        expected[16 + row, 16 + column] = abs(weight) * math.sqrt((36 + 4) / 2)
     torch.testing.assert_close(field.values, expected)
-    assert (field.stride, field.middle) == (1, (4, 4))
+    assert (field.stride, field.middle) == (1, (16, 16))
 
 
 def test_channels_of_one_pixel_do_not_cancel():
     """Random signs: over many inputs, 3 and -2 at one pixel make sqrt(13), neither 1 nor 5."""
     network = OneStage()
     network.encoder[0][0].offsets, network.encoder[0][0].weights = ((0, 0), (0, 0)), (3.0, -2.0)
-    inputs = torch.full((3000, 1, 3, 3), 0.5, dtype=torch.float64)
+    inputs = torch.full((3000, 1, 32, 32), 0.5, dtype=torch.float64)
     (field,) = fields_of(network, inputs, "toy", torch.Generator().manual_seed(3))
-    assert float(field.values[1, 1]) == pytest.approx(math.sqrt(13), rel=0.05)
+    assert float(field.values[16, 16]) == pytest.approx(math.sqrt(13), rel=0.05)
 
 
 def made(values, middle=(2, 2), reach=1):
@@ -201,4 +192,8 @@ def test_felt_is_a_thousandth_of_the_largest():
 
 
 def test_figures_of_nothing():
-    assert set(describe_field(made([[0.0] * 5] * 5)).values()) == {None}
+    found = describe_field(made([[0.0] * 5] * 5))
+    assert {name for name, value in found.items() if value is None} == {
+        *("half_within", "most_within", "beyond", "before", "behind", "reached", "felt")
+    }
+    assert (found["form"], found["stage"], found["stride"], found["middle"]) == ("causal", 1, 4, [2, 2])

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import build_model
-from tests.utils.inference.test_volumes import Shapes
-from utils.inference.forward import Compiled, forward_fn, scaled_size
+from tests.support.shapes import Shapes
+from utils.inference.forward import Compiled, forward_fn, labels_from_logits, scaled_size
 
 DEVICE = torch.device("cpu")
 
@@ -130,3 +130,9 @@ def test_the_network_itself_takes_scaled_images():
     out = forward_fn([model], DEVICE, scales=(0.75,))(torch.rand(1, 3, 64, 96))
     assert out.shape == (1, 2, 64, 96)
     torch.testing.assert_close(out.exp().sum(1), torch.ones(1, 64, 96))
+
+
+def test_labels_are_the_arg_max_or_a_probability_of_at_least_one_half():
+    assert labels_from_logits(torch.tensor([[[[-1.0, 0.0, 2.0]]]])).tolist() == [[[0, 1, 1]]]
+    several = labels_from_logits(torch.tensor([0.0, 3.0, 1.0]).reshape(1, 3, 1, 1))
+    assert (several.tolist(), several.dtype) == ([[[1]]], torch.uint8)

@@ -24,6 +24,11 @@ RGB = Preprocess(3, "area", (0.5,) * 3, (0.5,) * 3)
 PLAIN = Preprocess(1, "area", (0.0,), (1.0,))
 
 
+@pytest.fixture(autouse=True)
+def _device(device, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.DEVICE", device)
+
+
 def test_image_at_its_own_size_and_at_the_networks():
     image = np.zeros((90, 120, 3), np.uint8)
     image[20:50, 60:100] = 255
@@ -58,7 +63,7 @@ def test_image_values_reach_the_network_as_fractions(dtype, top):
     image = (np.linspace(0, 1, 12).reshape(3, 4) * top).astype(dtype)
     predict_images(forward, [image], (3, 4), PLAIN, DEVICE)
     assert seen[0].shape == (1, 1, 3, 4)
-    np.testing.assert_allclose(seen[0][0, 0], image / top, atol=1e-6)
+    np.testing.assert_allclose(seen[0][0, 0].cpu(), image / top, atol=1e-6)
 
 
 def test_batch_of_images_of_several_sizes():

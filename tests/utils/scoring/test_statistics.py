@@ -1,4 +1,4 @@
-"""Bootstrap, paired test, Holm: against slow forms, textbook figures and their own guarantees."""
+"""Bootstrap, interval and mean: against slow forms, known answers and their own guarantees."""
 
 import math
 from time import process_time
@@ -6,7 +6,7 @@ from time import process_time
 import numpy as np
 import pytest
 
-from utils.scoring.statistics import bootstrap_means, compare_paired, holm, interval
+from utils.scoring.statistics import bootstrap_means, interval, mean_over
 
 NAN = math.nan
 
@@ -49,41 +49,10 @@ def test_bootstrap_is_seeded_and_fast():
 def test_interval():
     assert interval(np.arange(101.0)) == pytest.approx((2.5, 97.5))
     assert interval(np.array([NAN, 1.0, NAN])) == (1.0, 1.0)
-    assert interval(np.arange(101.0), level=0.5) == pytest.approx((25, 75))
     assert all(math.isnan(x) for x in interval(np.array([NAN])))
 
 
-def test_comparison_known_values():
-    first = np.array([0.0, 0.0, 0.0, 0.0, 0.0, NAN, 1.0])
-    second = np.array([1.0, 2.0, 3.0, 4.0, -5.0, 1.0, NAN])
-    found = compare_paired(first, second)
-    # ranks 1 + 2 + 3 + 4 up against 5 down: effect (10 - 5) / 15; exact p = P(min rank sum <= 5) = 20 / 32
-    assert found == pytest.approx((1.0, 1 / 3, 20 / 32, 5))
-
-
-def test_comparison_of_equal_and_of_no_cases():
-    same = np.array([0.5, 0.25, NAN])
-    assert compare_paired(same, same) == (0.0, 0.0, 1.0, 2)
-    nothing = compare_paired(np.array([NAN, 1.0]), np.array([1.0, NAN]))
-    assert nothing.num_cases == 0
-    assert math.isnan(nothing.p)
-
-
-def test_comparison_has_a_direction():
-    low, high = np.arange(8.0), np.arange(8.0) + np.linspace(1, 2, 8)
-    assert compare_paired(low, high) == pytest.approx((1.5, 1.0, 2 / 2**8, 8))
-    assert compare_paired(high, low)[:2] == pytest.approx((-1.5, -1.0))
-
-
-@pytest.mark.parametrize(
-    ("p_values", "expected"),
-    [
-        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
-        ([0.6, 0.9], [1.0, 1.0]),
-        ([0.02, NAN, 0.01], [0.02, NAN, 0.02]),
-        ([0.01, 0.01, 0.5], [0.03, 0.03, 0.5]),
-        ([], []),
-    ],
-)
-def test_holm(p_values, expected):
-    np.testing.assert_allclose(holm(np.array(p_values)), expected)
+def test_mean_over():
+    values = np.array([[1.0, NAN], [3.0, NAN]])
+    np.testing.assert_array_equal(mean_over(values, 0), [2.0, NAN])
+    np.testing.assert_array_equal(mean_over(values, 1), [1.0, 3.0])

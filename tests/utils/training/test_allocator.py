@@ -1,4 +1,4 @@
-"""Memory that is freed and taken again, in processes of their own: the setting is for a process' whole life."""
+"""Memory that is freed and allocated again; each test starts a process, because the setting cannot be undone."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from utils.training import allocator
 GLIBC = platform.libc_ver()[0] == "glibc"
 PROGRAM = """
 import resource
-from utils.allocator import keep_freed_memory
+from utils.training.allocator import keep_freed_memory
 kept = {call}
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,68 +1,31 @@
-"""The training loop: resuming bit for bit, accumulation, averaging, which checkpoint is kept, what is written."""
+"""The training loop: accumulation, averaging, which checkpoint is kept, what is written."""
 
-import csv
 import dataclasses
 import math
-from itertools import chain
 
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from tests.support.toy import ToyNetwork, toy_config, toy_task
+from tests.support.strict_group import DEVICE, ComputeDevice
+from tests.support.toy import ToyNetwork, assert_same_weights, losses, toy_config, toy_task, train_toy
 from utils import checkpoint
 from utils.errors import UserError
-from utils.training.batches import EpochBatches
-from utils.training.engine import as_fraction, fit, selection_rule
-from utils.training.run import BEST, LAST, claim_folder, open_folder, parameter_groups, start
+from utils.preprocess import as_fraction
+from utils.training.batches import EpochBatches, train_loader
+from utils.training.engine import prepare, train_one_epoch, train_step
+from utils.training.losses import LOSS_NAMES, MULTI_CLASS, loss_for
+from utils.training.run import BEST, LAST, parameter_groups, start, update_average
 from utils.training.schedule import learning_rate
-from utils.training.task import hash_names
-
-DEVICE = torch.device("cpu")
+from utils.training.selection import selection_rule
 
 
-@pytest.fixture(autouse=True)
-def _device(device, monkeypatch):
-    monkeypatch.setattr(f"{__name__}.DEVICE", device)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-
-
-def run(folder, task=None, **fields):
-    """Train the toy; returns its last checkpoint."""
-    cfg = toy_config(folder, **fields)
-    torch.manual_seed(3)
-    model = ToyNetwork()
-    open_folder(cfg, claim_folder(cfg))
-    fit(model, task or toy_task(), cfg, DEVICE, "fp32")
-    return checkpoint.read(folder / LAST)
-
-
-def losses(state):
-    return [record["loss"] for record in state["history"]]
-
-
-def assert_same_weights(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
-
-
-@pytest.mark.parametrize("fields", [{}, {"ema": 0.9}, {"accumulate": 2}, {"optimizer": "adam", "clip_grad": 0.1}])
-def test_two_epochs_and_two_more_equal_four_bit_for_bit(tmp_path, fields):
-    whole = run(tmp_path / "whole", **fields)
-    run(tmp_path / "halves", epochs=2, **fields)
-    halves = run(tmp_path / "halves", epochs=4, resume=True, **fields)
-    assert losses(whole) == losses(halves)
-    assert_same_weights(whole["model"], halves["model"])
-    if "ema" in fields:
-        assert_same_weights(whole["ema"], halves["ema"])
-    assert (whole["iteration"], whole["best"]) == (halves["iteration"], halves["best"])
-    with (tmp_path / "halves" / "history.csv").open() as file:
-        assert [float(row["loss"]) for row in csv.DictReader(file)] == losses(whole)
-
-
-def test_training_learns_and_a_seed_means_one_run(tmp_path):
-    first, again = run(tmp_path / "a", epochs=12), run(tmp_path / "b", epochs=12)
-    other = run(tmp_path / "c", epochs=12, seed=5)
+def test_training_learns_and_a_seed_means_one_train_toy(tmp_path):
+    first, again = train_toy(tmp_path / "a", epochs=12), train_toy(tmp_path / "b", epochs=12)
+    other = train_toy(tmp_path / "c", epochs=12, seed=5)
     assert losses(first) == losses(again)
     assert losses(first) != losses(other)
     assert losses(first)[-1] < 0.8 * losses(first)[0]
@@ -71,44 +34,94 @@ def test_training_learns_and_a_seed_means_one_run(tmp_path):
 
 
 def test_augmentation_and_its_switch(tmp_path):
-    assert losses(run(tmp_path / "with")) != losses(run(tmp_path / "without", augment=False))
+    assert losses(train_toy(tmp_path / "with")) != losses(train_toy(tmp_path / "without", augment=False))
 
 
-def test_accumulated_batches_have_the_mean_of_their_gradients():
-    """Two batches accumulated = one step along the mean gradient, by hand."""
-    task = toy_task(num_images=8)
-    from utils.training.engine import train_step
+def test_accumulated_batches_have_the_mean_of_their_gradients(monkeypatch, tmp_path):
+    """Batches of 4, 4 and 3 images, two to an update: the last update has a single batch."""
+    task, cfg = toy_task(), toy_config(tmp_path, accumulate=2, augment=False)
+    model = ToyNetwork().eval()
+    monkeypatch.setattr(model, "train", lambda mode=True: model)  # without its random draws
+    batches, gradients = EpochBatches(11, 4, cfg.seed), []
+    for indices in batches:
+        images, targets = task.train_set[indices]
+        loss = task.loss(model(task.normalise(images)), targets)
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    expected = [[(a + b) / 2 for a, b in zip(*gradients[:2])], gradients[2]]
+    state, seen = start(model, cfg, torch.device("cpu"), "fp32"), []
+    state.optimizer.step = lambda *_, **__: seen.append([p.grad.clone() for p in model.parameters()])
+    train_one_epoch(state, task, cfg, train_loader(task.train_set, batches, cfg, pin=False), "last", tmp_path)
+    assert len(seen) == 2
+    for mine, by_hand in zip(seen, expected):
+        for a, b in zip(mine, by_hand):
+            torch.testing.assert_close(a, b)
 
-    model = ToyNetwork().to(DEVICE).eval()
-    by_hand = [torch.zeros_like(p) for p in model.parameters()]
-    images, targets = (x.to(DEVICE) for x in task.train_set.tensors)
-    for part in (slice(0, 4), slice(4, 8)):
-        model.zero_grad()
-        task.loss(model(images[part]), targets[part]).backward()
-        by_hand = [total + p.grad / 2 for total, p in zip(by_hand, model.parameters())]
-    cfg = toy_config("unused", accumulate=2)
-    state = start(model, cfg, DEVICE, "fp32")
-    seen = []
-    state.optimizer.step = lambda *_, **__: seen.extend(p.grad.clone() for p in model.parameters())
-    model.zero_grad()
-    for part, update in ((slice(0, 4), False), (slice(4, 8), True)):
-        train_step(state, task, cfg, images[part], targets[part], update)
-    for mine, expected in zip(seen, by_hand):
-        torch.testing.assert_close(mine, expected)
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Refuse operations that bring a CPU tensor to the device: the host would wait for the copy."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+        assert len({tensor.device for tensor in tensors}) < 2, function
+        return result
+
+
+def steps_on(device, loss, fields):
+    """A function that takes three training steps, the first without an update."""
+    classes = 3 if loss in MULTI_CLASS else 1
+    task = dataclasses.replace(toy_task(), loss=loss_for(loss, classes))
+    cfg = toy_config("unused", augment=False, **fields)
+    images, targets = torch.rand(4, 1, 8, 8, device=device), torch.zeros(4, 8, 8, dtype=torch.uint8, device=device)
+    state = start(ToyNetwork(classes), cfg, device, "fp32")
+
+    def steps():
+        for update in (False, True, True):
+            train_step(state, task, cfg, *prepare(images, targets, task, cfg, device, 0), 2, update)
+
+    return steps
+
+
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+def test_no_function_of_a_step_makes_the_host_wait(loss):
+    with ComputeDevice() as device:
+        steps = steps_on(DEVICE, loss, {})
+        device.waits.clear()
+        steps()
+    assert device.waits == []
+
+
+@pytest.mark.parametrize("fields", [{}, {"ema": 0.9, "clip_grad": 1.0, "accumulate": 2, "optimizer": "adam"}])
+def test_no_operation_inside_a_step_makes_the_host_wait(fields):
+    """On the meta device, whose tensors have no values: asking for one is an error."""
+    steps = steps_on(torch.device("meta"), "ce_dice", fields)
+    with NothingFromTheHost():
+        steps()
+
+
+def test_the_moving_average_equals_pytorchs():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    mine, oracle = (AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True) for _ in range(2))
+    for _ in range(3):
+        with torch.no_grad():
+            for tensor in (*model.parameters(), model[1].running_mean):
+                tensor.add_(torch.randn_like(tensor))
+        update_average(mine, model, 0.9)
+        oracle.update_parameters(model)
+        assert_same_weights(mine.state_dict(), oracle.state_dict())
 
 
 def test_gradients_are_clipped_to_their_norm(tmp_path):
-    from utils.training.engine import train_step
-
     task, cfg = toy_task(), toy_config("unused", clip_grad=1e-3)
     model = ToyNetwork()
-    state = start(model, cfg, DEVICE, "fp32")
+    state = start(model, cfg, torch.device("cpu"), "fp32")
     norms = []
     state.optimizer.step = lambda *_, **__: norms.append(
         math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
     )
-    images, targets = (x.to(DEVICE) for x in task.train_set.tensors)
-    train_step(state, task, cfg, images[:4], targets[:4], True)
+    images, targets = task.train_set.tensors
+    train_step(state, task, cfg, images[:4], targets[:4], 1, True)
     assert norms == [pytest.approx(1e-3, rel=1e-3)]
 
 
@@ -122,7 +135,7 @@ def test_weight_decay_spares_vectors_and_the_state_space_parameters():
 
 
 def test_the_optimizer_uses_the_schedule(tmp_path):
-    state = run(tmp_path, epochs=3)
+    state = train_toy(tmp_path, epochs=3)
     cfg = toy_config(tmp_path)
     expected = [learning_rate(cfg, 3 * epoch + 2, 3) for epoch in range(3)]
     assert [record["lr"] for record in state["history"]] == pytest.approx(expected)
@@ -133,7 +146,7 @@ def test_the_optimizer_uses_the_schedule(tmp_path):
 
 
 def test_validation_keeps_the_best_epoch_and_its_weights(tmp_path):
-    state = run(tmp_path, epochs=6)
+    state = train_toy(tmp_path, epochs=6)
     scores = [record["mean_dice"] for record in state["history"]]
     best = checkpoint.read(tmp_path / BEST)
     assert best["epoch"] == 1 + scores.index(max(scores))
@@ -143,13 +156,13 @@ def test_validation_keeps_the_best_epoch_and_its_weights(tmp_path):
 
 def test_without_validation_the_end_of_the_last_complete_cycle_is_kept(tmp_path):
     """11 images in batches of 4: 3 updates an epoch, cycles of 4 and 8 end at updates 4 and 12 of 15."""
-    run(tmp_path, task=toy_task(validate=False), epochs=5)
+    train_toy(tmp_path, task=toy_task(validate=False), epochs=5)
     best = checkpoint.read(tmp_path / BEST)
     assert (best["iteration"], best["selection"]) == (12, "cycle_end")
 
 
 def test_select_last_keeps_the_last_epoch(tmp_path):
-    state = run(tmp_path, select="last", ema=0.5)
+    state = train_toy(tmp_path, select="last", ema=0.5)
     best = checkpoint.read(tmp_path / BEST)
     assert (best["epoch"], best["selection"]) == (4, "last")
     average = {name.removeprefix("module."): value for name, value in state["ema"].items() if name != "n_averaged"}
@@ -171,40 +184,19 @@ def test_a_selection_that_cannot_be_made_is_refused(fields, validate, message):
         selection_rule(toy_config("unused", **fields), toy_task(validate=validate), 3)
 
 
-# --- what is there already, what is written --------------------------------------------------------
-
-
-def test_a_run_is_neither_overwritten_nor_resumed_by_accident(tmp_path):
-    run(tmp_path, epochs=1)
-    before = (tmp_path / LAST).read_bytes()
-    with pytest.raises(UserError, match="already holds a run"):
-        run(tmp_path, epochs=1)
-    assert (tmp_path / LAST).read_bytes() == before
-    with pytest.raises(UserError, match="batch_size 4 -> 5"):
-        run(tmp_path, epochs=2, batch_size=5, resume=True)
-    with pytest.raises(UserError, match="does not exist"):
-        run(tmp_path / "new", resume=True)
-    assert not (tmp_path / "new").exists()
-    assert len(run(tmp_path, epochs=2, force=True)["history"]) == 2
-
-
-def test_resuming_another_network_or_file_is_refused(tmp_path):
-    run(tmp_path, epochs=1)
-    checkpoint.save(tmp_path / LAST, {"model": {}})
-    with pytest.raises(UserError, match=r"not an epoch_last\.pth"):
-        run(tmp_path, epochs=2, resume=True)
+# --- what is written --------------------------------------------------------------------------------
 
 
 def test_a_diverged_loss_stops_with_a_remedy_and_keeps_the_last_checkpoint(tmp_path):
     task = toy_task()
     task.train_set.tensors[0][0] = math.nan
     with pytest.raises(UserError, match="the loss became nan in epoch 1"):
-        run(tmp_path, task=task)
+        train_toy(tmp_path, task=task)
     assert not (tmp_path / LAST).exists()
 
 
 def test_tensorboard_holds_scalars_and_overlays(tmp_path):
-    run(tmp_path, epochs=2)
+    train_toy(tmp_path, epochs=2)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -214,55 +206,13 @@ def test_tensorboard_holds_scalars_and_overlays(tmp_path):
     assert "overlay/0" in events.Tags()["images"]
 
 
-# --- batches -------------------------------------------------------------------------------------
-
-
-def test_every_image_is_seen_once_an_epoch_in_a_new_order():
-    batches = EpochBatches(11, 4, seed=1)
-    first = list(batches)
-    assert [len(b) for b in first] == batches.sizes == [4, 4, 3]
-    assert sorted(chain(*first)) == list(range(11))
-    batches.epoch = 1
-    assert list(batches) != first
-    batches.epoch = 0
-    assert list(batches) == first
-    assert list(EpochBatches(11, 4, seed=2)) != first
-
-
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_ranks_share_the_batches_of_one_process(monkeypatch, world):
-    whole = list(EpochBatches(11, 4, seed=1))
-    parts = []
-    monkeypatch.setattr("utils.training.batches.world_size", lambda: world)
-    for r in range(world):
-        monkeypatch.setattr("utils.training.batches.rank", lambda r=r: r)
-        batches = EpochBatches(11, 4, seed=1)
-        mine = list(batches)
-        parts.append(mine)
-        for index, part in enumerate(mine):
-            offset = batches.offset(index)
-            assert whole[index][offset : offset + len(part)] == part
-    assert [list(chain(*(p[i] for p in parts))) for i in range(len(parts[0]))] == whole
-
-
 def test_integer_images_are_fractions_of_their_range():
     assert as_fraction(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [0.0, 1.0]
     assert as_fraction(torch.tensor([0.5], dtype=torch.float16)).dtype == torch.float32
 
 
-def test_a_run_is_not_resumed_on_other_cases(tmp_path):
-    split = hash_names(["a", "b"], ["c"])
-    state = run(tmp_path, dataclasses.replace(toy_task(), split_sha256=split))
-    assert state["split_sha256"] == split
-    again = hash_names(["b", "a"], ["c"])
-    run(tmp_path, dataclasses.replace(toy_task(), split_sha256=again), resume=True, epochs=2)
-    for other in (hash_names(["a"], ["b", "c"]), hash_names(["a", "b"], []), hash_names(["a", "b", "c"])):
-        with pytest.raises(UserError, match="trained on other cases"):
-            run(tmp_path, dataclasses.replace(toy_task(), split_sha256=other), resume=True, epochs=3)
-
-
 def test_an_update_is_counted_once_for_all_its_batches(tmp_path):
-    state = run(tmp_path, epochs=2, batch_size=4, accumulate=2)  # 11 images: batches of 4, 4 and 3
+    state = train_toy(tmp_path, epochs=2, batch_size=4, accumulate=2)  # 11 images: batches of 4, 4 and 3
     assert state["iteration"] == 4
     rates = [learning_rate(toy_config(tmp_path, epochs=2, batch_size=4, accumulate=2), i, 2) for i in (1, 3)]
     assert [record["lr"] for record in state["history"]] == rates

@@ -1,13 +1,52 @@
-"""Case-wise Dice from batches: against the metric on whole cases, in any batching and order."""
+"""Validation while training: on cases scored by hand, and against the metric on whole cases."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from utils.scoring.metrics import dice, overlap
-from utils.training.validation import case_counts, dice_from_counts, labels_from_logits
+from utils.training.validation import ValidationSet, case_counts, dice_from_counts
+
+CPU = torch.device("cpu")
+
+
+def halves(left: int, right: int) -> torch.Tensor:
+    """A target (8, 8): `left` in the left half, `right` in the right one."""
+    return torch.tensor([left] * 4 + [right] * 4, dtype=torch.uint8).repeat(8, 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 10])
+def test_names_go_with_classes_and_slices_with_cases(batch_size):
+    targets = torch.stack([halves(0, 1), halves(2, 1), halves(2, 0)])
+    images = torch.arange(3).view(3, 1, 1, 1).expand(3, 1, 8, 8) / 10
+    predicted = torch.stack([halves(0, 1), halves(0, 1), halves(2, 2)])
+
+    def forward(batch):
+        chosen = (batch[:, 0, 0, 0] * 10).round().long()
+        return F.one_hot(predicted[chosen].long(), 3).movedim(3, 1).float()
+
+    held = ValidationSet(images, targets, torch.tensor([0, 0, 1]), ("liver", "spleen"), 3, batch_size)
+    found = held(forward, CPU)
+    # case 0: the liver is right in both slices, the spleen is missed; case 1: no liver, half of the spleen is not one
+    assert found.dice == pytest.approx({"liver": 1.0, "spleen": (0 + 2 * 32 / (64 + 32)) / 2})
+    assert found.mean_dice == pytest.approx((1 + 1 / 3) / 2)
+    assert len(found.previews) == 2
+    assert all(picture.ndim == 3 and picture.shape[2] == 3 for picture in found.previews)
+
+
+def test_binary_masks_and_a_class_that_no_case_has():
+    targets = torch.stack([halves(0, 1), halves(0, 0)])
+    images = targets[:, None].float()
+    held = ValidationSet(images, targets, torch.arange(2), ("polyp",), 1, 2)
+    assert held(lambda x: x * 2 - 1, CPU).dice == {"polyp": 1.0}  # the empty image is rightly empty: NaN, left out
+    assert held(lambda x: x * 0 + 1, CPU).dice["polyp"] == pytest.approx((2 / 3 + 0) / 2)
+    nothing = ValidationSet(images * 0, targets * 0, torch.arange(2), ("polyp",), 1, 2)
+    assert math.isnan(nothing(lambda x: x - 1, CPU).mean_dice)
 
 
 @pytest.mark.parametrize("num_classes", [1, 5])
@@ -23,12 +62,12 @@ def test_dice_of_cases_from_shuffled_batches(num_classes, batch):
     order = torch.randperm(11, generator=generator)
     counts = sum(case_counts(pred[i], target[i], case[i], 5, num_classes) for i in order.split(batch))
     assert (counts.shape, counts.dtype) == ((5, num_classes, 3), torch.int64)
-    found = dice_from_counts(counts)
+    found = dice_from_counts(counts.numpy())
     for n in range(5):
         for k in range(num_classes):
             label = k if num_classes > 1 else 1
             p, t = (np.asarray(x[case == n] == label) for x in (pred, target))
-            assert found[n, k].item() == pytest.approx(dice(overlap(p, t)), nan_ok=True)
+            assert found[n, k] == pytest.approx(dice(overlap(p, t)), nan_ok=True)
 
 
 def test_counts_are_intersection_prediction_target():
@@ -38,13 +77,21 @@ def test_counts_are_intersection_prediction_target():
 
 
 def test_empty_classes_are_nan_and_misses_zero():
-    counts = torch.tensor([[[0, 0, 0], [0, 0, 7], [0, 7, 0], [5, 5, 5]]])
+    counts = np.array([[[0, 0, 0], [0, 0, 7], [0, 7, 0], [5, 5, 5]]])
     assert dice_from_counts(counts)[0].tolist() == pytest.approx([math.nan, 0, 0, 1], nan_ok=True)
 
 
-def test_labels():
-    logits = torch.tensor([[[[-1.0, 0.0, 2.0]]]])
-    assert labels_from_logits(logits).tolist() == [[[0, 1, 1]]]
-    several = torch.tensor([0.0, 3.0, 1.0]).reshape(1, 3, 1, 1)
-    assert labels_from_logits(several).tolist() == [[[1]]]
-    assert labels_from_logits(several).dtype == torch.uint8
+class NoFloat64(TorchDispatchMode):
+    """Apple GPUs have no float64: refuse tensors of it."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        assert not any(isinstance(t, torch.Tensor) and t.dtype == torch.float64 for t in tree_leaves(result)), function
+        return result
+
+
+def test_no_tensor_is_float64():
+    targets = torch.stack([halves(0, 1), halves(1, 0)])
+    with NoFloat64():
+        found = ValidationSet(targets[:, None], targets, torch.arange(2), ("polyp",), 1, 1)(lambda x: x - 0.5, CPU)
+    assert found.mean_dice == 1.0

@@ -1,20 +1,20 @@
-"""What the page shows of a case: its slices (or its one image) made small, with prediction and truth.
+"""What the page shows of a case: its slices, or its one image, made small, with prediction and truth.
 
-D, H, W are a case's own size; a frame is at most `side` pixels on a side. Pictures are JPEG; the two label maps
-are one map of `prediction * num_labels + truth`, as runs. Both are base64, as the page holds them.
+D, H, W are the case's own size; a frame has at most `side` pixels on a side. Pictures are JPEG. The label maps are
+bytes, prediction before truth, deflated. Both are base64, as the page holds them.
 """
 
 import base64
+import zlib
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from utils.results.overlay import to_rgb
-from utils.results.page.runs import encode_runs
 
-MARGIN = 2  # slices kept around every slice with anything in it
-EMPTY_SHOWN = 8  # slices of a volume with nothing in any of them
+MARGIN = 2  # slices kept on both sides of a slice with anything in it
+EMPTY_SHOWN = 8  # slices shown of a volume with nothing in it
 VOLUME_SIDE = 256
 VOLUME_QUALITY, IMAGE_QUALITY = 78, 82
 OVERHEAD = 96  # bytes of a frame's JSON around its two texts
@@ -24,7 +24,7 @@ OVERHEAD = 96  # bytes of a frame's JSON around its two texts
 class Frame:
     """One slice, or one image.
 
-    index: its number in the volume; wrong: pixels where prediction and truth differ, at the case's own size;
+    index: its number in the volume, from 0; wrong: pixels where prediction and truth differ, at the case's own size;
     size: stored height and width; picture, labels: base64
     """
 
@@ -36,7 +36,7 @@ class Frame:
 
     @property
     def num_bytes(self) -> int:
-        """What it takes in the page."""
+        """Bytes that the frame takes in the page."""
         return len(self.picture) + len(self.labels) + OVERHEAD
 
 
@@ -54,12 +54,10 @@ class CaseFrames:
         return sum(frame.num_bytes for frame in self.frames)
 
 
-def volume_frames(
-    name: str, image: np.ndarray, prediction: np.ndarray, target: np.ndarray, num_labels: int, side: int = VOLUME_SIDE
-) -> CaseFrames:
-    """Frames of every slice with anything in it, and a few around; grey values stretched for the eye.
+def volume_frames(name: str, image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> CaseFrames:
+    """Frames of every slice with anything in it, and of a few around; grey values stretched for the eye.
 
-    in: (D, H, W) each, image float in [0, 1] or uint8, label maps below num_labels
+    in: (D, H, W) each, image float in [0, 1] or uint8, label maps of labels below 256
     """
     used = ((prediction != 0) | (target != 0)).any(axis=(1, 2))
     kept = np.flatnonzero(np.convolve(used, np.ones(2 * MARGIN + 1, int), "full")[MARGIN : len(used) + MARGIN])
@@ -69,23 +67,21 @@ def volume_frames(
     scale = 255 / max(float(high - low), 1e-6)
 
     def frame(index: int) -> Frame:
-        grey = (shrink(image[index].astype(np.float32), side) - low) * scale
+        grey = (shrink(image[index].astype(np.float32), VOLUME_SIDE) - low) * scale
         grey = np.clip(grey, 0, 255).astype(np.uint8)
-        return _frame(index, grey, prediction[index], target[index], num_labels, VOLUME_QUALITY)
+        return _frame(index, grey, prediction[index], target[index], VOLUME_QUALITY)
 
     return CaseFrames(name, len(image), image.shape[1:], tuple(frame(int(index)) for index in kept))
 
 
-def image_frames(
-    name: str, image: np.ndarray, prediction: np.ndarray, target: np.ndarray, num_labels: int, side: int
-) -> CaseFrames:
+def image_frames(name: str, image: np.ndarray, prediction: np.ndarray, target: np.ndarray, side: int) -> CaseFrames:
     """The one frame of an image. in: image (H, W) or (H, W, 3), float in [0, 1] or uint8; label maps (H, W)"""
-    frame = _frame(0, shrink(to_rgb(image), side)[..., ::-1], prediction, target, num_labels, IMAGE_QUALITY)
+    frame = _frame(0, shrink(to_rgb(image), side)[..., ::-1], prediction, target, IMAGE_QUALITY)
     return CaseFrames(name, 0, image.shape[:2], (frame,))
 
 
 def shrink(picture: np.ndarray, side: int) -> np.ndarray:
-    """Area average with the longer side `side`; smaller pictures stay as they are."""
+    """Make the longer side `side` by area averaging; a smaller picture stays as it is."""
     height, width = picture.shape[:2]
     factor = side / max(height, width)
     if factor >= 1:
@@ -94,17 +90,14 @@ def shrink(picture: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def _frame(
-    index: int, picture: np.ndarray, prediction: np.ndarray, target: np.ndarray, num_labels: int, quality: int
-) -> Frame:
-    """in: picture (h, w) or (h, w, BGR) as stored, label maps (H, W), which get the picture's size"""
+def _frame(index: int, picture: np.ndarray, prediction: np.ndarray, target: np.ndarray, quality: int) -> Frame:
+    """in: picture (h, w) or (h, w, BGR) as stored; label maps (H, W), which are made as small as the picture"""
     size = picture.shape[:2]
     rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, target.shape, strict=True))
-    small = (labels[rows[:, None], columns].astype(np.int64) for labels in (prediction, target))
-    joint = next(small) * num_labels + next(small)
+    maps = np.stack([prediction, target])[:, rows[:, None], columns].astype(np.uint8)
     jpeg = cv2.imencode(".jpg", np.ascontiguousarray(picture), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
     wrong = int((prediction != target).sum())
-    return Frame(index, wrong, size, _base64(jpeg), _base64(encode_runs(joint)))
+    return Frame(index, wrong, size, _base64(jpeg), _base64(zlib.compress(maps.tobytes(), 9)))
 
 
 def _base64(data: bytes) -> str:

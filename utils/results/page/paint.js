@@ -1,84 +1,100 @@
-// One frame on a canvas: the image, areas (prediction or errors), contours of truth and prediction.
+// One frame on a canvas: the picture, the areas of the prediction or its errors, contours of truth and prediction.
 
-const WHITE = "#fff";
-const DARK = "rgba(0, 0, 0, 0.65)";
-const TINT = 0.22;
-// Told apart with any colour vision, and by their hatching; none of them is a class colour.
+const TINT = 56; // of 255: opacity of the prediction's area
+// Any colour vision tells them apart by colour or hatching; none of them is the colour of a class.
 const ERRORS = {
-  correct: [110, 220, 190, 0.3],
-  extra: [255, 120, 40, 0.75],
-  missed: [200, 90, 255, 0.95],
-  confused: [255, 235, 90, 0.9],
+  correct: [110, 220, 190, 77],
+  extra: [255, 120, 40, 191],
+  missed: [200, 90, 255, 242],
+  confused: [255, 235, 90, 230],
 };
 
-/** Which error a pixel shows, null where nothing is; hatched ones leave gaps, at x, y of the canvas. */
+/** A frame's picture and label maps: bytes, prediction before truth, deflated. */
+async function decode(frame) {
+  const picture = new Image();
+  picture.src = `data:image/jpeg;base64,${frame.picture}`;
+  const bytes = Uint8Array.from(atob(frame.labels), (letter) => letter.charCodeAt(0));
+  const maps = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const [buffer] = await Promise.all([new Response(maps).arrayBuffer(), picture.decode()]);
+  const length = frame.size[0] * frame.size[1];
+  return { picture, prediction: new Uint8Array(buffer, 0, length), truth: new Uint8Array(buffer, length) };
+}
+
+/** The kind of error of a pixel as a colour, null where nothing is; hatched kinds leave gaps at x, y of the canvas. */
 function errorColor(prediction, truth, x, y) {
-  if (!prediction && !truth) return null;
-  if (prediction === truth) return ERRORS.correct;
+  if (prediction === truth) return truth ? ERRORS.correct : null;
   if (!truth) return ERRORS.extra;
   if (!prediction) return (x + y) % 8 < 5 ? ERRORS.missed : null;
   return (x + y) % 8 < 3 || (x - y + 8000) % 8 < 3 ? ERRORS.confused : null;
 }
 
-/** Paint `areas(prediction, truth, x, y)` -> [r, g, b, opacity] or null over the whole canvas. */
-function paintAreas(context, maps, width, scale, areas) {
-  const canvas = document.createElement("canvas");
-  canvas.width = context.canvas.width;
-  canvas.height = context.canvas.height;
-  const own = canvas.getContext("2d");
-  const pixels = own.createImageData(canvas.width, canvas.height);
-  for (let y = 0, at = 0; y < canvas.height; y++) {
-    const row = Math.floor((y + 0.5) / scale) * width;
-    for (let x = 0; x < canvas.width; x++, at += 4) {
-      const place = row + Math.floor((x + 0.5) / scale);
-      const color = areas(maps.prediction[place], maps.truth[place], x, y);
-      if (color === null) continue;
-      pixels.data[at] = color[0];
-      pixels.data[at + 1] = color[1];
-      pixels.data[at + 2] = color[2];
-      pixels.data[at + 3] = 255 * color[3];
+/** Paint the colour `colorAt(place in the maps, x, y)`, or nothing where it is null, over the whole canvas. */
+function paintAreas(context, width, scale, colorAt) {
+  const layer = new OffscreenCanvas(context.canvas.width, context.canvas.height);
+  const pixels = new ImageData(layer.width, layer.height);
+  for (let y = 0; y < layer.height; y++) {
+    const row = width * Math.floor((y + 0.5) / scale);
+    for (let x = 0; x < layer.width; x++) {
+      const color = colorAt(row + Math.floor((x + 0.5) / scale), x, y);
+      if (color) pixels.data.set(color, 4 * (y * layer.width + x));
     }
   }
-  own.putImageData(pixels, 0, 0);
-  context.drawImage(canvas, 0, 0);
+  layer.getContext("2d").putImageData(pixels, 0, 0);
+  context.drawImage(layer, 0, 0);
 }
 
-function strokeAll(context, paths, width, colorOf) {
-  context.lineWidth = width;
-  for (const [label, path] of paths) {
-    context.strokeStyle = colorOf(label);
-    context.stroke(path);
+/** Contour of one label by marching squares: each 2x2 block adds lines between the middles of its sides. */
+function contour(map, label, [height, width]) {
+  const path = new Path2D();
+  const has = (y, x) => y >= 0 && x >= 0 && y < height && x < width && map[y * width + x] === label;
+  for (let y = 0; y <= height; y++) {
+    for (let x = 0; x <= width; x++) {
+      const [a, b, c, d] = [has(y - 1, x - 1), has(y - 1, x), has(y, x), has(y, x - 1)];
+      if (a === b && b === c && c === d) continue;
+      const corners = [a, b, c, d, a];
+      const middles = [[x, y - 0.5], [x + 0.5, y], [x, y + 0.5], [x - 0.5, y]];
+      const sides = middles.filter((_, i) => corners[i] !== corners[i + 1]);
+      if (sides.length === 4 && a) sides.push(sides.shift()); // two corners that touch stay apart
+      for (let i = 0; i < sides.length; i += 2) {
+        path.moveTo(...sides[i]);
+        path.lineTo(...sides[i + 1]);
+      }
+    }
   }
+  return path;
 }
 
 /**
- * Draw a frame with its longer side `side` pixels.
- * shown: label -> whether its class is drawn; layers: {prediction, truth, errors}
+ * Draw a frame, its longer side `side` pixels. colors: [r, g, b] of label 1, 2, ...; hidden: labels not drawn;
+ * layers: names of what is drawn; isWanted: asked when the frame is decoded. Counts in data-drawn how often it drew.
  */
-function paint(canvas, image, frame, index, shown, layers, side) {
-  const [height, width] = frame.size;
-  const scale = side / Math.max(height, width);
-  canvas.width = Math.round(width * scale);
-  canvas.height = Math.round(height * scale);
+async function paint(canvas, frame, colors, hidden, layers, side, isWanted) {
+  const { picture, prediction, truth } = await decode(frame);
+  if (!isWanted()) return;
+  const scale = side / Math.max(...frame.size);
+  [canvas.height, canvas.width] = frame.size.map((length) => Math.round(length * scale));
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(image, 0, 0, canvas.width, canvas.height);
-  const both = decodeRuns(frame.labels, height * width, index.num_labels);
-  const maps = { prediction: only(both.prediction, shown), truth: only(both.truth, shown) };
-  const color = (label) => index.classes[label - 1].color;
-  if (layers.errors) paintAreas(context, maps, width, scale, errorColor);
-  else if (layers.prediction) {
-    paintAreas(context, maps, width, scale, (label) => (label ? [...color(label), TINT] : null));
-  }
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  for (const map of [prediction, truth]) map.forEach((label, at) => hidden.has(label) && (map[at] = 0));
+  const errors = (at, x, y) => errorColor(prediction[at], truth[at], x, y);
+  const areas = colors.map((color) => [...color, TINT]);
+  if (layers.has("errors")) paintAreas(context, frame.size[1], scale, errors);
+  else if (layers.has("prediction")) paintAreas(context, frame.size[1], scale, (at) => areas[prediction[at] - 1]);
   context.scale(scale, scale);
-  context.lineCap = "round";
-  const unit = Math.max(side / 384, 1) / scale;
-  if (layers.truth) {
-    const paths = contours(maps.truth, height, width);
-    strokeAll(context, paths, 2.9 * unit, () => DARK);
-    strokeAll(context, paths, 1.7 * unit, () => WHITE);
+  const contours = (map) => [...new Set(map)].filter(Boolean).map((label) => [contour(map, label, frame.size), label]);
+  const stroke = (lines, width, colorOf) => {
+    context.lineWidth = (width * Math.max(side / 384, 1)) / scale;
+    for (const [path, label] of lines) {
+      context.strokeStyle = colorOf(label);
+      context.stroke(path);
+    }
+  };
+  if (layers.has("truth")) {
+    const lines = contours(truth);
+    stroke(lines, 2.9, () => "rgb(0 0 0 / 0.65)");
+    stroke(lines, 1.7, () => "#fff");
   }
-  if (layers.prediction) {
-    strokeAll(context, contours(maps.prediction, height, width), 1.2 * unit, (label) => `rgb(${color(label)})`);
-  }
+  if (layers.has("prediction")) stroke(contours(prediction), 1.2, (label) => `rgb(${colors[label - 1]})`);
+  canvas.dataset.drawn = 1 + Number(canvas.dataset.drawn ?? 0);
 }

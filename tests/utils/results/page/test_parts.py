@@ -1,52 +1,22 @@
-"""Parts of the page: runs, frames, thinning, words, plots, curves."""
+"""Parts of the page: frames, keeping to a size, words, charts."""
 
 import base64
-import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.support.pages import volume_run
-from utils.results.overlay import class_color
-from utils.results.page import plots
+from tests.support.pages import EVIL, label_maps, volume_run
+from utils.results.page import charts
 from utils.results.page.album import Album, fit, thin
-from utils.results.page.curves import curves, read_histories, read_history
+from utils.results.page.build import case_means, worst_first
+from utils.results.page.charts import spread_charts
+from utils.results.page.curves import read_histories, read_history, training_charts
 from utils.results.page.frames import CaseFrames, Frame, image_frames, volume_frames
-from utils.results.page.plots import box_plots, nice_ticks
-from utils.results.page.runs import decode_runs, encode_runs
-from utils.results.page.tables import case_means, worst_first
-from utils.results.page.words import is_main_figure, label_of, number
+from utils.results.page.words import augmentation_in_words, is_main_figure, label_of, number
 from utils.training.history import write_csv
-
-# --- runs -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [
-        ([0], b"\x00\x01"),
-        ([5, 5, 0], b"\x05\x02\x00\x01"),
-        ([127, 128], b"\x7f\x01\x80\x01\x01"),
-        ([300], b"\xac\x02\x01"),  # 300 = 0b10_0101100
-        ([1] * 128, b"\x01\x80\x01"),
-        ([], b""),
-    ],
-)
-def test_runs_byte_by_byte(labels, expected):
-    assert encode_runs(np.array(labels, np.uint16)) == expected
-
-
-@pytest.mark.parametrize("most", [1, 2, 9, 256, 65536])
-@pytest.mark.parametrize("shape", [(1, 1), (7, 13), (300, 200)])
-def test_runs_round_trip(most, shape):
-    rng = np.random.default_rng(most)
-    labels = rng.integers(0, most, shape)
-    labels[rng.random(shape) < 0.8] = most - 1
-    runs = encode_runs(labels)
-    assert np.array_equal(decode_runs(runs, shape), labels)
-
 
 # --- frames ---------------------------------------------------------------------------------------
 
@@ -55,20 +25,24 @@ def blank(depth=30, height=40, width=60):
     return np.zeros((depth, height, width), np.uint8)
 
 
+def maps_of(frame):
+    return label_maps(vars(frame))
+
+
 def test_slices_with_anything_and_two_around_are_kept():
     truth, prediction = blank(), blank()
     truth[10:13, 5, 5] = 1
     prediction[28, 5, 5] = 2
-    case = volume_frames("a", np.random.default_rng(0).random(truth.shape), prediction, truth, 3)
+    case = volume_frames("a", np.random.default_rng(0).random(truth.shape), prediction, truth)
     assert [f.index for f in case.frames] == [*range(8, 15), *range(26, 30)]
     assert [f.wrong for f in case.frames] == [0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 0]
     assert (case.depth, case.shape) == (30, (40, 60))
 
 
 def test_an_empty_volume_shows_a_few_slices():
-    case = volume_frames("a", np.zeros((30, 40, 60), np.float32), blank(), blank(), 3)
+    case = volume_frames("a", np.zeros((30, 40, 60), np.float32), blank(), blank())
     assert [f.index for f in case.frames] == [0, 4, 8, 12, 17, 21, 25, 29]
-    assert len(volume_frames("a", np.zeros((2, 40, 60), np.float32), blank(2), blank(2), 3).frames) == 2
+    assert len(volume_frames("a", np.zeros((2, 40, 60), np.float32), blank(2), blank(2)).frames) == 2
 
 
 def decode_picture(frame):
@@ -81,27 +55,28 @@ def test_pictures_and_labels_are_made_small_on_one_grid():
     image[:, 300:] = (20, 20, 250)
     truth = np.zeros((300, 600), bool)
     truth[:, 300:] = True
-    frame = image_frames("a", image, ~truth, truth, 2, side=200).frames[0]
+    frame = image_frames("a", image, ~truth, truth, side=200).frames[0]
     assert frame.size == (100, 200)
     picture = decode_picture(frame)[..., ::-1].astype(int)
     assert np.abs(picture[:, :96] - (250, 20, 20)).max() < 12
     assert np.abs(picture[:, 104:] - (20, 20, 250)).max() < 12
-    joint = decode_runs(base64.b64decode(frame.labels), frame.size)
-    assert (joint[:, :100] == 2).all()
-    assert (joint[:, 100:] == 1).all()
+    prediction, small = maps_of(frame)
+    assert prediction[:, :100].all()
+    assert small[:, 100:].all()
+    assert (prediction + small == 1).all()
     assert frame.wrong == 300 * 600
-    assert image_frames("a", image[:50, :60], truth[:50, :60], truth[:50, :60], 2, side=200).frames[0].size == (50, 60)
+    assert image_frames("a", image[:50, :60], truth[:50, :60], truth[:50, :60], side=200).frames[0].size == (50, 60)
 
 
 def test_labels_are_taken_from_the_middle_of_what_a_pixel_covers():
     truth = np.arange(12, dtype=np.uint8)[None].repeat(12, 0)
-    frame = image_frames("a", np.zeros((12, 12), np.uint8), np.zeros_like(truth), truth, 12, side=4).frames[0]
-    assert decode_runs(base64.b64decode(frame.labels), (4, 4)).tolist() == [[1, 4, 7, 10]] * 4
+    frame = image_frames("a", np.zeros((12, 12), np.uint8), np.zeros_like(truth), truth, side=4).frames[0]
+    assert maps_of(frame)[1].tolist() == [[1, 4, 7, 10]] * 4
 
 
 def test_a_dim_volume_is_stretched_for_the_eye():
     image = np.random.default_rng(0).random((8, 64, 64)).astype(np.float32) * 0.1 + 0.3
-    picture = decode_picture(volume_frames("a", image, blank(8, 64, 64), blank(8, 64, 64), 2).frames[0])
+    picture = decode_picture(volume_frames("a", image, blank(8, 64, 64), blank(8, 64, 64)).frames[0])
     assert picture.min() < 25
     assert picture.max() > 230
 
@@ -113,15 +88,14 @@ def make_case(name, wrong, size=1000):
     return CaseFrames(name, 99, (9, 9), tuple(Frame(i, w, (9, 9), "x" * size, "") for i, w in enumerate(wrong)))
 
 
-@pytest.mark.parametrize("most", range(12))
-def test_thinning_keeps_the_worst_and_spreads_the_others(most):
+def test_thinning_keeps_the_worst_and_spreads_the_others():
     case = make_case("a", [1, 1, 9, 1, 1, 1, 1, 1, 1, 1])
-    kept = [f.index for f in thin(case, most).frames]
-    assert len(kept) == min(most, 10)
-    assert kept == sorted(set(kept))
-    assert most == 0 or 2 in kept
-    if most >= 3:
-        assert {0, 9} <= set(kept)
+    for most in range(12):
+        kept = [f.index for f in thin(case, most).frames]
+        assert len(kept) == min(most, 10)
+        assert kept == sorted(set(kept))
+        assert most == 0 or 2 in kept
+        assert most < 3 or {0, 9} <= set(kept)
 
 
 def test_fitting_spends_the_budget_and_never_more():
@@ -142,7 +116,7 @@ def test_fitting_spends_the_budget_and_never_more():
 def test_many_images_get_smaller_pictures():
     sides = []
     for expected in (10, 500, 5000):
-        album = Album(1)
+        album = Album()
         album.expect(expected)
         album.add_image("a", np.zeros((600, 800, 3), np.uint8), np.zeros((600, 800), bool), np.zeros((600, 800), bool))
         sides.append(max(album.cases[0].frames[0].size))
@@ -150,7 +124,7 @@ def test_many_images_get_smaller_pictures():
 
 
 def test_a_volume_far_beyond_its_share_is_thinned_when_it_is_added():
-    album = Album(2, budget=400_000)
+    album = Album(budget=400_000)
     album.expect(10)
     truth = np.ones((60, 128, 128), np.uint8)
     album.add_volume("a", np.random.default_rng(0).random(truth.shape, np.float32), truth, truth)
@@ -178,80 +152,90 @@ def test_figures_in_words(metric, label, value, text, main):
     assert (label_of(metric), number(metric, value), is_main_figure(metric)) == (label, text, main)
 
 
+@pytest.mark.parametrize(
+    ("tta", "scales", "words"),
+    [
+        (False, [], "off"),
+        (True, [], "on: flips"),
+        (False, [0.75, 1.25], "on: sizes times 0.75, 1.25"),
+        (True, [2.0], "on: flips and sizes times 2"),
+        (False, None, "off"),
+    ],
+)
+def test_what_test_time_augmentation_averaged_over(tta, scales, words):
+    assert augmentation_in_words({"tta": tta, "tta_scales": scales}) == words
+
+
 def test_the_worst_case_is_first_and_undefined_ones_last():
     rows = [{"case": c, "class": k, "dice": d} for c, k, d in [("b", 1, 0.5), ("b", 2, 0.7), ("c", 1, float("nan"))]]
-    rows += [{"case": "d", "class": 1, "dice": 0.2}, {"case": "a", "class": 1, "dice": 0.6}]
-    assert case_means(rows, "dice")["b"] == pytest.approx(0.6)
+    rows += [{"case": "d", "class": 1, "dice": 0.0}, {"case": "a", "class": 1, "dice": 0.6}]
+    assert case_means(rows, "dice") == {"a": 0.6, "b": pytest.approx(0.6), "c": None, "d": 0}
     assert worst_first(rows) == ["d", "a", "b", "c"]
 
 
-# --- plots ----------------------------------------------------------------------------------------
+# --- charts ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "within_one", "expected"),
-    [
-        (0.0, 1.0, True, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        (0.83, 0.97, True, [0.8, 0.85, 0.9, 0.95, 1.0]),
-        (0.0, 0.0, True, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        (1.0, 1.0, True, [0.9, 0.95, 1.0]),
-        (2.0, 47.0, False, [0, 10, 20, 30, 40, 50]),
-        (5.0, 5.0, False, [4.4, 4.6, 4.8, 5.0, 5.2, 5.4, 5.6]),
-        (0.0, 0.0, False, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        (1e-3, 1e-3, False, [0.0009, 0.00095, 0.001, 0.00105, 0.0011]),
-        (-0.4, 0.1, False, [-0.4, -0.3, -0.2, -0.1, 0, 0.1]),
-    ],
-)
-def test_ticks_are_round_and_hold_every_figure(low, high, within_one, expected):
-    ticks = nice_ticks(low, high, within_one)
-    assert ticks == pytest.approx(expected)
-    assert ticks[0] <= low <= high <= ticks[-1]
+def words_of(drawing):
+    return [text.text for text in drawing.iter("text")]
 
 
-def percents(text, pattern):
-    return [float(x) for x in re.findall(pattern, text)]
+def points_of(drawing):
+    """(case, tooltip, x) of every point of a chart."""
+    return [
+        (int(g.get("data-case")), g.find("title").text, float(next(g.iter("use")).get("x")))
+        for g in drawing.iter("g")
+        if "data-case" in g.attrib
+    ]
 
 
-def test_a_box_lies_at_the_quartiles_and_a_point_is_drawn_for_every_case(monkeypatch):
-    values = [0.0, 0.2, 0.4, 0.8, 1.0]
-    rows = [{"case": f"c{i}", "class": "polyp", "dice": v} for i, v in enumerate(values)]
-    rows.append({"case": "c9", "class": "polyp", "dice": float("nan")})
-    figures = {"mean": 0.48, "ci95": [0.1, 0.9]}
-    summary = {"classes": {"polyp": {"metrics": {"dice": figures}}}}
-    order = [f"c{i}" for i in range(10)]
-    text = box_plots(rows, summary, order)
-    place = lambda v: pytest.approx(1.5 + 97 * v, abs=0.01)  # noqa: E731
-    assert sorted(percents(text, r'circle cx="([\d.]+)%')) == [place(v) for v in values]
-    assert re.findall(r'data-case="(\d)"', text) == ["0", "1", "2", "3", "4"]
-    assert percents(text, r'class="box" x="([\d.]+)%') == [place(0.2)]
-    assert percents(text, r'class="box".*?width="([\d.]+)%') == [pytest.approx(97 * 0.6, abs=0.01)]
-    assert percents(text, r'class="median" x1="([\d.]+)%') == [place(0.4)]
-    assert percents(text, r'class="mean" x="([\d.]+)%') == [place(0.48)]
-    assert percents(text, r'class="ci" x1="([\d.]+)%') == [place(0.1)]
-    assert "polyp: median 40.00, from 20.00, to 80.00, 5 cases" in text
-    assert f"rgb{class_color(1)}" in text
-    monkeypatch.setattr(plots, "MOST_POINTS", 3)
-    fewer = box_plots(rows, summary, order)
-    assert sorted(percents(fewer, r'circle cx="([\d.]+)%')) == [place(v) for v in (0.0, 0.4, 1.0)]
-    assert "3 evenly spread ones" in fewer
+def spread_of(values, order=None, mean=0.5, name="polyp"):
+    rows = [{"case": f"c{i}", "class": name, "dice": v} for i, v in enumerate(values)]
+    summary = {"classes": {name: {"metrics": {"dice": {"mean": mean, "ci95": [None, None]}}}}}
+    ((title, svg),) = spread_charts(rows, summary, order or [f"c{i}" for i in range(len(values))])
+    assert title == "Dice, %"
+    return ElementTree.fromstring(svg.replace("\a", ""))  # which HTML allows and XML does not
 
 
-def test_every_main_figure_has_a_plot_with_a_row_a_class():
+def test_a_chart_has_a_point_for_every_case_at_its_figure(monkeypatch):
+    values = [0.2, 0.0, 1.0, 0.4, float("nan"), 0.8]
+    drawing = spread_of(values, order=["c5", "c4", "c3", "c2", "c1", "c0"])
+    found = points_of(drawing)
+    assert [(case, title) for case, title, _ in found] == [
+        *((4, "c1: 0.00"), (5, "c0: 20.00"), (2, "c3: 40.00"), (0, "c5: 80.00"), (3, "c2: 100.00")),
+    ]
+    x = np.array([x for *_, x in found])
+    assert (x - x[0]) / (x[-1] - x[0]) == pytest.approx([0, 0.2, 0.4, 0.8, 1], abs=1e-4)
+    assert drawing.get("aria-label") == "Dice, %. polyp: 5 cases, quartiles 20.00, 40.00, 80.00"
+    monkeypatch.setattr(charts, "MOST_POINTS", 3)
+    assert [title for _, title, _ in points_of(spread_of(values))] == ["c1: 0.00", "c3: 40.00", "c2: 100.00"]
+
+
+@pytest.mark.parametrize("values", [[0.0], [1.0], [0.0, 1.0], [0.83, 0.97], [0.5] * 400])
+def test_the_numbers_of_an_axis_differ_and_stay_within_0_and_100(values):
+    numbers = [word for word in words_of(spread_of(values)) if word != "polyp"]
+    assert len(numbers) == len(set(numbers)) >= 2
+    assert all(0 <= float(n) <= 100 for n in numbers)
+
+
+@pytest.mark.parametrize("name", ["<b>$x^$</b>", "肝臓", "a\ab", "n" * 99, EVIL])
+def test_any_name_can_be_drawn(name):
+    assert any(word[:3] in name.replace("\a", "") for word in words_of(spread_of([0.1, 0.3], name=name)))
+
+
+def test_every_main_figure_has_a_chart_with_a_row_a_class():
     run = volume_run()
-    text = box_plots(run.rows, run.summary, worst_first(run.rows))
-    assert re.findall(r'data-name="(.*?)"', text) == ["Dice, %", "IoU, %", "HD95, px", "NSD at 2 px, %"]
-    assert text.count('<svg class="row"') == 4 * 3
-    assert "&lt;b&gt;pancreas&lt;/b&gt;: no case" in text  # its only prediction has no label: no distance
-    assert "<b>pancreas" not in text
+    found = spread_charts(run.rows, run.summary, worst_first(run.rows))
+    assert [title for title, _ in found] == ["Dice, %", "IoU, %", "HD95, px", "NSD at 2 px, %"]
+    for _, svg in found:
+        assert {"liver", "left kidney", "<b>pancreas</b>"} <= set(words_of(ElementTree.fromstring(svg)))
+    assert "<b>pancreas</b>: 0 cases" in ElementTree.fromstring(found[2][1]).get("aria-label")
 
 
-# --- curves ---------------------------------------------------------------------------------------
-
-
-def write_history(folder: Path, epochs: int) -> Path:
+def write_history(folder: Path, epochs: int, lr: float = 1e-3) -> Path:
     folder.mkdir()
     rows = [
-        {"epoch": e + 1, "iteration": e * 9, "loss": 1 / (e + 1), "lr": 1e-3, "images_per_s": 9.5}
+        {"epoch": e + 1, "iteration": e * 9, "loss": 1 / (e + 1), "lr": lr + 1e-5 * e, "images_per_s": 9.5}
         for e in range(epochs)
     ]
     for row in rows[1::2]:
@@ -267,27 +251,40 @@ def test_curves_are_read_from_beside_the_checkpoint(tmp_path):
     assert found["a"]["loss"] == [(1, 1), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
     assert found["a"]["mean_dice"] == [(2, 0.52), (4, 0.54)]
     assert "dice spleen" not in found["a"]
-    text = curves(found)
-    assert text.count("<polyline") == 6
-    assert "a</li>" in text
-    assert "Training loss over epochs; a ends at 0.25, b ends at 0.1667" in text
+    drawn = {title: ElementTree.fromstring(svg) for title, svg in training_charts(found)}
+    assert list(drawn) == ["Training loss", "Validation Dice, %", "Learning rate"]
+    loss = drawn["Training loss"]
+    assert loss.get("aria-label") == "Training loss over the epochs; a ends at 0.25, b ends at 0.1667"
+    assert {"a", "b", "epoch"} <= set(words_of(loss))
 
 
-def test_a_loss_curve_point_by_point(tmp_path):
-    text = curves(read_histories([write_history(tmp_path / "a", 2)]))
-    points = re.search(r'points="(.*?)"', text)[1]
-    assert points == "0.00,0.00 100.00,100.00"  # from 1 to 0.5, which are the first and last tick
-    assert "epoch 1" in text
-    assert "no such column" not in text
+def test_the_classes_of_a_single_run_have_lines():
+    run = {"mean_dice": [(1, 0.5), (2, 0.6)], "dice liver": [(1, 0.4), (2, 0.7)], "dice <i>": [(1, 0.6), (2, 0.5)]}
+    ((_, svg),) = training_charts({"run": run})
+    assert {"mean", "liver", "<i>"} <= set(words_of(ElementTree.fromstring(svg)))
+
+
+def test_the_numbers_of_a_small_learning_rate_differ(tmp_path):
+    (drawn,) = (
+        ElementTree.fromstring(svg)
+        for title, svg in training_charts(read_histories([write_history(tmp_path / "a", 5, lr=6e-4)]))
+        if title == "Learning rate"
+    )
+    numbers = [word for word in words_of(drawn) if word.startswith("0.0006")]
+    assert len(numbers) == len(set(numbers)) > 2
 
 
 @pytest.mark.parametrize("text", ["", "epoch,loss\n", "a,b\n1,2\n", "epoch,loss\n1,x\n", "epoch,loss\nx,1,2,3\n"])
 def test_a_file_without_curves_draws_nothing(tmp_path, text):
     (tmp_path / "history.csv").write_text(text)
-    assert curves({"run": read_history(tmp_path / "history.csv")}) == ""
-    assert curves({}) == ""
+    assert training_charts({"run": read_history(tmp_path / "history.csv")}) == []
 
 
-def test_one_epoch_is_a_dot(tmp_path):
-    text = curves(read_histories([write_history(tmp_path / "a", 1)]))
-    assert re.search(r'points="([\d.]+,[\d.]+) \1"', text)
+def test_one_epoch_is_drawn_as_a_dot(tmp_path):
+    drawn = training_charts(read_histories([write_history(tmp_path / "a", 1)]))
+    assert [title for title, _ in drawn] == ["Training loss", "Learning rate"]
+    loss = ElementTree.fromstring(drawn[0][1])
+    words = words_of(loss)
+    assert words[: words.index("epoch")] == ["1"]  # the numbers of the axis of epochs
+    marks = list(loss.iter("use"))  # one at every number of the axes, and the dot
+    assert len(marks) == len([word for word in words_of(loss) if word != "epoch"]) + 1

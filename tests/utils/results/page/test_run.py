@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import json
-import re
 
 import cv2
 import numpy as np
@@ -15,13 +14,11 @@ from isic_polyp_rectal import evaluation as picture_evaluation
 from isic_polyp_rectal import task as pictures
 from synapse_train_test import evaluation as volume_evaluation
 from synapse_train_test import task as volumes
-from tests.support.pages import META
+from tests.support.pages import META, TestRun, label_maps, read_page
 from tests.support.trees import write_picture_tree, write_synapse_tree
 from utils.command_line import parse_flags
 from utils.config import TEST, Config
 from utils.results.page.album import Album
-from utils.results.page.build import page
-from utils.results.page.runs import decode_runs
 from utils.results.summary import summarise
 
 
@@ -35,25 +32,14 @@ def logits_of(num_outputs):
     return forward
 
 
-def embedded(text):
-    """JSON of every script element, by id."""
-    return {
-        name: json.loads(value)
-        for name, value in re.findall(r'<script type="application/json" id="(.*?)">(.*?)</script>', text)
-    }
-
-
-def check_page(rows, album, cfg):
-    found = embedded(page(summarise(rows, META | {"protocol": cfg.protocol}), rows, album.cases, {}))
-    index = found["index"]
-    assert sorted(one["name"] for one in index["cases"]) == sorted({row["case"] for row in rows})
-    for place, one in enumerate(index["cases"]):
-        case = found[f"case-{place}"]
-        maps = [decode_runs(base64.b64decode(f["labels"]), tuple(f["size"])) for f in case["frames"]]
-        joint = np.stack(maps)
-        mine = [row for row in rows if row["case"] == one["name"]]
-        for label, row in enumerate(mine, 1):
-            predicted, labelled = joint // index["num_labels"] == label, joint % index["num_labels"] == label
+def check_page(folder, rows, album, cfg):
+    """Every case is in the page, with the label maps that its figures are from; returns the page."""
+    found = read_page(folder, TestRun(summarise(rows, META | {"protocol": cfg.protocol}), rows, album.cases, {}))
+    assert sorted(case["name"] for case in found.cases()) == sorted({row["case"] for row in rows})
+    for case in found.cases():
+        prediction, truth = np.stack([label_maps(frame) for frame in case["frames"]], axis=1)
+        for label, row in enumerate([row for row in rows if row["case"] == case["name"]], 1):
+            predicted, labelled = prediction == label, truth == label
             if row["outcome"] == "found" and cfg.protocol == "standard":
                 dice = 2 * (predicted & labelled).sum() / (predicted.sum() + labelled.sum())
                 assert dice == pytest.approx(row["dice"])
@@ -62,33 +48,34 @@ def check_page(rows, album, cfg):
     return found
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
 def test_volumes(tmp_path, protocol):
     tree = write_synapse_tree(tmp_path / "data")
     cfg = dataclasses.replace(
         volumes.SYNAPSE, root_path=str(tree), list_dir=str(tree / "lists"), img_size=(32, 32), protocol=protocol
     )
-    album = Album(8)
+    album = Album()
     classes = volumes.class_names(cfg)
     rows, _ = volume_evaluation.evaluate(cfg, logits_of(9), torch.device("cpu"), classes, tmp_path, album)
-    found = check_page(rows, album, cfg)
-    assert found["index"]["gallery"] is False
-    assert found["case-0"]["depth"] == 4
+    found = check_page(tmp_path, rows, album, cfg)
+    assert found.cases()[0]["depth"] == 4
     without, _ = volume_evaluation.evaluate(cfg, logits_of(9), torch.device("cpu"), classes, tmp_path)
     assert json.dumps(rows) == json.dumps(without)
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
 def test_pictures(tmp_path, protocol):
     tree = write_picture_tree(tmp_path / "data")
     split_dataset(tree, 0.6)
     cfg = dataclasses.replace(pictures.RECIPES["isic2018"], root_path=str(tree), img_size=(32, 32), protocol=protocol)
-    album = Album(1)
+    album = Album()
     rows, _ = picture_evaluation.evaluate(cfg, logits_of(1), torch.device("cpu"), ("lesion",), tmp_path, album)
-    found = check_page(rows, album, cfg)
-    assert found["index"]["gallery"] is True
-    assert len(found["index"]["cases"]) == 4
-    picture = cv2.imdecode(np.frombuffer(base64.b64decode(found["case-0"]["frames"][0]["picture"]), np.uint8), 1)
+    found = check_page(tmp_path, rows, album, cfg)
+    assert len(found.cases()) == 4
+    (frame,) = found.cases()[0]["frames"]
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(frame["picture"]), np.uint8), 1)
     assert picture.shape == ((40, 48, 3) if protocol == "standard" else (32, 32, 3))
 
 

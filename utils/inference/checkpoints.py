@@ -1,7 +1,7 @@
-"""What test.py evaluates: which checkpoint, under which settings, and what every result file says of it."""
+"""Which checkpoints to test or to predict with, whether they go together, and under which settings."""
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ from utils.log import log
 from utils.training.run import BEST, LAST
 
 RELEASED = {"synapse": "synapse"}
-# Given to test.py, these are compared with the checkpoint's own: the published command line names them.
+# The published command for testing names these: test.py compares them with the checkpoint's own.
 TRAINED_WITH = ("epochs", "lr")
 
 
 def find_checkpoints(given: Mapping[str, Any], recipe: str | None) -> list[Path]:
-    """The files of --checkpoint, else the run in --output_dir, else the released weights of `recipe`.
+    """The files of --checkpoint; without it the run in --output_dir, or else the released weights of `recipe`.
 
-    raises: UserError that lists where was looked
+    raises: UserError that names the places without a checkpoint
     """
     if given.get("checkpoint"):
         return [checkpoint.find(name) for name in given["checkpoint"]]
@@ -50,7 +50,7 @@ def settle(trained: Config, given: Mapping[str, Any]) -> Config:
         if name in given and given[name] != getattr(trained, name):
             log(f"warning: --{name} {given[name]}: the checkpoint was trained with {getattr(trained, name)}")
     given = NOT_PASSED_ON | {name: value for name, value in given.items() if name not in TRAINED_WITH}
-    return check_together(dataclasses.replace(trained, **given))
+    return check_together(replace(trained, **given))
 
 
 def check_alike(configs: Mapping[str, Config]) -> None:
@@ -60,22 +60,3 @@ def check_alike(configs: Mapping[str, Config]) -> None:
         if len(set(values.values())) > 1:
             listed = ", ".join(f"{name}: {value}" for name, value in values.items())
             raise UserError(f"--checkpoint: cannot average networks of different {field}: {listed}")
-
-
-def describe_result(cfg: Config, precision: str, origins: list[dict[str, Any]], split: str) -> dict[str, Any]:
-    """The head of summary.json: by which rules, on what, from which weights."""
-    selections = dict.fromkeys(origin["selection"] for origin in origins)
-    return {
-        "protocol": cfg.protocol,
-        "dataset": cfg.dataset,
-        "recipe": cfg.recipe,
-        "split": split,
-        "selection": ", ".join(selections),
-        "checkpoints": origins,
-        "img_size": list(cfg.img_size),
-        "ssd": cfg.ssd,
-        "precision": precision,
-        "tta": cfg.tta,
-        "tta_scales": list(cfg.tta_scales),
-        "tolerance": cfg.tolerance,
-    }

@@ -1,0 +1,142 @@
+"""Several settings compared, as plain values: their means, every pair, ranks, and what a reader must be told."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tools.compare.statistics import ALL_CLASSES, LEVEL, PairResult, Ranking, compare_all, rank_settings, smallest_p
+from utils.results.reading import Setting
+from utils.scoring.protocols import kind_of
+from utils.scoring.statistics import bootstrap_means, interval, mean_over
+
+HIGHER = ("dice", "iou", "nsd", "boundary_f1", "precision", "recall", "specificity", "accuracy", "f1")
+LOWER = ("hd95", "assd", "|volume_error|")
+METHODS = (
+    "Wilcoxon signed-rank test over cases, two-sided; Holm's correction over all pairs of one metric, for single "
+    "classes over all pairs and classes; effect: matched-pairs rank-biserial correlation, above 0 where the second is "
+    "larger; difference: second minus first over the cases and classes that both have, with a 95 % interval from 5000 "
+    "paired bootstrap resamples of cases; ranks: averages over cases, 1 the best, Friedman's test and Nemenyi's "
+    "critical difference at 5 % for three settings or more. Several metrics are not corrected for each other."
+)
+
+
+def compare(settings: list[Setting], metrics: list[str]) -> dict[str, Any]:
+    """Everything that is reported, ready for JSON: settings, pairs, ranks, warnings, methods; None for no figure."""
+    first = settings[0].results[0]
+    pairs, ranks, warnings = [], {}, warn_of_results(settings)
+    for metric in metrics if len(settings) > 1 else ():
+        figures = {setting.name: setting.table(metric) for setting in settings}
+        rows = compare_all(figures, first.classes)
+        ranking = rank_settings(figures, kind_of(metric) in HIGHER)
+        pairs += [{"metric": metric} | row._asdict() for row in rows]
+        ranks[metric] = ranking._asdict()
+        warnings += warn_of_figures(metric, rows, ranking, len(first.cases))
+    kept = ("protocol", "recipe", "dataset", "split", "img_size", "tolerance", "unit")
+    return _without_nan(
+        {
+            **{name: first.summary.get(name) for name in kept},
+            "dataset": Path(first.summary.get("dataset") or "").name or None,
+            "cases": len(first.cases),
+            "classes": first.classes,
+            "metrics": {name: "higher" if kind_of(name) in HIGHER else "lower" for name in metrics},
+            "settings": [describe(setting, metrics) for setting in settings],
+            "pairs": pairs,
+            "ranks": ranks,
+            "warnings": list(dict.fromkeys(warnings)),
+            "methods": METHODS,
+        }
+    )
+
+
+def describe(setting: Setting, metrics: list[str]) -> dict[str, Any]:
+    """One setting: its seeds, and for all classes together and each class its counts by seed and its means."""
+    results, summary = setting.results, setting.results[0].summary
+    parts = {ALL_CLASSES: [result.summary["overall"] for result in results]}
+    parts |= {name: [result.summary["classes"][name] for result in results] for name in results[0].classes}
+    columns = {ALL_CLASSES: slice(None)} | {name: [k] for k, name in enumerate(results[0].classes)}
+    return {
+        "name": setting.name,
+        "num_seeds": len(results),
+        "folders": [str(result.folder) for result in results],
+        "checkpoints": [result.hashes for result in results],
+        **{field: summary.get(field) for field in ("ssd", "tta", "tta_scales", "precision", "selection")},
+        "counts": {
+            scope: {kind: [part[kind] for part in of_seeds] for kind in ("missed", "false_positive")}
+            for scope, of_seeds in parts.items()
+        },
+        "means": {scope: {m: _means(setting, m, chosen) for m in metrics} for scope, chosen in columns.items()},
+    }
+
+
+def _means(setting: Setting, metric: str, columns: slice | list[int]) -> dict[str, Any]:
+    """Mean over classes of their means over cases: of each seed, their mean and SD, and the interval over cases."""
+    seeds = np.array([mean_over(mean_over(result.table(metric)[:, columns], 0), 0) for result in setting.results])
+    known = seeds[~np.isnan(seeds)]
+    table = setting.table(metric)[:, columns]
+    several = (~np.isnan(table)).any(1).sum() > 1
+    return {
+        "mean": known.mean() if len(known) else math.nan,
+        "sd": known.std(ddof=1) if len(known) > 1 else math.nan,
+        "ci95": interval(mean_over(bootstrap_means(table), 1)) if several else (math.nan, math.nan),
+        "seeds": seeds.tolist(),
+    }
+
+
+# --- what a reader must be told ------------------------------------------------------------------
+
+
+def warn_of_results(settings: list[Setting]) -> list[str]:
+    warnings = []
+    for setting in settings:
+        for result in setting.results:
+            rules = {result.summary["selection"], *(c.get("selection") for c in result.summary["checkpoints"])}
+            if any(str(rule).startswith("test") for rule in rules):
+                warnings.append(f"{setting.name}: a checkpoint was chosen on the test part; its figures are optimistic")
+    counts = {setting.name: len(setting.results) for setting in settings}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        warnings.append(f"different numbers of seeds: {listed}; a mean over more seeds scatters less")
+    if len(settings) > 1 and max(counts.values()) == 1:
+        warnings.append("one seed each: the tests are over cases and do not see the scatter between trainings")
+    if settings[0].results[0].summary["protocol"] == "legacy" and len(settings) > 1:
+        warnings.append("legacy protocol: a missed class of a volume has distance 0, so that HD95 can reward a miss")
+    return warnings
+
+
+def warn_of_figures(metric: str, rows: list[PairResult], ranking: Ranking, num_cases: int) -> list[str]:
+    warnings = []
+    overall = [row for row in rows if row.class_name == ALL_CLASSES]
+    pairs, singles, fewest = len(overall), len(rows) - len(overall), min(row.cases for row in overall)
+    if smallest_p(fewest, pairs) > LEVEL:
+        warnings.append(
+            f"{metric}: with {fewest} cases and {pairs} pair(s) the smallest possible p is "
+            f"{smallest_p(fewest, pairs):.3g}: no difference, however large, reaches p < {LEVEL}; the intervals are "
+            "too narrow as well"
+        )
+    elif singles and smallest_p(fewest, singles) > LEVEL:
+        warnings.append(
+            f"{metric}: with {fewest} cases and {singles} comparisons of single classes none of those can reach "
+            f"p < {LEVEL} after correction; only all classes together can"
+        )
+    left_out = [f"{row.first} and {row.second} {row.one_sided}" for row in overall if row.one_sided]
+    if left_out:
+        warnings.append(
+            f"{metric}: figures that only one of two settings has are left out (a structure that the other missed or "
+            f"invented has no distance); read it together with the misses: {', '.join(left_out)}"
+        )
+    if ranking.cases < num_cases and len(ranking.average) > 2:
+        warnings.append(
+            f"{metric}: ranks over {ranking.cases} of {num_cases} cases; the others lack a figure somewhere"
+        )
+    return warnings
+
+
+def _without_nan(value: Any) -> Any:
+    """Plain values for JSON: NaN becomes None."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_without_nan(one) for one in value]
+    return (None if math.isnan(value) else float(value)) if isinstance(value, float) else value

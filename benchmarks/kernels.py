@@ -37,7 +37,16 @@ GROUPS = {
 }
 LOW = (F.linear, F.conv1d, F.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__, F.scaled_dot_product_attention)
 HIGH = (F.layer_norm, F.group_norm, F.softplus, Tensor.exp, torch.exp, torch.rsqrt, torch.linalg.vector_norm)
-NO_KERNEL = ("empty", "detach", "_unsafe_view", "new_empty", "lift_fresh", "empty_like", "_reshape_alias")
+NO_KERNEL = (
+    "empty",
+    "detach",
+    "_unsafe_view",
+    "new_empty",
+    "new_empty_strided",
+    "lift_fresh",
+    "empty_like",
+    "_reshape_alias",
+)
 
 
 @dataclass
@@ -68,7 +77,7 @@ class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operations: list[Operation] = []
-        self.kept: list[Tensor] = []  # so that no block of memory is counted for another
+        self.kept: list[Any] = []  # blocks of memory, so that none is counted for another
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -77,7 +86,7 @@ class Recorder(TorchDispatchMode):
         made = [x for x in tree_leaves(result) if torch.is_tensor(x)]
         if not views and name not in NO_KERNEL and any(x.is_meta for x in made):
             used = [x for x in tree_leaves((args, kwargs)) if torch.is_tensor(x)]
-            self.kept += used + made
+            self.kept += [x.untyped_storage() for x in used + made]
             flops = _flops(function.overloadpacket, name, args, kwargs or {}, result)
             self.operations.append(Operation(name, flops, _blocks(used), _blocks(made)))
         return result
@@ -107,7 +116,7 @@ class Autocast(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.active = True
-        self.cast: dict[int, Tensor] = {}
+        self.cast: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -124,8 +133,8 @@ class Autocast(TorchFunctionMode):
             return x
         if x.is_leaf and x.requires_grad:
             if id(x) not in self.cast:
-                self.cast[id(x)] = x.to(dtype)
-            return self.cast[id(x)]
+                self.cast[id(x)] = x, x.to(dtype)  # x stays, or its id could become another's
+            return self.cast[id(x)][1]
         return x.to(dtype)
 
     @contextlib.contextmanager
@@ -144,7 +153,9 @@ def record(work: str, batch: int, size: int) -> list[Operation]:
     random = {name: _without_generator(getattr(torch, name)) for name in ("rand", "randn", "randint")}
     with Recorder() as recorder, mock.patch.multiple(torch, autocast=cast.switch, **random):
         if work == "train":
-            images, targets = augment_synapse(images, targets, Draws(SimpleNamespace(device="meta"), batch))
+            images, targets = augment_synapse(
+                images, targets, Draws(SimpleNamespace(device="meta"), batch), (size, size)
+            )
         with torch.set_grad_enabled(work == "train"), cast:
             logits = model(images)
         if work == "train":

@@ -30,7 +30,7 @@ SIZE = (64, 96)
 AUGMENT, NORMALISE = partial(augment_slices, native=(120, 130)), partial(normalise, pre=SLICES)
 LOSSES = [(9, name) for name in MULTI_CLASS] + [(1, name) for name in BINARY]
 AUGMENTATIONS = {
-    "synapse": (augment_synapse, partial(normalise, pre=SLICES), 1),
+    "synapse": (partial(augment_synapse, native=(120, 130)), NORMALISE, 1),
     "binary": (augment_binary, partial(normalise, pre=PICTURES), 3),
 }
 
@@ -67,15 +67,7 @@ def host_batch(count: int) -> tuple[Tensor, Tensor]:
 
 def task(num_classes: int = 9, validation: ValidationSet | None = None) -> Task:
     name, names = ("ce_dice", tuple("abcdefgh")) if num_classes > 1 else ("dice_bce", ("a",))
-    return Task(
-        "dry",
-        names,
-        [],
-        partial(augment_slices, native=(120, 130)),
-        partial(normalise, pre=SLICES),
-        loss_for(name, num_classes),
-        validation,
-    )
+    return Task("dry", names, [], AUGMENT, NORMALISE, loss_for(name, num_classes), validation)
 
 
 def run_of(model: nn.Module, device: str, precision: str = "fp32", **fields: object) -> Run:
@@ -104,14 +96,7 @@ def epoch(device: str, num_batches: int, log_every: int) -> None:
     """One epoch of the training loop with a small network."""
     cfg = toy_config("unused", batch_size=2, log_every=log_every)
     run = start(ToyNetwork(), cfg, torch.device(device), "fp32")
-    small = Task(
-        "dry",
-        ("one", "two"),
-        [],
-        partial(augment_slices, native=(120, 130)),
-        partial(normalise, pre=SLICES),
-        loss_for("ce_dice", 3),
-    )
+    small = Task("dry", ("one", "two"), [], AUGMENT, NORMALISE, loss_for("ce_dice", 3))
 
     class Loader(list):
         batch_sampler = EpochBatches(2 * num_batches, 2, seed=0)

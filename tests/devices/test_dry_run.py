@@ -21,6 +21,18 @@ def places(events):
 # --- training on CUDA ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("num_classes", "form", "precision"), [*((9, form, "bf16") for form in SSD_FORMS), (1, "causal", "fp16")]
+)
+def test_a_training_step_copies_its_batch_and_nothing_else(num_classes, form, precision):
+    with fake_device(CUDA) as watch:
+        run = programs.run_of(programs.network(num_classes, form), CUDA, precision, ema=0.9)
+        with programs.stand_in_for_backward(run):
+            loss = programs.training_step(run, num_classes, clip_grad=1.0)
+        assert loss.device == torch.device(CUDA)
+    assert places(watch.copies) == [programs.BATCH_ARRIVES] * 2, [*map(str, watch.copies)]
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("form", SSD_FORMS)
 def test_gradients_reach_every_weight_without_waiting(form, recompute):
@@ -41,6 +53,13 @@ def test_an_epoch_waits_at_its_log_interval_only():
     assert waits == {(3, 100): 2, (9, 100): 2, (9, 4): 3}  # the first, each fourth and the last
 
 
+@pytest.mark.parametrize(("num_classes", "name"), programs.LOSSES)
+def test_a_loss_stays_on_the_device(num_classes, name):
+    with fake_device(CUDA) as watch:
+        assert programs.loss(CUDA, num_classes, name).device == torch.device(CUDA)
+    assert not watch.copies, [*map(str, watch.copies)]
+
+
 @pytest.mark.parametrize("kind", programs.AUGMENTATIONS)
 def test_augmentation_stays_on_the_device(kind):
     with fake_device(CUDA) as watch:
@@ -49,6 +68,19 @@ def test_augmentation_stays_on_the_device(kind):
 
 
 # --- validation and inference on CUDA ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_classes", [9, 1])
+def test_validation_waits_at_its_end_and_copies_only_its_cases(num_classes):
+    waits = []
+    for num_images in (2, 8):
+        with fake_device(CUDA, may_wait=(programs.END_OF_VALIDATION, programs.PREVIEWS)) as watch:
+            run = programs.run_of(programs.network(num_classes, "causal"), CUDA, "bf16")
+            _, held = programs.validation(run, num_images, num_classes)
+        waits.append(places(watch.waits).count(programs.END_OF_VALIDATION))
+        kinds = {held.images.shape[1:], held.targets.shape[1:], held.cases.shape[1:]}
+        assert [str(e) for e in watch.copies if e.shape[1:] not in kinds] == []
+    assert waits == [1, 1]
 
 
 @pytest.mark.parametrize(("num_classes", "settings"), [(9, {}), (9, {"tta": True}), (1, {"scales": (0.75, 1.5)})])
@@ -87,6 +119,13 @@ def test_training_on_apple_has_no_float64(form):
     with fake_device(APPLE, disguised=True) as watch:
         run = programs.run_of(programs.network(9, form), APPLE, ema=0.9)
         programs.training_step(run, clip_grad=1.0)
+    assert not watch.doubles, [*map(str, watch.doubles)]
+
+
+@pytest.mark.parametrize("num_classes", [9, 1])
+def test_validation_on_apple_has_no_float64(num_classes):
+    with fake_device(APPLE, disguised=True, may_wait=(programs.END_OF_VALIDATION, programs.PREVIEWS)) as watch:
+        programs.validation(programs.run_of(programs.network(num_classes, "causal"), APPLE), 2, num_classes)
     assert not watch.doubles, [*map(str, watch.doubles)]
 
 

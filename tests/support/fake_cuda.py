@@ -12,6 +12,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -151,13 +152,16 @@ class FakeDevice(TorchDispatchMode):
         return []
 
     def _event(self, name: str, x: Tensor) -> Event:
-        frame, shape = sys._getframe(1), tuple(x.shape)
+        """The project's innermost line; a comprehension or lambda counts as the function around it."""
+        frame, shape, found = sys._getframe(1), tuple(x.shape), None
         while frame:
             path = Path(frame.f_code.co_filename)
-            if path.is_relative_to(ROOT):
-                path = path.relative_to(ROOT)
-                if path.parts[0] not in ("tests", ".venv"):
-                    return Event(name, path.as_posix(), frame.f_lineno, frame.f_code.co_name, shape)
+            inside = path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] not in ("tests", ".venv")
+            if found or inside:
+                file, line = found or (path.relative_to(ROOT).as_posix(), frame.f_lineno)
+                if not frame.f_code.co_name.startswith("<"):
+                    return Event(name, file, line, frame.f_code.co_name, shape)
+                found = file, line
             frame = frame.f_back
         return Event(name, "tests", 0, "", shape)
 
@@ -185,6 +189,8 @@ def fake_device(device: str, disguised: bool = False, may_wait: tuple[str, ...] 
         stack.enter_context(mock.patch.object(torch, "Generator", FakeGenerator))
         stack.enter_context(mock.patch.object(FakeTensor, "device", property(watch.seen)))
         stack.enter_context(mock.patch.object(nn.Module, "to", move))
+        # a thread would see the fake device no more than another process does
+        stack.enter_context(mock.patch.object(ThreadPoolExecutor, "map", lambda pool, *work: map(*work)))
         stack.enter_context(mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False))
         stack.enter_context(mock.patch("torch.cuda.is_bf16_supported", return_value=True))
         stack.enter_context(warnings.catch_warnings())

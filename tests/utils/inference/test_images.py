@@ -13,6 +13,13 @@ from utils.inference.images import predict_images
 from utils.preprocess import Preprocess
 
 DEVICE = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _device(device, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.DEVICE", device)
+
+
 RGB = Preprocess(3, "area", (0.5,) * 3, (0.5,) * 3)
 PLAIN = Preprocess(1, "area", (0.0,), (1.0,))
 

@@ -151,7 +151,7 @@ def test_noise_and_blur_touch_the_image_only_and_as_much_as_they_should(monkeypa
             np.testing.assert_allclose(got[7, 0].cpu(), expected, atol=1e-6)
 
 
-def test_noise_and_blur_are_those_of_slices_at_their_own_size(monkeypatch):
+def test_noise_and_blur_are_those_of_slices_at_their_own_size(monkeypatch, device64):
     """Published at 512 pixels, before the cubic zoom to 224; here the slices are resized first."""
     rng = np.random.default_rng(0)
     zoomed = ndimage.zoom(0.005 * rng.normal(size=(512, 512)), 224 / 512, order=3)
@@ -163,12 +163,12 @@ def test_noise_and_blur_are_those_of_slices_at_their_own_size(monkeypatch):
     )
     only = choice_of(["blur"])
     monkeypatch.setattr(augment, "draw_synapse", lambda draws: only)
-    images = torch.from_numpy(plain)[None, None]
+    images = torch.from_numpy(plain)[None, None].to(device64)
     found = augment_synapse(images, torch.zeros(1, 112, 168), Draws(generator(), 1), (256, 384))[0]
-    change = np.abs(found[0, 0].numpy() - plain).mean()
+    change = np.abs(found[0, 0].cpu().numpy() - plain).mean()
     assert change == pytest.approx(np.abs(blurred - plain).mean(), rel=0.2)
     wide = augment_synapse(images, torch.zeros(1, 112, 168), Draws(generator(), 1))[0]
-    assert np.abs(wide[0, 0].numpy() - plain).mean() > 3 * change
+    assert np.abs(wide[0, 0].cpu().numpy() - plain).mean() > 3 * change
 
 
 def test_binary_draws_follow_the_recipe():
@@ -208,7 +208,7 @@ def test_holes_are_whole_squares_in_half_of_the_samples(shape):
     if shape == (160, 200):
         apart = area == 8 * side  # squares that do not overlap: always all eight of them
         assert float(apart[area > 0].float().mean()) > 0.2
-        pieces = {ndimage.label(one)[1] for one in found[apart][:20].numpy()}
+        pieces = {ndimage.label(one)[1] for one in found[apart][:20].cpu().numpy()}
         assert max(pieces) == 8
     if shape == (40, 24):
         assert int(area.max()) > 5 * side

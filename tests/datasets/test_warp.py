@@ -74,7 +74,7 @@ def undo(name: str, x: float, y: float, choice: SynapseChoice, height: int, widt
     if name == "piecewise":
         place = [[(y / height + 0.5) * 3], [(x / width + 0.5) * 3]]
         dx, dy = (
-            float(ndimage.map_coordinates(plane.numpy(), place, order=1, mode="nearest")[0])
+            float(ndimage.map_coordinates(plane.cpu().numpy(), place, order=1, mode="nearest")[0])
             for plane in choice.control[0]
         )
         return x + width * dx, y + height * dy
@@ -147,19 +147,18 @@ def test_a_quarter_turn_is_rot90(side):
 
 
 @pytest.mark.parametrize("shape", [(24, 40), (7, 5)])
-def test_a_mirrored_border_is_opencvs(shape):
+def test_a_mirrored_border_is_opencvs(shape, device):
     rng = np.random.default_rng(0)
     image, mask = rng.random(shape, dtype=np.float32), rng.integers(0, 2, shape, dtype=np.uint8)
     angle, scale = 0.6, 0.7
     matrix = cv2.getRotationMatrix2D(((shape[1] - 1) / 2, (shape[0] - 1) / 2), math.degrees(angle), scale)
     expected = cv2.warpAffine(image, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     turned = compose(rotation(torch.tensor([angle])), scaling(torch.tensor([scale]), torch.tensor([scale])))
-    images, masks = warp(
-        torch.from_numpy(image)[None, None], torch.from_numpy(mask)[None], warp_of(turned), mirror=True
-    )
-    assert np.abs(images[0, 0].numpy() - expected).mean() < 0.02  # OpenCV rounds places to 1/32 of a pixel
+    given = torch.from_numpy(image)[None, None].to(device), torch.from_numpy(mask)[None].to(device)
+    images, masks = warp(*given, warp_of(turned), mirror=True)
+    assert np.abs(images[0, 0].cpu().numpy() - expected).mean() < 0.02  # OpenCV rounds places to 1/32 of a pixel
     nearest = cv2.warpAffine(mask, matrix, shape[::-1], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
-    assert (masks[0].numpy() != nearest).mean() < 0.1
+    assert (masks[0].cpu().numpy() != nearest).mean() < 0.1
 
 
 def test_a_shift_by_whole_pixels_moves_content_right_and_down_and_fills_with_zero():

@@ -4,7 +4,7 @@ A checkpoint is either ours, which holds its config, or the released weights, wh
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.hetero_medseg import build_model
+from models.hetero_medseg import HeteroMedSeg, build_model
 from models.ssd import backend_name
 from models.weights.pretrained import initialise
 from models.weights.released import is_released, load_released, released_num_classes
@@ -21,15 +21,33 @@ from utils import checkpoint
 from utils.config import Config, from_dict
 from utils.errors import UserError
 
+# --network -> what builds it: images (B, 1 or 3, H, W) in, logits (B, num_classes, H, W) out
+NETWORKS: dict[str, Callable[[Config], nn.Module]] = {
+    "heteromedseg": lambda cfg: build_model(cfg.num_classes, cfg.ssd, cfg.drop_path)
+}
+
+
+def make_network(cfg: Config) -> nn.Module:
+    """A freshly initialised network of the kind cfg.network. raises: UserError for a name that is not in `NETWORKS`"""
+    if cfg.network not in NETWORKS:
+        raise UserError(f"--network {cfg.network}: no such network; expected one of {', '.join(NETWORKS)}")
+    return NETWORKS[cfg.network](cfg)
+
 
 def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[str, ...]]:
     """Build a network to train, with pretrained weights if `cfg` asks for them; also return lines for the log.
 
     raises: UserError when weights that were asked for are missing or do not fit
     """
-    model = build_model(cfg.num_classes, cfg.ssd, cfg.drop_path)
+    model = make_network(cfg)
     count = sum(p.numel() for p in model.parameters())
-    notes = [f"network: {count:,} parameters, SSD {backend_name(cfg.ssd, device)}"]
+    notes = [f"network {cfg.network}: {count:,} parameters"]
+    if not isinstance(model, HeteroMedSeg):
+        for field in ("pretrained", "pretrained_vssd"):
+            if getattr(cfg, field) not in ("auto", "none"):
+                raise UserError(f"--{field} {getattr(cfg, field)}: only for --network heteromedseg; leave it out")
+        return model, (*notes, "initialised from scratch")
+    notes[0] += f", SSD {backend_name(cfg.ssd, device)}"
     biformer, vssd = _weights_file(cfg.pretrained, "biformer"), _weights_file(cfg.pretrained_vssd, "vssd")
     if biformer or vssd:
         states = [checkpoint.read(path) if path else None for path in (biformer, vssd)]
@@ -43,6 +61,8 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
 
 def name_weights(cfg: Config) -> Config:
     """`cfg` with the path of each weights file, or `none`, in place of `auto`, as checkpoints record it."""
+    if cfg.network != "heteromedseg":
+        return dataclasses.replace(cfg, pretrained="none", pretrained_vssd="none")
     found = {"pretrained": _weights_file(cfg.pretrained, "biformer")}
     found["pretrained_vssd"] = _weights_file(cfg.pretrained_vssd, "vssd")
     return dataclasses.replace(cfg, **{field: str(path or "none") for field, path in found.items()})
@@ -96,7 +116,7 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
 
 def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Mapping[str, Config]) -> Loaded:
     cfg = from_dict(state["config"], str(path), recipes)
-    model = build_model(cfg.num_classes, cfg.ssd, drop_path=0.0)
+    model = make_network(cfg)
     weights = averaged_weights(state["ema"]) if state.get("ema") else state["model"]
     if problems := compare(weights, {name: tuple(value.shape) for name, value in model.state_dict().items()}):
         raise UserError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.hetero_medseg import build_model
+from models.build import make_network
 from utils import checkpoint
 from utils.config import AUTO_BATCH, Config, from_dict
 from utils.device import autocast, free_memory
@@ -140,7 +140,7 @@ def peak_bytes(cfg: Config, device: torch.device, precision: str, loss: Loss, im
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        model = build_model(cfg.num_classes, cfg.ssd, cfg.drop_path).to(device)
+        model = make_network(cfg).to(device)
         model.recompute = cfg.recompute == "yes"
         moments = [torch.empty_like(p) for p in model.parameters() for _ in range(2)]  # as Adam's
         batch = torch.rand(images, 3, *cfg.img_size, device=device)

@@ -75,7 +75,12 @@ def pictures(tmp_path_factory):
 
 def test_training_on_volumes_says_what_it_does_and_writes_a_run(volumes):
     folder, _, printed = volumes
-    for line in ("--dataset Syanpse is taken as synapse", "network: 23,438,334 parameters", "SSD causal", "device "):
+    for line in (
+        "--dataset Syanpse is taken as synapse",
+        "network heteromedseg: 23,438,334 parameters",
+        "SSD causal",
+        "device ",
+    ):
         assert line in printed
     assert "2 cases, 8 images of 40x40" in printed
     out = folder / "OUT"

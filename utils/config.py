@@ -72,6 +72,7 @@ class Config:
     img_size: tuple[int, int] = option((224, 224), "input size: 224 or 160x224 (height x width)", verbs=RUNS)
 
     # The network
+    network: str = option("heteromedseg", "network to train: a name in models/build.py")
     ssd: str = option("causal", "state-space form", choices=("causal", "noncausal", "bidirectional"))
     drop_path: float = option(0.2, "stochastic depth of the deepest block", least=0, below=1)
     pretrained: str = option("auto", "BiFormer-Base weights: auto (if the file is found), none, or a file")

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from models import build_model
+from models.build import NETWORKS, build_network, make_network, name_weights
 from models.hetero_medseg import HeteroMedSeg
 from tests.support.manifests import quick_model
+from utils.config import Config
 from utils.errors import UserError
 
 SMALL = (2, 1, 64, 96)
@@ -182,3 +185,16 @@ def test_compiles_as_one_graph(training):
 def test_wrong_arguments_are_refused(arguments, said):
     with pytest.raises(UserError, match=said):
         build_model(**arguments)
+
+
+def test_a_network_that_is_not_there_and_weights_for_another_one(monkeypatch):
+    cpu = torch.device("cpu")
+    with pytest.raises(UserError, match="--network unet: no such network; expected one of heteromedseg"):
+        make_network(Config(network="unet"))
+    monkeypatch.setitem(NETWORKS, "one", lambda cfg: nn.Conv2d(3, cfg.num_classes, 1))
+    with pytest.raises(UserError, match=r"--pretrained biformer\.pth: only for --network heteromedseg"):
+        build_network(Config(network="one", pretrained="biformer.pth"), cpu)
+    model, notes = build_network(Config(network="one", num_classes=2), cpu)
+    assert isinstance(model, nn.Conv2d)
+    assert notes[0] == "network one: 8 parameters"
+    assert name_weights(Config(network="one")).pretrained == "none"

@@ -86,7 +86,9 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
         update = index % cfg.accumulate == added - 1
         size, offset = batches.sizes[index], batches.offset(index)
         images, targets = prepare(images, targets, task, cfg, run.device, position, size, offset)
-        keep = run.model.draw_paths(size, run.device)[:, offset : offset + len(images)]
+        keep = None
+        if hasattr(run.model, "draw_paths"):  # stochastic depth: one draw for the batch of all ranks
+            keep = run.model.draw_paths(size, run.device)[:, offset : offset + len(images)]
         total += train_step(run, task, cfg, images, targets, added, update, keep)
         if update:
             run.iteration += 1
@@ -143,7 +145,7 @@ def train_step(
     if cfg.graphs:
         torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
     with autocast(run.device, run.precision):
-        logits = run.network(images, keep)
+        logits = run.network(images) if keep is None else run.network(images, keep)
     loss = task.loss(logits, targets)
     run.scaler.scale(loss / added).backward()
     if update:

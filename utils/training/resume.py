@@ -17,7 +17,9 @@ from utils.training.task import Task
 AGREE, APPLY, KEEP, NO_PART = "agree", "apply", "keep", "no part"
 ON_RESUME = {
     **dict.fromkeys(("recipe", "num_classes", "class_names", "folds", "fold", "val_cases"), AGREE),
-    **dict.fromkeys(("preprocess", "img_size", "ssd", "drop_path", "batch_size", "drop_last", "accumulate"), AGREE),
+    **dict.fromkeys(
+        ("preprocess", "img_size", "network", "ssd", "drop_path", "batch_size", "drop_last", "accumulate"), AGREE
+    ),
     **dict.fromkeys(("loss", "optimizer", "schedule", "warmup_epochs", "restart_iterations"), AGREE),
     **dict.fromkeys(("ema", "select", "seed"), AGREE),
     **dict.fromkeys(("dataset", "root_path", "list_dir", "csvfile"), APPLY),  # the cases themselves must agree

@@ -39,16 +39,15 @@ class DepthwiseConv(nn.Conv2d):
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation with the statistics of the global batch when several processes train.
 
-    in/out: (B, C, H, W), kept in `channels_last` format: PyTorch's CPU backward is wrong for one
-    NCHW image whose gradient arrives from a channels-last tensor (SPEC section 8).
-    A channel with a single value has no variance; it is normalised as in evaluation.
+    in/out: (B, C, H, W) in `channels_last` format: PyTorch's CPU backward is wrong for a single NCHW image whose
+    gradient is channels-last. A channel with a single value has no variance; it is normalised as in evaluation.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         if self.training and world_size() > 1:
             return self._forward_global(x)
-        batch_statistics = self.training and x.numel() > x.shape[1]
+        batch_statistics = False if x.numel() == x.shape[1] else self.training  # bool, even of symbolic sizes
         if batch_statistics:
             self.num_batches_tracked.add_(1)
         return F.batch_norm(

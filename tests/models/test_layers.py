@@ -103,6 +103,13 @@ def test_batch_norm_of_a_single_value_uses_running_statistics():
     assert ours.num_batches_tracked == 0
 
 
+def test_batch_norm_compiles_for_any_size():
+    norm = BatchNorm(6)
+    compiled = torch.compile(norm, backend="eager", dynamic=True, fullgraph=True)
+    x = randn(3, 6, 4, 5).float()
+    torch.testing.assert_close(compiled(x), norm(x))
+
+
 def test_batch_norm_over_processes(monkeypatch):
     """Two processes with 3 and 1 images, played one after the other, equal one process with 4."""
     monkeypatch.setattr(layers, "world_size", lambda: 2)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from datasets.augment import Draws, augment_binary, augment_synapse
-from models import build_model
 from synapse_train_test.task import augment as augment_slices
+from tests.support.shallow import shallow_model
 from tests.support.toy import ToyNetwork, toy_config
 from utils.inference.forward import forward_fn
 from utils.inference.images import predict_images
@@ -47,10 +47,7 @@ BATCH_ARRIVES = "utils/training/engine.py::prepare"
 @cache
 def _built(num_classes: int, form: str) -> nn.Module:
     """Every kind of part once; more blocks of a stage would tell nothing new."""
-    model = build_model(num_classes, form, drop_path=0.2)
-    for blocks in [*model.encoder, *(stage.blocks for stage in model.decoder)]:
-        del blocks[1:]
-    return model
+    return shallow_model(num_classes, form)
 
 
 def network(num_classes: int, form: str, recompute: bool = False) -> nn.Module:

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from models.ssd import SSD_FORMS
-from tests.support.manifests import quick_model
+from tests.support.shallow import shallow_model
 
 
 @pytest.fixture(scope="module", params=SSD_FORMS)
 def model(request):
-    torch.manual_seed(0)
-    return quick_model(3, request.param).eval()
+    return shallow_model(3, request.param).eval()
 
 
 def image():

@@ -1,5 +1,6 @@
 """Several settings compared, as plain values: their means, every pair, ranks, and what a reader must be told."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,20 @@ def compare(settings: list[Setting], metrics: list[str]) -> dict[str, Any]:
         ranks[metric] = ranking._asdict()
         warnings += warn_of_figures(metric, rows, ranking, len(first.cases))
     kept = ("protocol", "recipe", "dataset", "split", "img_size", "tolerance", "unit")
-    return _without_nan(
-        {
-            **{name: first.summary.get(name) for name in kept},
-            "dataset": Path(first.summary.get("dataset") or "").name or None,
-            "cases": len(first.cases),
-            "classes": first.classes,
-            "metrics": {name: "higher" if kind_of(name) in HIGHER else "lower" for name in metrics},
-            "settings": [describe(setting, metrics) for setting in settings],
-            "pairs": pairs,
-            "ranks": ranks,
-            "warnings": list(dict.fromkeys(warnings)),
-            "methods": METHODS,
-        }
-    )
+    kept = ("protocol", "recipe", "dataset", "split", "img_size", "tolerance", "unit")
+    found = {name: first.summary.get(name) for name in kept}
+    found |= {
+        "dataset": Path(first.summary.get("dataset") or "").name or None,
+        "cases": len(first.cases),
+        "classes": first.classes,
+        "metrics": {name: "higher" if kind_of(name) in HIGHER else "lower" for name in metrics},
+        "settings": [describe(setting, metrics) for setting in settings],
+        "pairs": pairs,
+        "ranks": ranks,
+        "warnings": list(dict.fromkeys(warnings)),
+        "methods": METHODS,
+    }
+    return json.loads(json.dumps(found), parse_constant=lambda _: None)  # NaN becomes None
 
 
 def describe(setting: Setting, metrics: list[str]) -> dict[str, Any]:
@@ -132,12 +133,3 @@ def warn_of_figures(metric: str, rows: list[PairResult], ranking: Ranking, num_c
             f"{metric}: ranks over {ranking.cases} of {num_cases} cases; the others lack a figure somewhere"
         )
     return warnings
-
-
-def _without_nan(value: Any) -> Any:
-    """Plain values for JSON: NaN becomes None."""
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, tuple | list):
-        return [_without_nan(one) for one in value]
-    return (None if math.isnan(value) else float(value)) if isinstance(value, float) else value

@@ -13,6 +13,7 @@ from tools.compare import text
 from tools.compare.statistics import ALL_CLASSES, LEVEL
 from tools.compare.text import Comparison
 from tools.output import fill, svg_of
+from utils.results.page.words import scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,16 +29,15 @@ Point = tuple[str, float, Sequence[float | None], bool, str]  # name, value, int
 
 
 def html_page(comparison: Comparison) -> str:
-    charts = {metric: _inline(draw(comparison, [metric])) for metric in comparison["ranks"]}
+    """The page; its charts take its colours, which may be dark, and their groups have no names."""
+    charts = {}
+    for metric in comparison["ranks"]:
+        svg = draw(comparison, [metric])
+        for name, colour in COLOURS.items():
+            svg = svg.replace(colour, f"var(--{name})")
+        charts[metric] = re.sub(r'<g id="\w+">', "<g>", svg[svg.index("<svg") :])
     facts = {"comparison": comparison, "text": text, "charts": charts, "colours": COLOURS}
     return fill(Path(__file__).with_name("page.html"), facts, autoescape=True)
-
-
-def _inline(svg: str) -> str:
-    """A chart as part of a page: it takes the page's colours, which may be dark, and its groups have no names."""
-    for name, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    return re.sub(r'<g id="\w+">', "<g>", svg[svg.index("<svg") :])
 
 
 def draw(comparison: Comparison, metrics: Sequence[str]) -> str:
@@ -75,7 +75,7 @@ def _differences(comparison: Comparison, metric: str) -> tuple[list[Point], str,
     """Points, title, note and reference of the pairs' differences."""
     rows = [row for row in comparison["pairs"] if row["metric"] == metric and row["difference"] is not None]
     overall = [row for row in rows if row["class_name"] == ALL_CLASSES]
-    points, factor = [], text.scale(metric)
+    points, factor = [], scale_of(metric)
     for row in rows if len(overall) <= MOST_PAIRS else overall:
         prefix = "" if row["class_name"] == ALL_CLASSES else f"{row['class_name']}: "
         ends = [None if end is None else end * factor for end in row["ci95"]]

@@ -5,6 +5,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from tools.compare.statistics import ALL_CLASSES, LEVEL
+from utils.results.page.words import scale_of
 from utils.results.table import IN_PERCENT
 from utils.scoring.protocols import kind_of
 
@@ -57,7 +58,7 @@ def means_table(comparison: Comparison) -> Table:
         for setting in comparison["settings"]:
             counts = [f"{mean(setting['counts'][scope][kind]):.3g}" for kind in ("missed", "false_positive")]
             figures = setting["means"][scope].items()
-            means = [with_interval(one["mean"], one["ci95"], scale(m), sd=one["sd"]) for m, one in figures]
+            means = [with_interval(one["mean"], one["ci95"], scale_of(m), sd=one["sd"]) for m, one in figures]
             table.append([scope, setting["name"], *counts, *means])
     return table
 
@@ -68,7 +69,7 @@ def pairs_table(comparison: Comparison, metric: str) -> Table:
     classes = comparison["classes"]
     for row in (row for row in comparison["pairs"] if row["metric"] == metric):
         words = [classes[0] if len(classes) == 1 else row["class_name"], f"{row['first']} → {row['second']}"]
-        difference = with_interval(row["difference"], row["ci95"], scale(metric), "+")
+        difference = with_interval(row["difference"], row["ci95"], scale_of(metric), "+")
         effect = "-" if row["effect"] is None else f"{row['effect']:+.2f}"
         corrected = p_text(row["p_holm"]) + (" *" if is_significant(row) else "")
         table.append([*words, difference, effect, p_text(row["p"]), corrected, str(row["cases"])])
@@ -92,10 +93,6 @@ def ranks_line(ranking: dict[str, Any]) -> str:
 def ordered(ranking: dict[str, Any]) -> list[tuple[str, float]]:
     """Settings with their average ranks, the best first."""
     return sorted(ranking["average"].items(), key=lambda item: item[1])
-
-
-def scale(metric: str) -> float:
-    return 100.0 if kind_of(metric) in IN_PERCENT else 1.0
 
 
 def label(metric: str) -> str:

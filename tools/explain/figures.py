@@ -54,14 +54,6 @@ def shrink(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def frame(ax: "Axes", rows: Sequence[float], columns: Sequence[float], color: str, **look: Any) -> None:
-    """Draw a rectangle from the first to the last row and column."""
-    from matplotlib.patches import Rectangle
-
-    size = columns[-1] - columns[0], rows[-1] - rows[0]
-    ax.add_patch(Rectangle((columns[0], rows[0]), *size, fill=False, edgecolor=color, **look))
-
-
 def draw_routes(image: np.ndarray, routes: Sequence[dict], pixel: tuple[int, int], title: str) -> "Figure":
     """A panel for each block: the regions that the pixel attends to are lit and numbered, the others are dark.
 
@@ -69,6 +61,7 @@ def draw_routes(image: np.ndarray, routes: Sequence[dict], pixel: tuple[int, int
         pixel (row, column) in the image
     """
     from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Rectangle
 
     num_rows = -(-len(routes) // COLUMNS)
     height = num_rows * (2.2 * image.shape[0] / image.shape[1] + 0.5) + 0.8
@@ -93,8 +86,9 @@ def draw_routes(image: np.ndarray, routes: Sequence[dict], pixel: tuple[int, int
             middle = columns[column : column + 2].mean(), rows[row : row + 2].mean()
             ax.text(*middle, str(ranks[row, column]), **number)
         row, column = one["region"]
-        for color, width in (("black", 4), (ORANGE, 2)):
-            frame(ax, rows[row : row + 2], columns[column : column + 2], color, linewidth=width, zorder=3)
+        size = columns[column + 1] - columns[column], rows[row + 1] - rows[row]
+        look = {"fill": False, "edgecolor": ORANGE, "linewidth": 2.5, "zorder": 3}
+        ax.add_patch(Rectangle((columns[column], rows[row]), *size, **look))
         ax.plot(pixel[1], pixel[0], color=ORANGE, **DOT)
         ax.set_xlabel(f"block {one['block']}", loc="left", color=GREY)
         if one["block"] == 1:
@@ -139,6 +133,7 @@ def spread(gate: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def draw_fields(fields: Sequence[Field], network: str) -> "Figure":
     """A row for each stage of the encoder, a column for each form of SSD; `network` names the network in the title."""
     from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
 
     note = (
         "Gradient of a stage's middle feature with respect to the input, as a part of its largest value.\n"
@@ -155,7 +150,8 @@ def draw_fields(fields: Sequence[Field], network: str) -> "Figure":
         side = field.reach + 0.5
         shown = show(ax, heat_of(field.values), (height, width), **look)
         ax.set_facecolor("#7a8594")  # where the heat is masked
-        frame(ax, (row - side, row + side), (column - side, column + side), "white", linestyle="--")
+        square = {"fill": False, "edgecolor": "white", "linestyle": "--"}
+        ax.add_patch(Rectangle((column - side, row - side), 2 * side, 2 * side, **square))
         ax.plot(column, row, color="white", **DOT)
         ax.set_xlabel(caption(field), loc="left", size=9, color=GREY)
         if field.form == forms[0]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from models.build import Loaded, load_network
 from recipes import RECIPES, family_of, find_recipe
+from tools.output import fill
 from utils import checkpoint
 from utils.config import FIELDS, TRAIN
 from utils.errors import UserError, run_main
@@ -72,8 +73,6 @@ def own_result(folder: str, loaded: Loaded) -> Result:
 
 def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
     """The template `model_card.md`, filled with the facts of the checkpoint and of results made with it."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     cfg, released = loaded.cfg, loaded.class_names is None
     names = [name for name, field in FIELDS.items() if TRAIN in field.metadata["verbs"] and name not in ELSEWHERE]
     settings = {name: getattr(cfg, name) for name in names}
@@ -94,11 +93,7 @@ def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
         "settings": settings,
         "results": [(result.summary, name, format_table(result.summary)) for result, name in zip(results, data)],
     }
-    folder = FileSystemLoader(Path(__file__).parent)
-    markdown = Environment(
-        loader=folder, finalize=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return markdown.get_template("model_card.md").render(facts) + "\n"
+    return fill(Path(__file__).with_suffix(".md"), facts, finalize=escape) + "\n"
 
 
 def escape(value: Any) -> Any:

@@ -60,7 +60,7 @@ class Browser:
         if self.session:
             self._call("DELETE", self.session, None)
         self.driver.terminate()
-        self.driver.wait(20)
+        self.driver.wait(120)
 
     def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Load a file into a view of the given size in CSS pixels."""
@@ -75,10 +75,10 @@ class Browser:
         """The value that the body `script` returns; arguments[0], … are the arguments."""
         return self._post(f"{self.session}/execute/sync", {"script": script, "args": list(arguments)})
 
-    def wait(self, script: str, seconds: float = 20):
-        """Run `script` until it returns something true; returns that."""
-        end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+    def wait(self, script: str, *arguments):
+        """Run `script` until it returns something true; returns that. Only a page that never gets there takes long."""
+        end = time.monotonic() + 60
+        while not (value := self.run(script, *arguments)):
             assert time.monotonic() < end, f"still not: {script}"
             time.sleep(0.05)
         return value
@@ -124,7 +124,8 @@ class Browser:
                 raise AssertionError(f"{path}: {json.load(error)['value']['message']}") from None
 
     def _wait_for_driver(self) -> None:
-        for _ in range(200):
+        end = time.monotonic() + 120  # a busy machine is slow to start it
+        while self.driver.poll() is None and time.monotonic() < end:
             try:
                 self._call("GET", "/status", None)
                 return

@@ -11,15 +11,14 @@ seeds of one setting (NAME=FOLDER,FOLDER) are averaged per case first; shown is 
 
 import argparse
 import json
-from pathlib import Path
 
 from tools.compare.comparison import HIGHER, LOWER, compare
 from tools.compare.page import draw, html_page
 from tools.compare.text import text_report
+from tools.output import write_files
 from utils.errors import UserError, run_main
 from utils.log import log
 from utils.results.reading import Setting, check_comparable, parse_settings
-from utils.results.summary import write_atomically
 from utils.scoring.protocols import kind_of
 
 SHOWN = ("dice", "hd95", "nsd")
@@ -35,19 +34,11 @@ def main(argv: list[str]) -> None:
     comparison = compare(settings, choose_metrics(settings, given.metrics))
     log(text_report(comparison))
     if given.output_dir:
-        write(comparison, Path(given.output_dir))
-
-
-def write(comparison: dict, folder: Path) -> None:
-    """The comparison as JSON and as a page, and for two or more settings its chart."""
-    texts = {"comparison.json": json.dumps(comparison, indent=2, allow_nan=False, ensure_ascii=False) + "\n"}
-    texts["comparison.html"] = html_page(comparison)
-    if comparison["ranks"]:
-        texts["comparison.svg"] = draw(comparison, list(comparison["ranks"]))
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_atomically(folder / name, text)
-    log(f"written: {', '.join(texts)} in {folder.resolve()}")
+        ranked = list(comparison["ranks"])
+        texts = {"comparison.json": json.dumps(comparison, indent=2, allow_nan=False, ensure_ascii=False) + "\n"}
+        texts |= {"comparison.html": html_page(comparison)}
+        texts |= {"comparison.svg": draw(comparison, ranked)} if ranked else {}
+        write_files(given.output_dir, texts)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """Several settings compared, as plain values: their means, every pair, ranks, and what a reader must be told."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import numpy as np
 
 from tools.compare.statistics import ALL_CLASSES, LEVEL, PairResult, Ranking, compare_all, rank_settings, smallest_p
 from utils.results.reading import Setting
+from utils.results.table import IN_PERCENT
 from utils.scoring.protocols import kind_of
 from utils.scoring.statistics import bootstrap_means, interval, mean_over
 
-HIGHER = ("dice", "iou", "nsd", "boundary_f1", "precision", "recall", "specificity", "accuracy", "f1")
+HIGHER = IN_PERCENT  # all scores in percent are better high
 LOWER = ("hd95", "assd", "|volume_error|")
 METHODS = (
     "Wilcoxon signed-rank test over cases, two-sided; Holm's correction over all pairs of one metric, for single "
@@ -34,38 +36,38 @@ def compare(settings: list[Setting], metrics: list[str]) -> dict[str, Any]:
         ranks[metric] = ranking._asdict()
         warnings += warn_of_figures(metric, rows, ranking, len(first.cases))
     kept = ("protocol", "recipe", "dataset", "split", "img_size", "tolerance", "unit")
-    return _without_nan(
-        {
-            **{name: first.summary.get(name) for name in kept},
-            "dataset": Path(first.summary.get("dataset") or "").name or None,
-            "cases": len(first.cases),
-            "classes": first.classes,
-            "metrics": {name: "higher" if kind_of(name) in HIGHER else "lower" for name in metrics},
-            "settings": [describe(setting, metrics) for setting in settings],
-            "pairs": pairs,
-            "ranks": ranks,
-            "warnings": list(dict.fromkeys(warnings)),
-            "methods": METHODS,
-        }
-    )
+    kept = ("protocol", "recipe", "dataset", "split", "img_size", "tolerance", "unit")
+    found = {name: first.summary.get(name) for name in kept}
+    found |= {
+        "dataset": Path(first.summary.get("dataset") or "").name or None,
+        "cases": len(first.cases),
+        "classes": first.classes,
+        "metrics": {name: "higher" if kind_of(name) in HIGHER else "lower" for name in metrics},
+        "settings": [describe(setting, metrics) for setting in settings],
+        "pairs": pairs,
+        "ranks": ranks,
+        "warnings": list(dict.fromkeys(warnings)),
+        "methods": METHODS,
+    }
+    return json.loads(json.dumps(found), parse_constant=lambda _: None)  # NaN becomes None
 
 
 def describe(setting: Setting, metrics: list[str]) -> dict[str, Any]:
     """One setting: its seeds, and for all classes together and each class its counts by seed and its means."""
     results, summary = setting.results, setting.results[0].summary
-    parts = {ALL_CLASSES: [result.summary["overall"] for result in results]}
-    parts |= {name: [result.summary["classes"][name] for result in results] for name in results[0].classes}
     columns = {ALL_CLASSES: slice(None)} | {name: [k] for k, name in enumerate(results[0].classes)}
+    counts = {scope: {"missed": [], "false_positive": []} for scope in columns}
+    for result in results:
+        for scope, part in ({ALL_CLASSES: result.summary["overall"]} | result.summary["classes"]).items():
+            for kind, of_seeds in counts[scope].items():
+                of_seeds.append(part[kind])
     return {
         "name": setting.name,
         "num_seeds": len(results),
         "folders": [str(result.folder) for result in results],
         "checkpoints": [result.hashes for result in results],
         **{field: summary.get(field) for field in ("ssd", "tta", "tta_scales", "precision", "selection")},
-        "counts": {
-            scope: {kind: [part[kind] for part in of_seeds] for kind in ("missed", "false_positive")}
-            for scope, of_seeds in parts.items()
-        },
+        "counts": counts,
         "means": {scope: {m: _means(setting, m, chosen) for m in metrics} for scope, chosen in columns.items()},
     }
 
@@ -77,7 +79,7 @@ def _means(setting: Setting, metric: str, columns: slice | list[int]) -> dict[st
     table = setting.table(metric)[:, columns]
     several = (~np.isnan(table)).any(1).sum() > 1
     return {
-        "mean": known.mean() if len(known) else math.nan,
+        "mean": float(mean_over(seeds, 0)),
         "sd": known.std(ddof=1) if len(known) > 1 else math.nan,
         "ci95": interval(mean_over(bootstrap_means(table), 1)) if several else (math.nan, math.nan),
         "seeds": seeds.tolist(),
@@ -131,12 +133,3 @@ def warn_of_figures(metric: str, rows: list[PairResult], ranking: Ranking, num_c
             f"{metric}: ranks over {ranking.cases} of {num_cases} cases; the others lack a figure somewhere"
         )
     return warnings
-
-
-def _without_nan(value: Any) -> Any:
-    """Plain values for JSON: NaN becomes None."""
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, tuple | list):
-        return [_without_nan(one) for one in value]
-    return (None if math.isnan(value) else float(value)) if isinstance(value, float) else value

@@ -1,10 +1,11 @@
-"""The comparison as text for the terminal, and the tables, words and numbers that the page shares with it."""
+"""The sections of a comparison, which the terminal and the page both show, and their numbers as text."""
 
 from collections.abc import Sequence
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 from tools.compare.statistics import ALL_CLASSES, LEVEL
+from utils.results.page.words import scale_of
 from utils.results.table import IN_PERCENT
 from utils.scoring.protocols import kind_of
 
@@ -13,34 +14,40 @@ Table = list[list[str]]  # the first line holds the titles
 WORDS = ("class", "setting", "pair", "results")  # titles of columns of words; the others hold numbers
 
 
-def text_report(comparison: Comparison) -> str:
-    """Rules, means of every setting, and for two or more settings the pairs and ranks of each metric."""
-    blocks = [[heading(comparison)], align(settings_table(comparison)), align(means_table(comparison))]
+class Section(NamedTuple):
+    """A table with its title above and a note below; `metric` is the one that the pairs are compared by."""
+
+    title: str
+    table: Table
+    note: str = ""
+    metric: str | None = None
+
+
+def sections(comparison: Comparison) -> list[Section]:
+    """The settings, their means, and for two or more settings the pairs and ranks of each metric."""
+    rows = [[one["name"], str(one["num_seeds"]), ", ".join(one["folders"])] for one in comparison["settings"]]
+    note = "Mean over cases, ± SD over seeds where there are several, [95 % interval over cases]; counts per seed."
+    found = [Section("Settings", [["setting", "seeds", "results"], *rows])]
+    found.append(Section("Means", means_table(comparison), note))
     for metric in comparison["ranks"]:
-        pairs = align(pairs_table(comparison, metric))
-        blocks.append([title(comparison, metric), *pairs, ranks_line(comparison, metric)])
-    if comparison["pairs"]:
-        blocks.append([comparison["methods"]])
-    blocks.append([f"warning: {text}" for text in comparison["warnings"]])
-    return "\n\n".join("\n".join(lines) for lines in blocks if lines)
+        title = f"{label(metric)}: {comparison['metrics'][metric]} is better"
+        found.append(Section(title, pairs_table(comparison, metric), ranks_line(comparison["ranks"][metric]), metric))
+    return found
+
+
+def text_report(comparison: Comparison) -> str:
+    """The sections, methods and warnings for the terminal."""
+    blocks = [heading(comparison)]
+    blocks += ["\n".join([one.title, *align(one.table), one.note]).rstrip() for one in sections(comparison)]
+    blocks += [comparison["methods"]] if comparison["pairs"] else []
+    return "\n\n".join([*blocks, "\n".join(f"warning: {one}" for one in comparison["warnings"])]).rstrip()
 
 
 def heading(comparison: Comparison) -> str:
     size = "x".join(map(str, comparison["img_size"]))
     data = comparison["dataset"] or comparison["recipe"] or "data not named"
-    return (
-        f"protocol {comparison['protocol']}, {data}, {comparison['cases']} cases, input {size}, "
-        f"split: {comparison['split']}"
-    )
-
-
-def title(comparison: Comparison, metric: str) -> str:
-    return f"{label(metric)}: {comparison['metrics'][metric]} is better"
-
-
-def settings_table(comparison: Comparison) -> Table:
-    rows = [[one["name"], str(one["num_seeds"]), ", ".join(one["folders"])] for one in comparison["settings"]]
-    return [["setting", "seeds", "results"], *rows]
+    rules = f"protocol {comparison['protocol']}, {data}, {comparison['cases']} cases"
+    return f"{rules}, input {size}, split: {comparison['split']}"
 
 
 def means_table(comparison: Comparison) -> Table:
@@ -50,9 +57,8 @@ def means_table(comparison: Comparison) -> Table:
     for scope in classes if len(classes) == 1 else [ALL_CLASSES, *classes]:
         for setting in comparison["settings"]:
             counts = [f"{mean(setting['counts'][scope][kind]):.3g}" for kind in ("missed", "false_positive")]
-            means = [
-                with_interval(f["mean"], f["ci95"], scale(m), "", f["sd"]) for m, f in setting["means"][scope].items()
-            ]
+            figures = setting["means"][scope].items()
+            means = [with_interval(one["mean"], one["ci95"], scale_of(m), sd=one["sd"]) for m, one in figures]
             table.append([scope, setting["name"], *counts, *means])
     return table
 
@@ -60,13 +66,13 @@ def means_table(comparison: Comparison) -> Table:
 def pairs_table(comparison: Comparison, metric: str) -> Table:
     """A line for each pair, all classes first; `*` marks p below 0.05 after Holm's correction."""
     table = [["class", "pair", "difference [95 %]", "effect", "p", "p (Holm)", "cases"]]
+    classes = comparison["classes"]
     for row in (row for row in comparison["pairs"] if row["metric"] == metric):
+        words = [classes[0] if len(classes) == 1 else row["class_name"], f"{row['first']} → {row['second']}"]
+        difference = with_interval(row["difference"], row["ci95"], scale_of(metric), "+")
         effect = "-" if row["effect"] is None else f"{row['effect']:+.2f}"
-        star = " *" if is_significant(row) else ""
-        difference = with_interval(row["difference"], row["ci95"], scale(metric), "+")
-        name = comparison["classes"][0] if len(comparison["classes"]) == 1 else row["class_name"]
-        words = [name, f"{row['first']} → {row['second']}"]
-        table.append([*words, difference, effect, p_text(row["p"]), p_text(row["p_holm"]) + star, str(row["cases"])])
+        corrected = p_text(row["p_holm"]) + (" *" if is_significant(row) else "")
+        table.append([*words, difference, effect, p_text(row["p"]), corrected, str(row["cases"])])
     return table
 
 
@@ -74,23 +80,19 @@ def is_significant(row: dict[str, Any]) -> bool:
     return row["p_holm"] is not None and row["p_holm"] < LEVEL
 
 
-def ranks_line(comparison: Comparison, metric: str) -> str:
+def ranks_line(ranking: dict[str, Any]) -> str:
     """Average ranks, the best first, with Friedman's test and the critical difference where there is one."""
-    ranking = comparison["ranks"][metric]
     if not ranking["cases"]:
         return "average rank: no case has a figure in every setting"
-    order = sorted(ranking["average"].items(), key=lambda item: item[1])
-    text = "average rank (1 is best): " + ", ".join(f"{name} {rank:.2f}" for name, rank in order)
+    text = "average rank (1 is best): " + ", ".join(f"{name} {rank:.2f}" for name, rank in ordered(ranking))
     if ranking["critical_difference"] is not None:
         text += f"; Friedman p {p_text(ranking['p'])}, critical difference {ranking['critical_difference']:.2f}"
     return text
 
 
-# --- numbers and columns -----------------------------------------------------------------------
-
-
-def scale(metric: str) -> float:
-    return 100.0 if kind_of(metric) in IN_PERCENT else 1.0
+def ordered(ranking: dict[str, Any]) -> list[tuple[str, float]]:
+    """Settings with their average ranks, the best first."""
+    return sorted(ranking["average"].items(), key=lambda item: item[1])
 
 
 def label(metric: str) -> str:

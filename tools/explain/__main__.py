@@ -20,16 +20,16 @@ import torch
 from models import build_model
 from models.build import Loaded, load_network
 from recipes import RECIPES, family_of, find_recipe
-from tools.explain.figures import draw_fields, draw_gates, draw_routes, svg_of
-from tools.explain.input import Input, chosen_pixel, describe_pixel, read_input
-from tools.explain.internals import Gates, Routes, look_inside
+from tools.explain.figures import draw_fields, draw_gates, draw_routes
+from tools.explain.input import Input, chosen_pixel, labels_of, read_input
+from tools.explain.internals import look_inside
 from tools.explain.receptive_field import describe_field, receptive_fields
+from tools.output import svg_of, write_files
 from utils import checkpoint
 from utils.command_line import check_value
-from utils.device import choose_device
+from utils.device import choose_device, choose_precision
 from utils.errors import UserError, run_main
 from utils.log import log
-from utils.results.summary import write_atomically
 
 SEED = 1234  # of a fresh network, of noise and of the receptive fields' signs
 NUM_NOISE = 4
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
     given = parser().parse_args(argv)
     check_flags(given)
     device = choose_device(given.device)
+    choose_precision("auto", device, evaluating=True)  # float32: it switches TF32 off
     loaded = load(given)
     model, cfg = loaded.model.to(device), loaded.cfg
     image = read_input(given, cfg) if given.image else None
@@ -53,11 +54,15 @@ def main(argv: list[str]) -> None:
     if image is not None and given.checkpoint:
         logits, routes, gates = look_inside(model, image.batch.to(device))
         place, pixel = chosen_pixel(given.pixel, logits, image)
-        found |= {"pixel": list(place)} | describe_pixel(pixel, logits, class_names(loaded))
-        found["routes"] = [describe_routes(one, pixel) for one in routes]
-        found["gates"] = [describe_gates(one) for one in gates]
+        labels = labels_of(logits)
+        names = cfg.class_names or loaded.class_names or family_of(cfg).class_names(cfg)
+        found |= {"pixel": list(place), "input_pixel": list(pixel)}
+        found["predicted"] = ("background", *names)[int(labels[pixel])]
+        found["foreground"] = float((labels > 0).float().mean())
+        found["routes"] = [one.describe(pixel) for one in routes]
+        found["gates"] = [one.describe() for one in gates]
         title = f"Routes of pixel {place[0]}, {place[1]}: {found['predicted'][:24]}"
-        figures["routes.svg"] = draw_routes(image.shown, routes, pixel, title)
+        figures["routes.svg"] = draw_routes(image.shown, found["routes"], pixel, title)
         figures["gates.svg"] = draw_gates(image.shown, gates)
 
     inputs = field_inputs(image, cfg.img_size)
@@ -66,7 +71,7 @@ def main(argv: list[str]) -> None:
     found["receptive_fields"] = [describe_field(field) for field in fields]
     figures["receptive_fields.svg"] = draw_fields(fields, f"trained {cfg.ssd}" if given.checkpoint else "not trained")
     numbers = json.dumps(rounded(found), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    write(Path(given.output_dir), {name: svg_of(one) for name, one in figures.items()} | {"explain.json": numbers})
+    write_files(given.output_dir, {name: svg_of(one) for name, one in figures.items()} | {"explain.json": numbers})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -114,11 +119,6 @@ def load(given: argparse.Namespace) -> Loaded:
     return dataclasses.replace(loaded, cfg=dataclasses.replace(loaded.cfg, img_size=size))
 
 
-def class_names(loaded: Loaded) -> tuple[str, ...]:
-    names = loaded.cfg.class_names or loaded.class_names or family_of(loaded.cfg).class_names(loaded.cfg)
-    return ("background", *names)
-
-
 def field_inputs(image: Input | None, size: tuple[int, int]) -> torch.Tensor:
     """Inputs (M, 1 or 3, S, T) to average receptive fields over: the image and its mirror images, or noise."""
     if image is not None:
@@ -126,40 +126,9 @@ def field_inputs(image: Input | None, size: tuple[int, int]) -> torch.Tensor:
     return torch.randn(NUM_NOISE, 3, *size, generator=torch.Generator().manual_seed(SEED))
 
 
-def describe_routes(routes: Routes, pixel: tuple[int, int]) -> dict[str, Any]:
-    """Routes for explain.json. Stages and blocks count from 1; regions are (row, column) from 0."""
-    region, chosen, affinity = routes.of_pixel(pixel)
-    region, *chosen = ([*divmod(number, routes.regions[1])] for number in (region, *chosen))
-    names = {"stage": routes.stage + 1, "block": routes.block + 1, "stride": routes.stride}
-    return names | {"regions": list(routes.regions), "region": region, "chosen": chosen, "affinity": affinity}
-
-
-def describe_gates(gates: Gates) -> dict[str, Any]:
-    """Gates for explain.json: those of all channels, and those of rows and columns as means over the channels."""
-    half = len(gates.channels) // 2
-    return {
-        "stride": gates.stride,
-        "rows": gates.rows.mean(1).tolist(),
-        "columns": gates.columns.mean(1).tolist(),
-        "channels_from_coarser_stage": gates.channels[:half].tolist(),
-        "channels_of_skip": gates.channels[half:].tolist(),
-    }
-
-
 def rounded(value: Any) -> Any:
     """Plain values for JSON with every float in them rounded to 6 significant digits."""
     return json.loads(json.dumps(value), parse_float=lambda digits: float(f"{float(digits):.6g}"))
-
-
-def write(out: Path, texts: dict[str, str]) -> None:
-    """Write the files; raises UserError where that cannot be done."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            write_atomically(out / name, text)
-    except OSError as error:
-        raise UserError(f"--output_dir {out}: cannot be written ({error.strerror}); give another folder") from None
-    log(f"written: {', '.join(texts)} in {out.resolve()}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 Shapes: S/T height and width of the network's input, C channels.
 """
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.hetero_medseg import REGION
-from tools.explain.internals import Gates, Routes
+from tools.explain.internals import Gates
 from tools.explain.receptive_field import Field, describe_field
 
 if TYPE_CHECKING:  # matplotlib is imported where a figure is made
@@ -24,6 +23,8 @@ INK, GREY, BLUE, GREEN, ORANGE = "#17202c", "#566171", "#2f63b5", "#2fd08a", "#f
 COLUMNS = 4  # blocks in a row of the routes figure
 DECADES = 6  # of the receptive fields' color scale
 SHOWN_SIDE = 160  # images and fields are embedded with at most this many pixels a side
+HEADING = {"size": 10, "weight": "bold", "loc": "left"}
+DOT = {"marker": "o", "markeredgecolor": "black", "markersize": 5}
 
 
 def new_figure(width: float, height: float, title: str, note: str) -> "Figure":
@@ -37,19 +38,10 @@ def new_figure(width: float, height: float, title: str, note: str) -> "Figure":
     return figure
 
 
-def svg_of(figure: "Figure") -> str:
-    """The figure as SVG text. Words stay text, and the same figure gives the same SVG."""
-    import matplotlib
-
-    svg = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "explain"}):
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    return svg.getvalue()
-
-
 def show(ax: "Axes", image: np.ndarray, size: Sequence[int], **look: Any) -> Any:
     """Show an image or its smaller copy without ticks, in the coordinates of `size`; later drawing keeps the limits."""
     height, width = size[:2]
+    look = {"cmap": "gray", "vmin": 0, "vmax": 255} | look
     shown = ax.imshow(image, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="none", **look)
     ax.set(xticks=[], yticks=[], autoscale_on=False)
     return shown
@@ -62,18 +54,14 @@ def shrink(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def frame(ax: "Axes", edges: Sequence[float], color: str, width: float, **look: Any) -> None:
-    """Draw the border of a box with the edges (top, bottom, left, right)."""
-    top, bottom, left, right = edges
-    ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=color, linewidth=width, **look)
-
-
-def draw_routes(image: np.ndarray, routes: Sequence[Routes], pixel: tuple[int, int], title: str) -> "Figure":
+def draw_routes(image: np.ndarray, routes: Sequence[dict], pixel: tuple[int, int], title: str) -> "Figure":
     """A panel for each block: the regions that the pixel attends to are lit and numbered, the others are dark.
 
-    in: image uint8 (S, T) or (S, T, 3) as the network sees it; pixel (row, column) in it
+    in: image uint8 (S, T) or (S, T, 3) as the network sees it; routes of the pixel as `Routes.describe` returns them;
+        pixel (row, column) in the image
     """
     from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Rectangle
 
     num_rows = -(-len(routes) // COLUMNS)
     height = num_rows * (2.2 * image.shape[0] / image.shape[1] + 0.5) + 0.8
@@ -87,55 +75,47 @@ def draw_routes(image: np.ndarray, routes: Sequence[Routes], pixel: tuple[int, i
     number["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": "#0000008c", "edgecolor": "none"}
     small = shrink(image) // 4 * 4  # 64 levels: the file is smaller, and the eye sees no difference
     for ax, one in zip(axes, routes):
-        ranks = ranks_of(one, pixel)
-        show(ax, small, image.shape, cmap="gray", vmin=0, vmax=255)
-        edges = [np.minimum(REGION * np.arange(n + 1), side) - 0.5 for n, side in zip(ranks.shape, image.shape)]
-        rows, columns = edges  # of the regions; the last ones end where the image does
+        ranks = np.zeros(one["regions"], int)  # 1 is the best, 0 is not chosen
+        ranks[tuple(np.transpose(one["chosen"]))] = range(1, len(one["chosen"]) + 1)
+        show(ax, small, image.shape)
+        # edges of the regions; the last ones end where the image does
+        rows, columns = (np.minimum(REGION * np.arange(n + 1), s) - 0.5 for n, s in zip(ranks.shape, image.shape))
         borders = np.where(ranks > 0, GREEN, "#ffffff26").ravel()
         ax.pcolormesh(columns, rows, ranks > 0, cmap=tints, vmin=0, vmax=1, edgecolors=borders, linewidth=1.2)
         for row, column in np.argwhere(ranks):
             middle = columns[column : column + 2].mean(), rows[row : row + 2].mean()
             ax.text(*middle, str(ranks[row, column]), **number)
-        row, column = pixel[0] // REGION, pixel[1] // REGION
-        for color, width in (("black", 4), (ORANGE, 2)):
-            frame(ax, (*rows[row : row + 2], *columns[column : column + 2]), color, width)
-        ax.plot(pixel[1], pixel[0], "o", color=ORANGE, markeredgecolor="black", markersize=5)
-        ax.set_xlabel(f"block {one.block + 1}", loc="left", color=GREY)
-        if one.block == 0:
-            words = f"stride {one.stride}: {ranks.max()} of {ranks.size} regions"
-            ax.set_title(words, size=10, weight="bold", loc="left")
+        row, column = one["region"]
+        size = columns[column + 1] - columns[column], rows[row + 1] - rows[row]
+        look = {"fill": False, "edgecolor": ORANGE, "linewidth": 2.5, "zorder": 3}
+        ax.add_patch(Rectangle((columns[column], rows[row]), *size, **look))
+        ax.plot(pixel[1], pixel[0], color=ORANGE, **DOT)
+        ax.set_xlabel(f"block {one['block']}", loc="left", color=GREY)
+        if one["block"] == 1:
+            ax.set_title(f"stride {one['stride']}: {ranks.max()} of {ranks.size} regions", **HEADING)
     return figure
-
-
-def ranks_of(routes: Routes, pixel: tuple[int, int]) -> np.ndarray:
-    """Rank of every region for the region of `pixel`, (rows, columns): 1 is the best, 0 is not chosen."""
-    ranks = np.zeros(routes.regions, int)
-    chosen = routes.of_pixel(pixel)[1]
-    ranks.flat[chosen] = range(1, len(chosen) + 1)
-    return ranks
 
 
 def draw_gates(image: np.ndarray, gates: Sequence[Gates]) -> "Figure":
     """A row for each skip: gates of rows and columns beside the image, then the sorted gates of the channels."""
-    note = (
-        "Curves: gates of columns and rows, mean and 10 to 90 % of the channels. Areas: sorted gates of the channels."
-    )
+    note = "Curves: gates of columns and rows, mean and 10 to 90 % of the channels. Areas: sorted gates of channels."
     figure = new_figure(10, 2.9 * len(gates) + 0.9, "Gates of the skips (SCSA)", note)
     axes = figure.subplots(len(gates), 3, squeeze=False, width_ratios=(1, 2, 2))
+    band = {"color": BLUE, "alpha": 0.25, "linewidth": 0}
     for (picture, *areas), one in zip(axes, gates):
-        show(picture, shrink(image), image.shape, cmap="gray", vmin=0, vmax=255)
+        show(picture, shrink(image), image.shape)
         above, beside = picture.inset_axes([0, 1.04, 1, 0.3]), picture.inset_axes([1.04, 0, 0.3, 1])
-        above.set_title(f"skip at stride {one.stride}", size=10, weight="bold", loc="left")
+        above.set_title(f"skip at stride {one.stride}", **HEADING)
         above.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[0, 1])
         beside.set(xlim=(0, 1), ylim=(1, 0), xticks=[0, 1], yticks=[])
         places, low, high, mean = spread(one.columns)
-        above.fill_between(places, low, high, color=BLUE, alpha=0.25, linewidth=0)
+        above.fill_between(places, low, high, **band)
         above.plot(places, mean, color=BLUE)
         places, low, high, mean = spread(one.rows)
-        beside.fill_betweenx(places, low, high, color=BLUE, alpha=0.25, linewidth=0)
+        beside.fill_betweenx(places, low, high, **band)
         beside.plot(mean, places, color=BLUE)
-        names = (("coarser stage", "#1b8259"), ("skip", "#c77800"))
-        for ax, values, (name, color) in zip(areas, one.channels.chunk(2), names):
+        halves = zip(areas, one.channels.chunk(2), ("coarser stage", "skip"), ("#1b8259", "#c77800"))
+        for ax, values, name, color in halves:
             ax.stairs(values.sort(descending=True).values, fill=True, color=color)
             ax.axhline(float(values.mean()), color=INK, linestyle="--", linewidth=1.2)
             ax.set(xlim=(0, len(values)), ylim=(0, 1), xticks=[], yticks=[0, 0.5, 1], yticklabels=["0", "0.5", "1"])
@@ -153,6 +133,7 @@ def spread(gate: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def draw_fields(fields: Sequence[Field], network: str) -> "Figure":
     """A row for each stage of the encoder, a column for each form of SSD; `network` names the network in the title."""
     from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
 
     note = (
         "Gradient of a stage's middle feature with respect to the input, as a part of its largest value.\n"
@@ -165,12 +146,13 @@ def draw_fields(fields: Sequence[Field], network: str) -> "Figure":
     axes = figure.subplots(len(stages), len(forms), squeeze=False)
     look = {"norm": "log", "vmin": 10.0**-DECADES, "vmax": 1, "cmap": colormaps["inferno"].resampled(4 * DECADES)}
     for field in fields:
-        ax, (row, column), reach = axes[stages.index(field.stage), forms.index(field.form)], field.middle, field.reach
+        ax, (row, column) = axes[stages.index(field.stage), forms.index(field.form)], field.middle
+        side = field.reach + 0.5
         shown = show(ax, heat_of(field.values), (height, width), **look)
         ax.set_facecolor("#7a8594")  # where the heat is masked
-        side = reach + 0.5
-        frame(ax, (row - side, row + side, column - side, column + side), "white", 1, linestyle="--")
-        ax.plot(column, row, "o", color="white", markeredgecolor="black", markersize=5)
+        square = {"fill": False, "edgecolor": "white", "linestyle": "--"}
+        ax.add_patch(Rectangle((column - side, row - side), 2 * side, 2 * side, **square))
+        ax.plot(column, row, color="white", **DOT)
         ax.set_xlabel(caption(field), loc="left", size=9, color=GREY)
         if field.form == forms[0]:
             ax.set_ylabel(f"stage {field.stage + 1}, stride {field.stride}")

@@ -7,14 +7,12 @@ import argparse
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from datasets.files.image import read_image
-from tools.explain.internals import labels_of, predicted_pixel
 from utils.config import Config
 from utils.errors import UserError
 from utils.log import log
@@ -64,11 +62,9 @@ def chosen_pixel(text: str | None, logits: Tensor, image: Input) -> tuple[tuple[
     in: logits (K, S, T)
     raises: UserError for what is no pixel of the image
     """
-    size = tuple(logits.shape[1:])
+    size = (logits.shape[1], logits.shape[2])
     if text is None:
-        pixel, found = predicted_pixel(logits)
-        if not found:
-            log("no foreground was predicted: looking at the middle of the image; --pixel Y,X names another place")
+        pixel = predicted_pixel(logits)
         return move_pixel(pixel, size, image.size), pixel
     if not re.fullmatch(r"\d+,\d+", text):
         raise UserError(f"--pixel {text}: expected row and column, as in --pixel 120,96")
@@ -88,8 +84,19 @@ def move_pixel(pixel: tuple[int, int], source: tuple[int, int], target: tuple[in
     return row, column
 
 
-def describe_pixel(pixel: tuple[int, int], logits: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The class predicted at a pixel of the input, and the foreground's share of it; for explain.json."""
-    labels = labels_of(logits)
-    share = float((labels > 0).float().mean())
-    return {"input_pixel": list(pixel), "predicted": classes[int(labels[pixel])], "foreground": share}
+def predicted_pixel(logits: Tensor) -> tuple[int, int]:
+    """The predicted foreground pixel nearest to the foreground's center of mass; without foreground, the middle.
+
+    in: logits (K, H, W)
+    """
+    places = labels_of(logits).nonzero().double()
+    if not len(places):
+        log("no foreground was predicted: looking at the middle of the image; --pixel Y,X names another place")
+        return logits.shape[1] // 2, logits.shape[2] // 2
+    row, column = places[(places - places.mean(0)).square().sum(1).argmin()].long().tolist()
+    return row, column
+
+
+def labels_of(logits: Tensor) -> Tensor:
+    """Labels (H, W) of logits (K, H, W), where K = 1 is one class against the background."""
+    return (logits[0] > 0).long() if len(logits) == 1 else logits.argmax(0)

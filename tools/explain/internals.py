@@ -33,10 +33,14 @@ class Routes:
     chosen: Tensor
     affinity: Tensor
 
-    def of_pixel(self, pixel: tuple[int, int]) -> tuple[int, list[int], list[float]]:
-        """Region that holds an input pixel (row, column), the regions it chose, and their affinities."""
-        region = pixel[0] // REGION * self.regions[1] + pixel[1] // REGION
-        return region, self.chosen[region].tolist(), self.affinity[region].tolist()
+    def describe(self, pixel: tuple[int, int]) -> dict[str, Any]:
+        """The routes of an input pixel for explain.json. Stages and blocks count from 1; regions are (row, column)."""
+        region = [place // REGION for place in pixel]
+        number = region[0] * self.regions[1] + region[1]
+        names = {"stage": self.stage + 1, "block": self.block + 1, "stride": self.stride}
+        names |= {"regions": list(self.regions), "region": region}
+        chosen = [list(divmod(other, self.regions[1])) for other in self.chosen[number].tolist()]
+        return names | {"chosen": chosen, "affinity": self.affinity[number].tolist()}
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,13 @@ class Gates:
     columns: Tensor
     channels: Tensor
 
+    def describe(self) -> dict[str, Any]:
+        """For explain.json: the gates of all channels, and the means over the channels of those of rows and columns."""
+        coarser, skip = self.channels.chunk(2)
+        lines = {"rows": self.rows.mean(1).tolist(), "columns": self.columns.mean(1).tolist()}
+        channels = {"channels_from_coarser_stage": coarser.tolist(), "channels_of_skip": skip.tolist()}
+        return {"stride": self.stride} | lines | channels
+
 
 @torch.inference_mode()
 def look_inside(model: HeteroMedSeg, image: Tensor) -> tuple[Tensor, list[Routes], list[Gates]]:
@@ -60,10 +71,7 @@ def look_inside(model: HeteroMedSeg, image: Tensor) -> tuple[Tensor, list[Routes
     in:  image (1, 1 or 3, H, W); the model is in evaluation mode
     out: logits (K, H, W) and the rest, on the CPU
     """
-    skips = [stage.attention for stage in model.decoder]
-    lines = [norm for skip in skips for norm in (skip.norm_h, skip.norm_w)]
-    attentions = [block.attn for stage in model.decoder for block in stage.blocks]
-    with recording([*skips, *lines, *attentions]) as seen:
+    with recording(list(model.modules())) as seen:
         logits = model(image)[0]
     routes, gates = [], []
     for number, stage in enumerate(model.decoder):
@@ -74,7 +82,8 @@ def look_inside(model: HeteroMedSeg, image: Tensor) -> tuple[Tensor, list[Routes
         skip = stage.attention
         rows, columns = (seen[norm][1][0].sigmoid().T for norm in (skip.norm_h, skip.norm_w))
         (x,), out = seen[skip]
-        channels = channel_factors(x[0], out[0], rows, columns)
+        gated = x[0] * rows[:, None] * columns[None]  # SCSA multiplies this by the gates of the channels
+        channels = (gated * out[0]).sum((0, 1)) / gated.square().sum((0, 1))
         gates.append(Gates(number, stage.stride, rows.cpu(), columns.cpu(), channels.cpu()))
     return logits.cpu(), routes, gates
 
@@ -88,12 +97,6 @@ def ranked_routes(attention: BRA, x: Tensor, regions: tuple[int, int]) -> tuple[
     return chosen.gather(2, order), affinity
 
 
-def channel_factors(x: Tensor, out: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The gates of the channels (C,): the factor between the map x (H, W, C) gated along its lines and SCSA's `out`."""
-    gated = x * rows[:, None] * columns[None]
-    return (gated * out).sum((0, 1)) / gated.square().sum((0, 1))
-
-
 @contextlib.contextmanager
 def recording(modules: list[nn.Module]) -> Iterator[dict[nn.Module, tuple[tuple[Any, ...], Tensor]]]:
     """The last inputs and the last output of each module that runs while the context lasts."""
@@ -104,24 +107,3 @@ def recording(modules: list[nn.Module]) -> Iterator[dict[nn.Module, tuple[tuple[
     finally:
         for handle in handles:
             handle.remove()
-
-
-def predicted_pixel(logits: Tensor) -> tuple[tuple[int, int], bool]:
-    """The predicted foreground pixel nearest to the foreground's center of mass, and True.
-
-    Without foreground: the middle of the image, and False.
-
-    in: logits (K, H, W)
-    """
-    foreground = labels_of(logits) > 0
-    if not foreground.any():
-        return (logits.shape[1] // 2, logits.shape[2] // 2), False
-    places = foreground.nonzero().double()
-    nearest = (places - places.mean(0)).square().sum(1).argmin()
-    row, column = places[nearest].long().tolist()
-    return (row, column), True
-
-
-def labels_of(logits: Tensor) -> Tensor:
-    """Labels (H, W) of logits (K, H, W), where K = 1 is one class against the background."""
-    return (logits[0] > 0).long() if len(logits) == 1 else logits.argmax(0)

@@ -87,21 +87,16 @@ def describe_field(field: Field) -> dict[str, Any]:
     reached: share of the pixels with any gradient; felt: with at least 1/1000 of the largest
     """
     values, (row, column), reach = field.values, field.middle, field.reach
-    total = float(values.sum())
-    names = {"form": field.form, "stage": field.stage + 1, "stride": field.stride}
-    names |= {"middle": [row, column], "convolutions_reach": reach}
-    if total == 0:
-        return names | dict.fromkeys(("half_within", "most_within", "beyond", "before", "behind", "reached", "felt"))
+    found = {"form": field.form, "stage": field.stage + 1, "stride": field.stride}
+    found |= {"middle": [row, column], "convolutions_reach": reach}
+    if not values.any():
+        return found | dict.fromkeys(("half_within", "most_within", "beyond", "before", "behind", "reached", "felt"))
     rows, columns = torch.arange(values.shape[0]) - row, torch.arange(values.shape[1]) - column
     distance = torch.maximum(rows.abs()[:, None], columns.abs()[None])
-    within = values.new_zeros(int(distance.max()) + 1)
-    within = within.index_add(0, distance.flatten(), values.flatten()).cumsum(0) / total
-    return names | {
-        "half_within": int((within < 0.5).sum()),
-        "most_within": int((within < 0.9).sum()),
-        "beyond": float(values[distance > reach].sum()) / total,
-        "before": float(values[rows < -reach].sum()) / total,
-        "behind": float(values[rows > reach].sum()) / total,
-        "reached": float((values > 0).double().mean()),
-        "felt": float((values >= values.max() / 1000).double().mean()),
-    }
+    shares = values / values.sum()
+    within = torch.bincount(distance.flatten(), shares.flatten()).cumsum(0)
+    found |= {"half_within": int((within < 0.5).sum()), "most_within": int((within < 0.9).sum())}
+    beyond = {"beyond": distance > reach, "before": rows < -reach, "behind": rows > reach}
+    found |= {name: float(shares[place].sum()) for name, place in beyond.items()}
+    felt = values >= values.max() / 1000
+    return found | {"reached": float((values > 0).double().mean()), "felt": float(felt.double().mean())}

@@ -82,6 +82,8 @@ def test_the_page_on_a_desk_and_on_a_phone(folders, tmp_path):
     seen = """return [...document.querySelectorAll('td, .chart svg')].filter(e => {
         const box = e.getBoundingClientRect();
         return box.width > 0 && box.left >= 0 && box.right <= document.documentElement.clientWidth}).length"""
+    settled = """return document.readyState === 'complete' && matchMedia(`(width: ${arguments[0]}px)`).matches
+        && matchMedia('(prefers-color-scheme: dark)').matches === arguments[1]"""
     levels = """const level = (e, kind) => getComputedStyle(e)[kind].match(/\\d+/g).reduce((a, b) => a + +b, 0) / 3;
         const inks = [...document.querySelectorAll('.chart text')].map(e => level(e, 'fill'));
         return [level(document.body, 'backgroundColor'), Math.min(...inks), Math.max(...inks)]"""
@@ -89,6 +91,7 @@ def test_the_page_on_a_desk_and_on_a_phone(folders, tmp_path):
         for width in (1280, 390):
             for dark in (False, True):
                 browser.open(tmp_path / "comparison.html", width, dark=dark)
+                browser.wait(settled, width, dark)
                 assert browser.run("return document.documentElement.scrollWidth") <= width
                 everything = browser.run("return document.querySelectorAll('td, .chart svg').length")
                 assert browser.run(seen) == everything > 100

@@ -114,6 +114,12 @@ def test_a_fresh_network_needs_no_image(tmp_path):
     assert "routes" not in found
 
 
+def test_convolutions_do_not_run_in_tf32(tmp_path, quick_fields, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    main(["--img_size", "32", "--output_dir", str(tmp_path)])
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

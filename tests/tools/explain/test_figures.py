@@ -14,13 +14,12 @@ from tools.explain.figures import (
     draw_gates,
     draw_routes,
     heat_of,
-    ranks_of,
     shrink,
     spread,
-    svg_of,
 )
 from tools.explain.internals import Gates, Routes
 from tools.explain.receptive_field import Field
+from tools.output import svg_of
 
 CHOSEN = torch.tensor([[0, 1], [5, 3], [0, 1], [0, 1], [0, 1], [0, 1]])
 
@@ -29,16 +28,8 @@ def words_of(figure):
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-@pytest.mark.parametrize(
-    ("pixel", "ranks"),
-    [((31, 40), [[0, 0, 0], [2, 0, 1]]), ((0, 0), [[1, 2, 0], [0, 0, 0]]), ((49, 95), [[1, 2, 0], [0, 0, 0]])],
-)
-def test_ranks_of_the_regions_that_a_pixel_attends_to(pixel, ranks):
-    assert ranks_of(Routes(0, 0, 16, (2, 3), CHOSEN, CHOSEN / 10), pixel).tolist() == ranks
-
-
 def test_routes_figure_has_a_panel_for_each_block_and_numbers_the_routes():
-    routes = [Routes(stage, 0, 16 >> stage, (2, 3), CHOSEN, CHOSEN / 10) for stage in range(3)]
+    routes = [Routes(stage, 0, 16 >> stage, (2, 3), CHOSEN, CHOSEN / 10).describe((31, 40)) for stage in range(3)]
     figure = draw_routes(np.zeros((50, 96), np.uint8), routes, (31, 40), "title")
     assert [ax.get_visible() for ax in figure.axes] == [True, True, True, False]
     assert figure.axes[0].collections[0].get_array().tolist() == [[False, False, False], [True, False, True]]

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 import models.bra
 from models import build_model
-from tools.explain.internals import Routes, labels_of, look_inside, predicted_pixel
+from tools.explain.input import labels_of, predicted_pixel
+from tools.explain.internals import Routes, look_inside
 
 SIZES = [(64, 96), (70, 33)]  # regions 2 x 3; padded to 96 x 64: 3 x 2
 
@@ -99,9 +100,13 @@ def test_routes_are_those_that_the_forward_pass_took(model, monkeypatch):
     ("pixel", "region"), [((0, 0), 0), ((31, 31), 0), ((0, 32), 1), ((32, 0), 3), ((63, 95), 5), ((40, 70), 5)]
 )
 def test_region_of_a_pixel(pixel, region):
-    chosen = torch.arange(12).view(6, 2)
-    routes = Routes(0, 0, 16, (2, 3), chosen, chosen / 10)
-    assert routes.of_pixel(pixel) == (region, chosen[region].tolist(), pytest.approx([region / 5, region / 5 + 0.1]))
+    chosen = torch.arange(12).view(6, 2) % 6
+    routes = Routes(0, 0, 16, (2, 3), chosen, torch.arange(12).view(6, 2) / 10)
+    found = routes.describe(pixel)
+    assert (found["stage"], found["block"], found["regions"]) == (1, 1, [2, 3])
+    assert found["region"] == list(divmod(region, 3))
+    assert found["chosen"] == [list(divmod(number, 3)) for number in chosen[region].tolist()]
+    assert found["affinity"] == pytest.approx([region / 5, region / 5 + 0.1])
 
 
 def slow_line_gate(scsa, line, norm):
@@ -164,12 +169,12 @@ def blob(*boxes, size=(8, 10), classes=3):
 @pytest.mark.parametrize(
     ("logits", "expected"),
     [
-        (blob(((2, 5), (4, 7))), ((3, 5), True)),  # its middle
-        (blob(((0, 1), (0, 1)), ((0, 1), (2, 9))), ((0, 4), True)),  # the mean column of both classes is 4.4
-        (blob(((0, 8), (0, 1)), ((0, 8), (8, 9))), ((3, 0), True)),  # the mean lies outside: the nearest pixel
-        (blob(), ((4, 5), False)),
-        (torch.full((1, 6, 6), -0.1), ((3, 3), False)),
-        (torch.full((1, 5, 7), 0.1), ((2, 3), True)),
+        (blob(((2, 5), (4, 7))), (3, 5)),  # its middle
+        (blob(((0, 1), (0, 1)), ((0, 1), (2, 9))), (0, 4)),  # the mean column of both classes is 4.4
+        (blob(((0, 8), (0, 1)), ((0, 8), (8, 9))), (3, 0)),  # the mean lies outside: the nearest pixel
+        (blob(), (4, 5)),
+        (torch.full((1, 6, 6), -0.1), (3, 3)),
+        (torch.full((1, 5, 7), 0.1), (2, 3)),
     ],
 )
 def test_predicted_pixel(logits, expected):

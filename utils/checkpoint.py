@@ -7,9 +7,7 @@ Windows path can be read on Linux and the other way round.
 """
 
 import argparse
-import contextlib
 import hashlib
-import os
 import pathlib
 import pickle
 import re
@@ -22,6 +20,7 @@ import torch
 from torch.serialization import safe_globals
 
 from utils.errors import UserError
+from utils.files import first_line, replacing
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACES = (
@@ -55,26 +54,9 @@ UNREADABLE = (
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path`, replacing it only once the new file is complete on the disk.
-
-    Raises UserError when the disk is full or the folder cannot be written; what was at `path` stays.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise UserError(
-            f"{path}: could not be written ({first_line(error)}); is the disk full or read-only?"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    """Write `state` to `path` in one step. raises: UserError as `replacing`"""
+    with replacing(path) as file:
+        torch.save(state, file)
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -122,11 +104,6 @@ def describe_failure(error: BaseException, start: bytes) -> str:
         f"not a PyTorch checkpoint: it begins with {start!r} (a web page or a Git LFS pointer saved in the "
         "file's place?). Download the file itself"
     )
-
-
-def first_line(error: BaseException) -> str:
-    """An error's kind and the first line of its message, shortened."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:160]}"
 
 
 def locate(name: str | Path) -> Path | None:

@@ -17,9 +17,9 @@ from tools.compare.comparison import HIGHER, LOWER, compare
 from tools.compare.page import draw, html_page
 from tools.compare.text import text_report
 from utils.errors import UserError, run_main
+from utils.files import write_atomically
 from utils.log import log
 from utils.results.reading import Setting, check_comparable, parse_settings
-from utils.results.summary import write_atomically
 from utils.scoring.protocols import kind_of
 
 SHOWN = ("dice", "hd95", "nsd")

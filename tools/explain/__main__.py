@@ -28,8 +28,8 @@ from utils import checkpoint
 from utils.command_line import check_value
 from utils.device import choose_device
 from utils.errors import UserError, run_main
+from utils.files import write_atomically
 from utils.log import log
-from utils.results.summary import write_atomically
 
 SEED = 1234  # of a fresh network, of noise and of the receptive fields' signs
 NUM_NOISE = 4

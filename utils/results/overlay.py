@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from utils.files import write_atomically
+
 # Okabe and Ito's colours (two of them brighter, for dark tissue), then a magenta: told apart with any colour vision.
 # Blue comes first: the one class of an endoscopic or skin image must stand out from red and brown.
 PALETTE = (
@@ -118,9 +120,7 @@ def choose_slices(prediction: np.ndarray, target: np.ndarray | None, num_slices:
 
 def save_overlay(path: str | Path, picture: np.ndarray) -> None:
     """Write an RGB picture as PNG, making its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
+    write_atomically(path, cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:

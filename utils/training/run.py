@@ -21,6 +21,7 @@ from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.distributed import is_main, world_size
 from utils.errors import UserError
+from utils.files import write_atomically
 from utils.training.task import Task
 
 LAST, BEST = "epoch_last.pth", "best_model.pth"
@@ -60,7 +61,7 @@ def open_folder(cfg: Config, out: Path) -> None:
 def write_config(cfg: Config, out: Path) -> None:
     """Write config.json: the settings that the run in `out` uses."""
     if is_main():
-        (out / "config.json").write_text(json.dumps(to_dict(cfg), indent=2) + "\n", encoding="utf-8")
+        write_atomically(out / "config.json", json.dumps(to_dict(cfg), indent=2) + "\n")
 
 
 @dataclass

@@ -25,10 +25,9 @@ from utils.files import write_atomically
 from utils.inference.forward import forward_fn
 from utils.log import log
 from utils.results.page.album import BUDGET, Album
-from utils.results.page.build import PAGE, write_page
-from utils.results.page.curves import read_histories
-from utils.results.summary import CASES, SUMMARY, describe_result, summarise, write_results
-from utils.results.table import format_table
+from utils.results.page.build import PAGE
+from utils.results.report import write_report
+from utils.results.summary import CASES, SUMMARY, describe_result, summarise
 from utils.training.resume import check_same_run
 from utils.training.run import BEST, LAST, claim_folder
 from utils.training.task import hash_names
@@ -116,9 +115,9 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     if any(origin["selection"] in ("validation", "test") for origin in origins):
         head["note"] = OPTIMISTIC
     files = [part["checkpoint"] for part in parts]
-    summary = write_results(out / RESULTS, rows, head | {"over_folds": over_folds(parts), "folds": parts})
-    write_page(out / RESULTS / PAGE, summary, rows, frames, read_histories(map(Path, files)))
-    log(f"\n{format_table(summary)}\n\n{fold_table(summary)}")
+    head |= {"over_folds": over_folds(parts), "folds": parts}
+    summary = write_report(out / RESULTS, rows, head, frames, map(Path, files))
+    log(f"\n{fold_table(summary)}")
     if "note" in head:
         log(f"note: {OPTIMISTIC}")
     best = write_best_fold(out, parts)

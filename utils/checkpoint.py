@@ -8,6 +8,7 @@ Windows path can be read on Linux and the other way round.
 
 import argparse
 import hashlib
+import os
 import pathlib
 import pickle
 import re
@@ -20,7 +21,7 @@ import torch
 from torch.serialization import safe_globals
 
 from utils.errors import UserError
-from utils.files import first_line, replacing
+from utils.files import replacing
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACES = (
@@ -54,9 +55,16 @@ UNREADABLE = (
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path` in one step. raises: UserError as `replacing`"""
-    with replacing(path) as file:
-        torch.save(state, file)
+    """Write `state` to `path`, replacing it only once the new file is complete on the disk.
+
+    Raises UserError when the disk is full or the folder cannot be written; what was at `path` stays.
+    """
+    with replacing(Path(path)) as part:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -104,6 +112,11 @@ def describe_failure(error: BaseException, start: bytes) -> str:
         f"not a PyTorch checkpoint: it begins with {start!r} (a web page or a Git LFS pointer saved in the "
         "file's place?). Download the file itself"
     )
+
+
+def first_line(error: BaseException) -> str:
+    """An error's kind and the first line of its message, shortened."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:160]}"
 
 
 def locate(name: str | Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step: a reader sees the old file or the new one, never half of one."""
+"""Writing files: a file is replaced in one step, and a failure becomes a UserError that names it."""
 
 import contextlib
 import csv
@@ -6,39 +6,36 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from utils.errors import UserError
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A new file, open for writing; it replaces `path` when it is complete and on the disk. Makes the folder.
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to. It takes the name `path` when the block succeeds and is removed when not.
 
-    raises: UserError when the disk is full or the folder cannot be written; what was at `path` stays
+    raises: UserError when the file cannot be written
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".part-{os.getpid()}-{path.name}")  # NumPy and SimpleITK choose the format by the suffix
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield part
         part.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        raise UserError(
-            f"{path}: could not be written ({first_line(error)}); is the disk full or read-only?"
-        ) from error
+    except (OSError, RuntimeError) as error:  # PyTorch and SimpleITK raise RuntimeError for a full disk
+        raise UserError(f"{path}: cannot be written ({_reason(error)}); is the disk full or read-only?") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Replace the file `path` by `content` in one step; text is written as UTF-8. raises: UserError as `replacing`"""
-    with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+    """Replace the file `path` by `content` in one step and make its folder; text is written as UTF-8.
+
+    raises: UserError as `replacing`
+    """
+    with replacing(Path(path)) as part:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -51,6 +48,7 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def first_line(error: BaseException) -> str:
-    """An error's kind and the first line of its message, shortened."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:160]}"
+def _reason(error: BaseException) -> str:
+    """The system's words for an OSError; else the last line of the message, where SimpleITK puts the cause."""
+    lines = [line.strip() for line in str(getattr(error, "strerror", None) or error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -21,6 +21,7 @@ from models.weights.state_dicts import PREFIX
 from tests.support.fill import REFERENCE, fill_module, golden_image, golden_network
 from tests.support.manifests import quick_model, shapes_of
 from tests.support.places import GOLDEN
+from utils.config import Config
 from utils.inference.forward import forward_fn
 
 FORMS = ("causal", "noncausal")
@@ -108,7 +109,7 @@ def test_whole_network(tag, shape, num_classes, form, device, looser):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler of torch.compile is not installed")
 def test_compiled_network(device, looser):
-    forward = forward_fn([golden_network(1, "causal")], device, compiled=True)
+    forward = forward_fn([golden_network(1, "causal")], device, cfg=Config(compile=True))
     logits = forward(golden_image("binary", (1, 3, 256, 256)).to(device))
     with np.load(GOLDEN / "networks.npz") as golden:
         assert_close(logits[..., ::16, ::16], golden["binary_causal_logits_stride16"], rel=2e-5 * looser)

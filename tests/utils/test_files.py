@@ -26,8 +26,8 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path, error, expected):
     path.write_text("old")
 
     def write():
-        with replacing(path) as file:
-            file.write(b"half")
+        with replacing(path) as part:
+            part.write_bytes(b"half")
             raise error
 
     with pytest.raises(expected):

@@ -161,11 +161,11 @@ def check_comparable(settings: Sequence[Setting]) -> None:
     for other in results[1:]:
         _check_two(results[0], other)
     for setting in settings:
-        first = setting.results[0]
-        for other in setting.results[1:]:
+        first, *others = setting.results
+        for other in others:
             _check_fields(first, other, ONE_SETTING, f"{setting.name}: seeds of one setting")
         hashes = [sha256 for result in setting.results for sha256 in result.hashes]
-        if len(setting.results) > 1 and len(set(hashes)) < len(hashes):
+        if others and len(set(hashes)) < len(hashes):
             folders = ", ".join(str(result.folder) for result in setting.results)
             raise UserError(f"{setting.name}: one checkpoint counts as two seeds (same sha256) in {folders}")
 

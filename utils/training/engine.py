@@ -19,7 +19,7 @@ from utils.device import autocast
 from utils.distributed import is_main
 from utils.errors import UserError
 from utils.log import log
-from utils.preprocess import as_fraction
+from utils.preprocess import as_fraction, normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.history import History
 from utils.training.resume import restore
@@ -122,7 +122,7 @@ def prepare(
     if cfg.augment:
         generator = torch.Generator(device).manual_seed(seed)
         images, targets = task.augment(images, targets, generator, total, offset)
-    return task.normalise(images), targets
+    return normalise(images, task.preprocess), targets
 
 
 def train_step(
@@ -165,7 +165,7 @@ def validate(run: Run, task: Task) -> Validation:
     @torch.no_grad()
     def forward(images: Tensor) -> Tensor:
         with autocast(run.device, run.precision):
-            return model(task.normalise(as_fraction(images.to(run.device, non_blocking=True)))).float()
+            return model(normalise(as_fraction(images.to(run.device, non_blocking=True)), task.preprocess)).float()
 
     return task.validate(forward, run.device)
 

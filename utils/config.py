@@ -106,7 +106,9 @@ class Config:
         "auto", "keep fewer activations, for a third more time; auto: if short of memory", choices=("auto", "yes", "no")
     )
     cache: str = option(
-        "auto", "keep decoded images: in memory, on disk, or where they fit", choices=("auto", "yes", "disk", "no")
+        "auto",
+        "decoded images are kept: yes, in memory; disk, in files; auto, if they fit",
+        choices=("auto", "yes", "disk", "no"),
     )
     workers: int = option(4, "loader processes where the set is not kept in memory", least=0)
     log_every: int = option(20, "updates between two looks at the loss", least=1)

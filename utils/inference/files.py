@@ -1,5 +1,4 @@
-"""Files of a user's own: from image to mask, one after the other, shared out over ranks. Reading and writing is
-handed in."""
+"""Segment a user's files one after the other; the ranks share them. The caller passes what reads and writes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

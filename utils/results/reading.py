@@ -127,7 +127,7 @@ def parse_settings(words: Sequence[str], part: str | None) -> list[Setting]:
         name, equals, rest = word.partition("=")
         plain = not equals or Path(word).is_dir()
         folders = [word] if plain else [folder for folder in rest.split(",") if folder]
-        if not name or not folders:
+        if not plain and not (name and folders):
             raise UserError(f"{word}: expected FOLDER, NAME=FOLDER, or NAME=FOLDER,FOLDER for the seeds of one setting")
         results = tuple(read_result(find_result(folder, part)) for folder in folders)
         named.append((None if plain else name, results))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 Spacing = Sequence[float] | None
@@ -50,10 +50,14 @@ def surface_distances(pred: np.ndarray, target: np.ndarray, spacing: Spacing = N
     )
 
 
-def bounding_box(pred: np.ndarray, target: np.ndarray) -> tuple[slice, ...]:
-    """Slices of the smallest box that holds every True of two masks; empty slices where there is none."""
-    (box,) = find_objects((pred | target).view(np.uint8), max_label=1)
-    return box or (slice(0, 0),) * pred.ndim
+def bounding_box(*masks: np.ndarray) -> tuple[slice, ...]:
+    """Slices of the smallest box that holds every True of the masks; empty slices where there is none."""
+    box = [slice(None)] * masks[0].ndim
+    for axis in range(masks[0].ndim):
+        others = tuple(a for a in range(masks[0].ndim) if a != axis)
+        used = np.flatnonzero(np.logical_or.reduce([m[tuple(box)].any(axis=others) for m in masks]))
+        box[axis] = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+    return tuple(box)
 
 
 def surface(mask: np.ndarray) -> np.ndarray:

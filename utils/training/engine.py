@@ -70,13 +70,8 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
     last, updates = len(batches) - 1, updates_per_epoch(batches, cfg)
     total = torch.zeros((), device=run.device)
     began, lr = time.perf_counter(), cfg.lr
-    bar = tqdm(
-        loader,
-        desc=f"epoch {run.epoch + 1}/{cfg.epochs}",
-        disable=None if is_main() else True,
-        leave=False,
-        mininterval=1.0,
-    )
+    name = f"epoch {run.epoch + 1}/{cfg.epochs}"
+    bar = tqdm(loader, name, disable=None if is_main() else True, leave=False, mininterval=1.0)
     for index, (images, targets) in enumerate(bar):
         lr = learning_rate(cfg, run.iteration, updates)
         for group in run.optimizer.param_groups:

@@ -60,10 +60,9 @@ class ValidationSet:
         spread = torch.linspace(0, int(self.cases.max()), PREVIEWS).long().unique()
         chosen = [int(torch.where(self.cases == case, size, -1).argmax()) for case in spread]
         labels = labels_from_logits(forward(self.images[chosen])).cpu().numpy()
-        return [
-            overlay(as_picture(self.images[i]), label, self.targets[i].numpy(), max(self.num_classes, 2))
-            for label, i in zip(labels, chosen)
-        ]
+        pictures = self.images[chosen].permute(0, 2, 3, 1).contiguous().squeeze(-1).numpy()  # (H, W) or (H, W, 3)
+        targets = self.targets[chosen].numpy()
+        return [overlay(*one, self.num_classes) for one in zip(pictures, labels, targets)]
 
 
 def case_counts(pred: Tensor, target: Tensor, case_index: Tensor, num_cases: int, num_classes: int) -> Tensor:
@@ -85,10 +84,3 @@ def dice_from_counts(counts: np.ndarray) -> np.ndarray:
     both, pred, target = np.moveaxis(counts, -1, 0)
     size = pred + target
     return np.divide(2 * both, size, out=np.full(size.shape, np.nan), where=size > 0)
-
-
-def as_picture(image: Tensor) -> np.ndarray:
-    """(C, S, T), integer or in [0, 1] -> uint8 (S, T, 3)."""
-    if image.dtype.is_floating_point:
-        image = (image.float().clamp(0, 1) * 255).round()
-    return image.expand(3, -1, -1).permute(1, 2, 0).to(torch.uint8).contiguous().numpy()

@@ -42,9 +42,7 @@ def main(argv: list[str]) -> None:
         log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))
     for note in (note for one in loaded for note in one.notes):
         log(note)
-    forward = forward_fn(
-        [one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile, cfg.graphs
-    )
+    forward = forward_fn([one.model for one in loaded], device, precision, cfg)
     targets = mask_paths(Path(cfg.output_dir), inputs, cfg.force)
     barrier()  # no rank writes before all have looked at what is there
     written = predict_files(cfg, forward, device, list(zip(inputs, targets)), read_image, save_mask)

@@ -18,8 +18,14 @@ RECIPES: dict[str, Config] = {name: recipe for family in FAMILIES for name, reci
 
 
 def family_of(cfg: Config) -> Family:
-    """The family that a run's recipe belongs to."""
-    return next(family for family in FAMILIES if cfg.recipe in family.recipes)
+    """The family that a run's recipe belongs to. raises: UserError for a recipe of another version, in a checkpoint"""
+    for family in FAMILIES:
+        if cfg.recipe in family.recipes:
+            return family
+    raise UserError(
+        f"recipe {cfg.recipe}: this version has no such recipe, expected one of {', '.join(RECIPES)}; "
+        "use the version that wrote the checkpoint, or give --recipe"
+    )
 
 
 def match_name(name: str) -> str | None:

@@ -15,10 +15,8 @@ from utils.inference.checkpoints import check_alike, find_checkpoints, settle
 from utils.inference.forward import forward_fn
 from utils.log import log
 from utils.results.page.album import Album
-from utils.results.page.build import PAGE, write_page
-from utils.results.page.curves import read_histories
-from utils.results.summary import describe_result, write_results
-from utils.results.table import format_table
+from utils.results.report import write_report
+from utils.results.summary import describe_result
 
 
 def main(argv: list[str]) -> None:
@@ -36,16 +34,11 @@ def main(argv: list[str]) -> None:
     log(f"device {describe_device(device)}, precision {precision}; results in {out.resolve()}")
     for note in (note for one in loaded for note in one.notes):
         log(note)
-    forward = forward_fn(
-        [one.model for one in loaded], device, precision, cfg.tta, cfg.tta_scales, cfg.compile, cfg.graphs
-    )
+    forward = forward_fn([one.model for one in loaded], device, precision, cfg)
     album = Album() if cfg.report else None
     rows, split = family.evaluate(cfg, forward, device, classes, out, album)
-    summary = write_results(out, rows, describe_result(cfg, precision, [one.origin for one in loaded], split))
-    log(format_table(summary))
-    if album is not None:
-        write_page(out / PAGE, summary, rows, album.cases, read_histories(paths))
-        log(f"the page to look at: {(out / PAGE).resolve()}")
+    meta = describe_result(cfg, precision, [one.origin for one in loaded], split)
+    write_report(out, rows, meta, album and album.cases, paths)
 
 
 if __name__ == "__main__":

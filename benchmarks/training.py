@@ -41,7 +41,6 @@ from datasets.volumes.sets import SynapseSlices
 from models import build_model
 from utils.config import Config
 from utils.device import choose_device, choose_precision, describe_device
-from utils.preprocess import normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.engine import prepare, train_one_epoch
 from utils.training.losses import loss_for
@@ -152,11 +151,9 @@ INPUTS = {"slices": write_slices, "pictures": write_pictures}
 
 def task_of(kind: str, data: Dataset) -> Task:
     if kind == "pictures":
-        normalised = partial(normalise, pre=pictures.CVC_CLINICDB.preprocess)
-        return Task(kind, ("polyp",), data, pictures.augment, normalised, loss_for("dice", 1))
+        return Task(kind, ("polyp",), data, pictures.augment, pictures.CVC_CLINICDB.preprocess, loss_for("dice", 1))
     organs, augment = ("organ",) * (NUM_CLASSES - 1), partial(volumes.augment, native=(512, 512))
-    normalised = partial(normalise, pre=volumes.SYNAPSE.preprocess)
-    return Task(kind, organs, data, augment, normalised, loss_for("ce_dice", NUM_CLASSES))
+    return Task(kind, organs, data, augment, volumes.SYNAPSE.preprocess, loss_for("ce_dice", NUM_CLASSES))
 
 
 # --- how long would the whole training take? -------------------------------------------------------

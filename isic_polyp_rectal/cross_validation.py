@@ -21,19 +21,19 @@ from utils.config import AUTO_BATCH, Config
 from utils.device import choose_device, choose_precision
 from utils.distributed import init_distributed, is_main
 from utils.errors import UserError
+from utils.files import write_atomically
 from utils.inference.forward import forward_fn
 from utils.log import log
 from utils.results.page.album import BUDGET, Album
-from utils.results.page.build import PAGE, write_page
-from utils.results.page.curves import read_histories
-from utils.results.summary import describe_result, summarise, write_atomically, write_results
-from utils.results.table import format_table
+from utils.results.page.build import PAGE
+from utils.results.report import write_report
+from utils.results.summary import CASES, SUMMARY, describe_result, summarise
 from utils.training.resume import check_same_run
 from utils.training.run import BEST, LAST, claim_folder
 from utils.training.task import hash_names
 
 RESULTS, BEST_FOLD, BEST_WEIGHTS = "out_of_fold", "best_fold.json", "best_fold.pth"
-RESULT_FILES = ("cases.csv", "summary.json", PAGE)
+RESULT_FILES = (CASES, SUMMARY, PAGE)
 OPTIMISTIC = (
     "each fold's checkpoint was chosen by the images that it is scored on here, so these figures are optimistic; "
     "train with --select last for figures without that choice"
@@ -115,9 +115,9 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     if any(origin["selection"] in ("validation", "test") for origin in origins):
         head["note"] = OPTIMISTIC
     files = [part["checkpoint"] for part in parts]
-    summary = write_results(out / RESULTS, rows, head | {"over_folds": over_folds(parts), "folds": parts})
-    write_page(out / RESULTS / PAGE, summary, rows, frames, read_histories(map(Path, files)))
-    log(f"\n{format_table(summary)}\n\n{fold_table(summary)}")
+    head |= {"over_folds": over_folds(parts), "folds": parts}
+    summary = write_report(out / RESULTS, rows, head, frames, map(Path, files))
+    log(f"\n{fold_table(summary)}")
     if "note" in head:
         log(f"note: {OPTIMISTIC}")
     best = write_best_fold(out, parts)

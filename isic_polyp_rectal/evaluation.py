@@ -1,7 +1,6 @@
 """Evaluation of images: predict in batches, score each at its own size, and write what was asked for."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +36,6 @@ def evaluate(
     pairs, split = chosen_pairs(cfg)
     log(f"evaluating on {split}: {check_pairs(pairs)}")
     images = ImageMaskSet(pairs, cfg.img_size)
-    predict = partial(
-        predict_images,
-        forward,
-        img_size=cfg.img_size,
-        pre=cfg.preprocess,
-        device=device,
-        protocol=cfg.protocol,
-    )
     if album is not None:
         album.expect(len(pairs))
     rows: list[Row] = []
@@ -52,7 +43,7 @@ def evaluate(
     with ThreadPoolExecutor() as pool:
         for batch in tqdm(batches, desc="images", disable=None if is_main() else True, leave=False):
             native, masks = zip(*pool.map(images.native, batch.tolist()))
-            found = [p >= 0.5 for p in predict(images=native)]
+            found = [p >= 0.5 for p in predict_images(forward, native, cfg, device)]
             cases = zip((pairs[i] for i in batch), native, masks, found)
             rows += pool.map(lambda case: finish(*case, cfg, classes, out, album), cases)
     return rows, split

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from datasets.images.split import DEFAULT_NAME, Split, load_split
 from datasets.memory import InMemory
 from utils.config import Config
 from utils.errors import UserError
-from utils.preprocess import PICTURES, normalise
+from utils.preprocess import PICTURES
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_names
 from utils.training.validation import ValidationSet
@@ -73,7 +72,7 @@ def build_task(cfg: Config) -> Task:
         class_names=classes,
         train_set=ImageMaskSet(train, cfg.img_size),
         augment=augment,
-        normalise=partial(normalise, pre=cfg.preprocess),
+        preprocess=cfg.preprocess,
         loss=loss_for(cfg.loss, cfg.num_classes),
         validate=validation_set(judged, cfg, classes) if judged else None,
         validated_on=part,

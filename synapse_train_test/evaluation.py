@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,6 @@ def evaluate(
     """
     volumes, split, summary = open_split(cfg)
     log(f"evaluating on {split}: {summary}")
-    predict = partial(predict_volume, forward, img_size=cfg.img_size, pre=cfg.preprocess, device=device)
     if album is not None:
         album.expect(len(volumes))
     rows: list[Row] = []
@@ -55,7 +53,7 @@ def evaluate(
         for volume in tqdm(
             volumes, desc="volumes", total=len(volumes), disable=None if is_main() else True, leave=False
         ):
-            labels = predict(volume.image, batch_size=cfg.batch_size, protocol=cfg.protocol)
+            labels = predict_volume(forward, volume.image, cfg, device)
             rows += waiting.result() if waiting else []
             waiting = pool.submit(finish, volume, labels, cfg, classes, out, album)
         rows += waiting.result() if waiting else []

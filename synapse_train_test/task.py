@@ -29,7 +29,7 @@ from datasets.volumes.sets import (
 from utils.config import Config
 from utils.distributed import barrier, is_main
 from utils.errors import UserError
-from utils.preprocess import SLICES, normalise, resize_image, resize_labels
+from utils.preprocess import SLICES, resize_image, resize_labels
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_names
 from utils.training.validation import ValidationSet
@@ -108,7 +108,7 @@ def build_task(cfg: Config) -> Task:
         class_names=classes,
         train_set=SynapseSlices(folder, names, cfg.img_size),
         augment=partial(augment, native=summary.most_common_size),
-        normalise=partial(normalise, pre=cfg.preprocess),
+        preprocess=cfg.preprocess,
         loss=loss_for(cfg.loss, cfg.num_classes),
         validate=validation_set(cases, cfg, classes) if cases else None,
         validated_on=part,

@@ -18,9 +18,10 @@ from tools.output import fill
 from utils import checkpoint
 from utils.config import FIELDS, TRAIN
 from utils.errors import UserError, run_main
+from utils.files import write_atomically
 from utils.log import log
 from utils.results.reading import Result, find_result, read_result
-from utils.results.summary import dataset_of, write_atomically
+from utils.results.summary import dataset_of
 from utils.results.table import format_table
 from utils.training.engine import RULES
 

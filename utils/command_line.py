@@ -5,6 +5,7 @@ A flag is `--field` or one of its spellings, with `_` or `-`. A boolean is on as
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import types
@@ -38,38 +39,33 @@ def build_parser(verb: str, description: str) -> argparse.ArgumentParser:
         meta = field.metadata
         if verb not in meta["verbs"]:
             continue
-        flags = [spelling for flag in (f"--{name}", *meta["spellings"]) for spelling in _both_dashes(flag)]
+        spellings = (f"--{name}", *meta["spellings"])
+        flags = list(dict.fromkeys(s for flag in spellings for s in (flag, "--" + flag[2:].replace("_", "-"))))
         text = meta["text"] + (f" ({', '.join(meta['choices'])})" if meta["choices"] else "")
         text = text.replace("%", "%%")
         if HINTS[name] is bool:
             parser.add_argument(*flags, dest=name, nargs="?", const=True, metavar="True|False", help=text)
             off = [f"--no{dash}{flag[2:]}" for flag in flags for dash in "-_"]
-            parser.add_argument(
-                *dict.fromkeys(off), dest=name, action="store_const", const=False, help=argparse.SUPPRESS
-            )
+            parser.add_argument(*off, dest=name, action="store_const", const=False, help=argparse.SUPPRESS)
         else:
-            words = "+" if _takes_words(name) else None
+            words = "+" if _plain_type(HINTS[name]) is tuple and name != "img_size" else None
             parser.add_argument(*flags, dest=name, nargs=words, metavar=name.upper(), help=text)
     return parser
 
 
 def check_value(name: str, value: Any) -> Any:
     """`value` (text or words from argv, or True/False) as the field's type, within its choices and bounds."""
-    meta, kind = FIELDS[name].metadata, _plain_type(HINTS[name])
     if isinstance(value, bool):
         return value
-    if isinstance(value, list):  # words; commas separate, too, but they may be part of a file's name
-        words = value if name == "input" else [p.strip() for w in value for p in w.split(",") if p.strip()]
-        item = typing.get_args(HINTS[name])[0]
-        return tuple(_check_one(name, w, item) for w in words) if item is float else tuple(words)
-    value = _check_one(name, value, kind)
-    if meta["choices"] and value not in meta["choices"]:
-        raise UserError(f"--{name} {value}: expected one of {', '.join(meta['choices'])}")
-    return value
+    if not isinstance(value, list):
+        return _check_one(name, value, _plain_type(HINTS[name]))
+    # commas separate words, too, but they may be part of a file's name
+    words = value if name == "input" else [p.strip() for w in value for p in w.split(",") if p.strip()]
+    return tuple(_check_one(name, word, typing.get_args(HINTS[name])[0]) for word in words)
 
 
 def _check_one(name: str, text: str, kind: type) -> Any:
-    """`text` as `kind`, and where that is a number, within the field's bounds."""
+    """`text` as `kind`, one of the field's choices and within its bounds."""
     meta = FIELDS[name].metadata
     try:
         value = _convert(name, text, kind)
@@ -79,6 +75,8 @@ def _check_one(name: str, text: str, kind: type) -> Any:
     if (least is not None and not value >= least) or (below is not None and not value < below):
         bounds = f"at least {least}" + (f" and below {below}" if below is not None else "")
         raise UserError(f"--{name} {value}: expected {bounds}")
+    if meta["choices"] and value not in meta["choices"]:
+        raise UserError(f"--{name} {value}: expected one of {', '.join(meta['choices'])}")
     return value
 
 
@@ -100,13 +98,10 @@ def _convert(name: str, text: str, kind: type) -> Any:
             raise ValueError("a whole number from 1, or auto (train.py)")
         return int(text)
     if kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            raise ValueError("a whole number" if kind is int else "a number") from None
-        if number != number:
-            raise ValueError("a number")
-        return number
+        with contextlib.suppress(ValueError):
+            if (number := kind(text)) == number:  # not NaN
+                return number
+        raise ValueError("a whole number" if kind is int else "a number")
     if name == "img_size":
         parts = text.lower().split("x")
         if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
@@ -115,20 +110,11 @@ def _convert(name: str, text: str, kind: type) -> Any:
     return text
 
 
-def _takes_words(name: str) -> bool:
-    return _plain_type(HINTS[name]) is tuple and name != "img_size"
-
-
 def _plain_type(hint: Any) -> type:
     """bool, int, float, str or tuple behind an annotation such as `str | None` or `tuple[int, int]`."""
     if isinstance(hint, types.UnionType):
         hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
     return typing.get_origin(hint) or hint
-
-
-def _both_dashes(flag: str) -> tuple[str, ...]:
-    dashed = "--" + flag[2:].replace("_", "-")
-    return (flag,) if dashed == flag else (flag, dashed)
 
 
 class _Parser(argparse.ArgumentParser):

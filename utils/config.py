@@ -17,6 +17,7 @@ from utils.preprocess import INTENSITIES, SLICES, UNKNOWN, Preprocess
 TRAIN, TEST, PREDICT = "train", "test", "predict"
 ALL = (TRAIN, TEST, PREDICT)
 RUNS = (TRAIN, TEST)
+TESTED = (TEST, PREDICT)
 SCHEDULES = ("warm_restarts", "cosine_epochs", "cosine")
 SELECTIONS = ("auto", "last", "cycle_end", "validation", "test")
 AUTO_BATCH = 0  # --batch_size auto, until train.py has found what fits
@@ -36,15 +37,8 @@ def option(
     below: float | None = None,
 ) -> Any:
     """A Config field with its flag: help `text`, more `spellings`, scripts, and bounds `least <= value < below`."""
-    metadata = {
-        "text": text,
-        "spellings": spellings,
-        "verbs": verbs,
-        "choices": choices,
-        "least": least,
-        "below": below,
-    }
-    return field(default=default, metadata=metadata)
+    meta = {"text": text, "spellings": spellings, "verbs": verbs, "choices": choices, "least": least, "below": below}
+    return field(default=default, metadata=meta)
 
 
 @dataclass(frozen=True)
@@ -59,9 +53,7 @@ class Config:
     )
     list_dir: str | None = option(None, "folder of train.txt, test_vol.txt and, if any, val_vol.txt", verbs=RUNS)
     csvfile: str | None = option(None, "split: a CSV with image_id,category[,fold][,group]", verbs=RUNS)
-    num_classes: int = option(
-        9, "outputs: classes with background, or 1 for a binary mask", verbs=RUNS, least=1, below=256
-    )
+    num_classes: int = option(9, "classes with background, or 1 for a binary mask", verbs=RUNS, least=1, below=256)
     class_names: tuple[str, ...] | None = option(None, "names of the foreground classes, with commas", verbs=RUNS)
     folds: int = option(0, "cut the training part of a CSV split in this many folds", verbs=RUNS, least=0)
     fold: str = option("0", "fold kept for validation: its number from 0, or 'all' to train each in turn", verbs=RUNS)
@@ -92,18 +84,14 @@ class Config:
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "adam"))
     lr: float = option(1e-3, "learning rate", "--base_lr", verbs=RUNS, least=0)
     min_lr: float = option(1e-6, "learning rate at the end of a cosine", least=0)
-    weight_decay: float = option(
-        1e-2, "weight decay of matrices and kernels; norms, biases, A_log, D, dt_bias get none", least=0
-    )
+    weight_decay: float = option(1e-2, "weight decay; norms, biases, A_log, D, dt_bias get none", least=0)
     schedule: str = option("warm_restarts", "learning-rate schedule", choices=SCHEDULES)
     schedule_epochs: int = option(0, "length of the cosine in epochs; 0: as many as are trained", least=0)
     warmup_epochs: float = option(0.0, "linear warm-up of the cosine schedule, in epochs", least=0)
     restart_iterations: int = option(50, "first cycle of warm_restarts in updates; each next is twice as long", least=1)
     accumulate: int = option(1, "batches whose gradients are added for one update", least=1)
     clip_grad: float = option(0.0, "largest norm of the gradient; 0: unlimited", least=0)
-    ema: float = option(
-        0.0, "decay of an exponential moving average of the weights, e.g. 0.999; 0: none", least=0, below=1
-    )
+    ema: float = option(0.0, "decay of a moving average of the weights, e.g. 0.999; 0: none", least=0, below=1)
     augment: bool = option(True, "augment the training images")
     drop_last: bool = option(False, "leave out the last training batch of an epoch where it is smaller")
     select: str = option("auto", "which checkpoint becomes best_model.pth", choices=SELECTIONS)
@@ -114,19 +102,13 @@ class Config:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", verbs=ALL)
     precision: str = option("auto", "arithmetic of the network", verbs=ALL, choices=("auto", "fp32", "bf16", "fp16"))
     compile: bool = option(False, "run the network through torch.compile", verbs=ALL)
-    graphs: bool = option(
-        False,
-        "with --compile on a GPU: replay the compiled network as CUDA graphs, one for each size of batch",
-        verbs=ALL,
-    )
+    graphs: bool = option(False, "with --compile on a GPU: replay the network as CUDA graphs", verbs=ALL)
     recompute: str = option(
-        "auto",
-        "compute activations again in the backward pass, for less memory and a third more time; auto: if short of it",
-        choices=("auto", "yes", "no"),
+        "auto", "keep fewer activations, for a third more time; auto: if short of memory", choices=("auto", "yes", "no")
     )
     cache: str = option(
         "auto",
-        "keep the decoded training set: yes, in memory; disk, in temporary files mapped into it; auto, where it fits",
+        "decoded images are kept: yes, in memory; disk, in files; auto, if they fit",
         choices=("auto", "yes", "disk", "no"),
     )
     workers: int = option(4, "loader processes where the set is not kept in memory", least=0)
@@ -139,20 +121,16 @@ class Config:
 
     # Testing
     checkpoint: tuple[str, ...] = option(
-        (), "checkpoint to use; the probabilities of several are averaged", "--model", verbs=(TEST, PREDICT)
+        (), "checkpoint to use; the probabilities of several are averaged", "--model", verbs=TESTED
     )
     split: str = option("test", "part to evaluate", verbs=(TEST,), choices=("test", "val", "train"))
     protocol: str = option("standard", "evaluation rules", verbs=(TEST,), choices=("standard", "legacy"))
     tolerance: float = option(
         2.0, "tolerance of the normalised surface Dice, in mm (pixels without a spacing)", verbs=(TEST,), least=0
     )
-    tta: bool = option(False, "average over the four flips of an image", verbs=(TEST, PREDICT))
+    tta: bool = option(False, "average over the four flips of an image", verbs=TESTED)
     tta_scales: tuple[float, ...] = option(
-        (),
-        "average over the image at these multiples of its size, too, e.g. 0.75,1.25",
-        verbs=(TEST, PREDICT),
-        least=0.1,
-        below=10,
+        (), "average over these multiples of the image's size, too, e.g. 0.75,1.25", verbs=TESTED, least=0.1, below=10
     )
     is_savenii: bool = option(False, "write image, label and prediction of each volume as NIfTI", verbs=(TEST,))
     debug: bool = option(False, "write overlays of prediction and ground truth", verbs=(TEST,))

@@ -1,4 +1,4 @@
-"""Family: one kind of data, and all that the scripts ask of it. No other place asks "slices or pictures?"."""
+"""A family is one kind of data, slices or pictures, with all functions that the scripts call for it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -62,7 +62,7 @@ def choose_intensity(array: np.ndarray, asked: str, pre: Preprocess, source: str
 
     asked: one of INTENSITIES, or "auto": values in [0, 1] as they are, 8-bit integers as fractions of 255, anything
         else as the training data were made
-    raises: UserError where that is unknown or does not fit the values, since a guess would be wrong in silence
+    raises: UserError where that is unknown or does not fit the values, because a wrong guess would go unnoticed
     """
     if asked != "auto":
         return asked

@@ -15,6 +15,7 @@ from datasets.augment import Draws, augment_binary, augment_synapse
 from synapse_train_test.task import augment as augment_slices
 from tests.support.shallow import shallow_model
 from tests.support.toy import ToyNetwork, toy_config
+from utils.config import Config
 from utils.inference.forward import forward_fn
 from utils.inference.images import predict_images
 from utils.inference.volumes import predict_volume
@@ -27,11 +28,11 @@ from utils.training.task import Task, Validation
 from utils.training.validation import ValidationSet
 
 SIZE = (64, 96)
-AUGMENT, NORMALISE = partial(augment_slices, native=(120, 130)), partial(normalise, pre=SLICES)
+AUGMENT = partial(augment_slices, native=(120, 130))
 LOSSES = [(9, name) for name in MULTI_CLASS] + [(1, name) for name in BINARY]
 AUGMENTATIONS = {
-    "synapse": (partial(augment_synapse, native=(120, 130)), NORMALISE, 1),
-    "binary": (augment_binary, partial(normalise, pre=PICTURES), 3),
+    "synapse": (partial(augment_synapse, native=(120, 130)), SLICES),
+    "binary": (augment_binary, PICTURES),
 }
 
 # where the program may wait for the device
@@ -64,7 +65,7 @@ def host_batch(count: int) -> tuple[Tensor, Tensor]:
 
 def task(num_classes: int = 9, validation: ValidationSet | None = None) -> Task:
     name, names = ("ce_dice", tuple("abcdefgh")) if num_classes > 1 else ("dice_bce", ("a",))
-    return Task("dry", names, [], AUGMENT, NORMALISE, loss_for(name, num_classes), validation)
+    return Task("dry", names, [], AUGMENT, SLICES, loss_for(name, num_classes), validation)
 
 
 def run_of(model: nn.Module, device: str, precision: str = "fp32", **fields: object) -> Run:
@@ -93,7 +94,7 @@ def epoch(device: str, num_batches: int, log_every: int) -> None:
     """One epoch of the training loop with a small network."""
     cfg = toy_config("unused", batch_size=2, log_every=log_every)
     run = start(ToyNetwork(), cfg, torch.device(device), "fp32")
-    small = Task("dry", ("one", "two"), [], AUGMENT, NORMALISE, loss_for("ce_dice", 3))
+    small = Task("dry", ("one", "two"), [], AUGMENT, SLICES, loss_for("ce_dice", 3))
 
     class Loader(list):
         batch_sampler = EpochBatches(2 * num_batches, 2, seed=0)
@@ -109,11 +110,11 @@ def loss(device: str, num_classes: int, name: str) -> Tensor:
 
 
 def augmented(device: str, kind: str) -> tuple[Tensor, Tensor]:
-    augment, normalise, channels = AUGMENTATIONS[kind]
-    images = torch.zeros(4, channels, *SIZE, device=device)
+    augment, preprocess = AUGMENTATIONS[kind]
+    images = torch.zeros(4, preprocess.channels, *SIZE, device=device)
     targets = torch.zeros(4, *SIZE, dtype=torch.uint8, device=device)
     images, targets = augment(images, targets, Draws(torch.Generator(device).manual_seed(0), 4, 8, 4))
-    return normalise(images), targets
+    return normalise(images, preprocess), targets
 
 
 def validation(run: Run, num_images: int, num_classes: int) -> tuple[Validation, ValidationSet]:
@@ -127,14 +128,16 @@ def validation(run: Run, num_images: int, num_classes: int) -> tuple[Validation,
 
 def forward(device: str, num_classes: int = 9, form: str = "causal", precision: str = "fp32", **settings: object):
     """Inference of networks on the device: images on the device -> logits."""
-    return forward_fn([network(num_classes, form)], torch.device(device), precision, **settings)
+    return forward_fn([network(num_classes, form)], torch.device(device), precision, Config(**settings))
 
 
 def label_volume(function, device: str, num_slices: int, protocol: str) -> np.ndarray:
     image = np.zeros((num_slices, 80, 72), np.float32)
-    return predict_volume(function, image, SIZE, SLICES, torch.device(device), 2, protocol)
+    cfg = Config(img_size=SIZE, batch_size=2, protocol=protocol)
+    return predict_volume(function, image, cfg, torch.device(device))
 
 
 def label_images(function, device: str, count: int, protocol: str) -> list[np.ndarray]:
     images = [np.zeros((70 + i, 50, 3), np.uint8) for i in range(count)]
-    return predict_images(function, images, SIZE, PICTURES, torch.device(device), protocol)
+    cfg = Config(img_size=SIZE, preprocess=PICTURES, protocol=protocol)
+    return predict_images(function, images, cfg, torch.device(device))

@@ -83,7 +83,7 @@ def test_validation_waits_at_its_end_and_copies_only_its_cases(num_classes):
     assert waits == [1, 1]
 
 
-@pytest.mark.parametrize(("num_classes", "settings"), [(9, {}), (9, {"tta": True}), (1, {"scales": (0.75, 1.5)})])
+@pytest.mark.parametrize(("num_classes", "settings"), [(9, {}), (9, {"tta": True}), (1, {"tta_scales": (0.75, 1.5)})])
 def test_inference_stays_on_the_device(num_classes, settings):
     with fake_device(CUDA) as watch:
         function = programs.forward(CUDA, num_classes, precision="bf16", **settings)
@@ -145,7 +145,7 @@ def test_losses_on_apple_have_no_float64(num_classes, name):
 
 def test_inference_on_apple_has_no_float64():
     with fake_device(APPLE, disguised=True, may_wait=(programs.END_OF_VOLUME, programs.EVERY_IMAGE)) as watch:
-        function = programs.forward(APPLE, 9, scales=(0.75,))
+        function = programs.forward(APPLE, 9, tta_scales=(0.75,))
         programs.label_volume(function, APPLE, 2, "standard")
         programs.label_images(function, APPLE, 2, "standard")
     assert not watch.doubles, [*map(str, watch.doubles)]

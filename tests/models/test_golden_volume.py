@@ -11,11 +11,12 @@ from models.weights.released import load_released
 from tests.support.golden_weights import golden_tensor
 from tests.support.manifests import quick_model, shapes_of
 from tests.support.places import GOLDEN, SHARED
+from utils.config import Config
 from utils.inference.forward import forward_fn
 from utils.inference.volumes import predict_volume
-from utils.preprocess import SLICES
 from utils.scoring.protocols import score_volume
 
+LEGACY = Config(batch_size=2, protocol="legacy")
 REFERENCE = SHARED / "reference" / "golden_volume.npz"
 # share of pixels that may change where two classes tie, or a route does: a GPU adds in another order
 TIES = {"cpu": 0, "cuda": 1e-3, "mps": 1e-2}
@@ -44,7 +45,7 @@ def test_legacy_figures(labels):
 def test_labels_of_the_first_slice(forward, labels, device):
     with np.load(GOLDEN / "volume_slice.npz") as arrays:
         image = arrays["image"][None]
-    found = predict_volume(forward, image, (224, 224), SLICES, device, protocol="legacy")
+    found = predict_volume(forward, image, LEGACY, device)
     assert (found[0] != labels["prediction"][0]).mean() <= TIES[device.type]
 
 
@@ -52,6 +53,6 @@ def test_labels_of_the_first_slice(forward, labels, device):
 def test_labels_of_the_whole_volume(forward, labels, device):
     with np.load(REFERENCE) as arrays:
         image, prediction = arrays["image"], arrays["prediction"]
-    found = predict_volume(forward, image, (224, 224), SLICES, device, batch_size=2, protocol="legacy")
+    found = predict_volume(forward, image, LEGACY, device)
     np.testing.assert_array_equal(prediction, labels["prediction"])
     assert (found != prediction).mean() <= TIES[device.type]

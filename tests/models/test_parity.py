@@ -22,6 +22,7 @@ from tests.support.fill import REFERENCE, fill_module, golden_image, golden_netw
 from tests.support.manifests import quick_model, shapes_of
 from tests.support.places import GOLDEN
 from tests.support.shallow import shallow_model
+from utils.config import Config
 from utils.inference.forward import forward_fn
 
 FORMS = ("causal", "noncausal")
@@ -112,7 +113,7 @@ def test_compiled_network(device, looser):
     """Against the network as it is, which the other tests hold to the golden files."""
     model = shallow_model(3).eval()
     image = golden_image("binary", (2, 3, 96, 64)).to(device)
-    compiled, plain = (forward_fn([model], device, compiled=compiled)(image) for compiled in (True, False))
+    compiled, plain = (forward_fn([model], device, cfg=Config(compile=compiled))(image) for compiled in (True, False))
     torch.testing.assert_close(compiled, plain, rtol=1e-4 * looser, atol=1e-5 * looser)
 
 

@@ -59,7 +59,7 @@ def volume_run(num_cases: int = 3, depth: int = 20, meta: dict = META) -> TestRu
         prediction[9, 20:24, 40:44] = 1
         name = EVIL if number == 0 else f"case{number:04d}"
         album.add_volume(name, rng.random(truth.shape, np.float32), prediction, truth)
-        rows += score_volume(name, prediction, truth, CLASSES, meta["protocol"], None, num_threads=1)
+        rows += score_volume(name, prediction, truth, CLASSES, meta["protocol"])
         maps[name] = prediction, truth
     return TestRun(summarise(rows, meta), rows, album.cases, maps)
 

@@ -6,6 +6,7 @@ from torch.utils.data import TensorDataset
 
 from utils import checkpoint
 from utils.config import Config
+from utils.preprocess import Preprocess
 from utils.training.engine import fit
 from utils.training.losses import loss_for
 from utils.training.run import LAST, claim_folder, open_folder
@@ -13,6 +14,7 @@ from utils.training.task import Task
 from utils.training.validation import ValidationSet
 
 CLASSES = ("one", "two")
+HALF = Preprocess(channels=1, resize="area", mean=(0.5,), std=(1.0,))
 
 
 class ToyNetwork(nn.Module):
@@ -43,7 +45,7 @@ def toy_task(num_images=11, size=8, validate=True):
     image = target[:, None] / 4 + torch.rand(num_images, 1, size, size, generator=generator) / 4
     data = TensorDataset(image, target)
     held = ValidationSet(image[:4], target[:4], torch.tensor([0, 0, 1, 1]), CLASSES, 3, 3) if validate else None
-    return Task("toy", CLASSES, data, add_noise, lambda x: x - 0.5, loss_for("ce_dice", 3), held, split="toy split")
+    return Task("toy", CLASSES, data, add_noise, HALF, loss_for("ce_dice", 3), held, split="toy split")
 
 
 def add_noise(images, targets, generator, total, offset):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import train as train_script
-from recipes import RECIPES, resolve_dataset
+from recipes import RECIPES, family_of, resolve_dataset
 from synapse_train_test.task import CT
 from utils.command_line import apply, build_parser, parse_flags
 from utils.config import ALL, AUTO_BATCH, FIELDS, TEST, TRAIN, Config, describe, from_dict, to_dict
@@ -134,6 +134,11 @@ def test_names_of_recipes_in_any_case_and_near_misses(name, recipe):
 def test_a_name_too_far_away_lists_all_recipes(name):
     with pytest.raises(UserError, match=r"neither a folder.*synapse, phantom, isic2018, cvc_clinicdb, rectal"):
         resolve_dataset({"dataset": name}, guess=True)
+
+
+def test_a_recipe_of_another_version_in_a_checkpoint_is_named():
+    with pytest.raises(UserError, match=r"recipe abdomen: .*expected one of synapse, .*give --recipe"):
+        family_of(Config(recipe="abdomen"))
 
 
 def test_a_folder_has_the_recipe_of_its_layout_unless_one_is_given(tmp_path):

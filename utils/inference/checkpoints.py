@@ -11,7 +11,6 @@ from utils.errors import UserError
 from utils.log import log
 from utils.training.run import BEST, LAST
 
-RELEASED = {"synapse": "synapse"}
 # The published command for testing names these: test.py compares them with the checkpoint's own.
 TRAINED_WITH = ("epochs", "lr")
 
@@ -27,7 +26,7 @@ def find_checkpoints(given: Mapping[str, Any], recipe: str | None) -> list[Path]
     for name in (BEST, LAST):
         if (folder / name).is_file():
             return [folder / name]
-    released = checkpoint.locate(RELEASED[recipe]) if recipe in RELEASED else None
+    released = checkpoint.locate("synapse") if recipe == "synapse" else None
     if released is None:
         raise UserError(
             f"no checkpoint: neither {BEST} nor {LAST} in {folder}, and no released weights for recipe {recipe} in "

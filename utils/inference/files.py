@@ -1,5 +1,4 @@
-"""Files of a user's own: from image to mask, one after the other, shared out over ranks. Reading and writing is
-handed in."""
+"""Segment a user's files one after the other; the ranks share them. The caller passes what reads and writes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,7 +59,7 @@ def predict_mask(
         log_once(f"intensity {intensity} (--intensity auto; first seen in {source})")
     unit = as_trained(to_unit(array, intensity, source), pre, colour=array.ndim == 3 and not volume)
     if volume:
-        labels = predict_volume(forward, unit, cfg.img_size, pre, device, cfg.batch_size)
+        labels = predict_volume(forward, unit, cfg, device)
         return labels > 0 if cfg.num_classes == 1 else labels
-    (found,) = predict_images(forward, [unit], cfg.img_size, pre, device)
+    (found,) = predict_images(forward, [unit], cfg, device)
     return found >= 0.5 if found.ndim == 2 else found.argmax(0).astype(np.uint8)

@@ -12,33 +12,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.config import Config
 from utils.device import autocast
 
 Forward = Callable[[Tensor], Tensor]
+PLAIN = Config()  # averages over nothing
 FLIPS = ((), (-1,), (-2,), (-2, -1))
 MULTIPLE = 32  # scaled sizes are rounded to it: the network would pad them
 
 
 def forward_fn(
-    models: Sequence[nn.Module],
-    device: torch.device,
-    precision: str = "fp32",
-    tta: bool = False,
-    scales: Sequence[float] = (),
-    compiled: bool = False,
-    graphs: bool = False,
+    models: Sequence[nn.Module], device: torch.device, precision: str = "fp32", cfg: Config = PLAIN
 ) -> Forward:
     """One function out of one or several networks, which are put into evaluation mode on `device`.
 
-    Without anything to average it returns the logits. Over several networks, with `tta` over the four flips,
-    and with `scales` over the image's own size and these multiples of it, it averages probabilities and returns
-    their logarithm (K > 1) or log-odds (K = 1): arg max, softmax and the sigmoid's threshold read it like logits.
+    It averages probabilities over the networks, under cfg.tta over the four flips of an image, and over cfg.tta_scales
+    besides the image's own size. It then returns their logarithm (K > 1) or log-odds (K = 1), which arg max, softmax
+    and sigmoid read like logits. With nothing to average it returns the logits. cfg.compile and cfg.graphs hold, too.
     in: (B, C, S, T); out: float32 (B, K, S, T)
     """
     models = [model.to(device).eval() for model in models]
-    networks = [Compiled(model, device, graphs) for model in models] if compiled else models
-    flips = FLIPS if tta else FLIPS[:1]
-    views = [(network, scale, dims) for network in networks for scale in (1.0, *scales) for dims in flips]
+    networks = [Compiled(model, device, cfg.graphs) for model in models] if cfg.compile else models
+    flips = FLIPS if cfg.tta else FLIPS[:1]
+    views = [(network, scale, dims) for network in networks for scale in (1.0, *cfg.tta_scales) for dims in flips]
 
     @torch.inference_mode()
     def forward(batch: Tensor) -> Tensor:

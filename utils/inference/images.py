@@ -9,17 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from utils.config import Config
 from utils.inference.forward import Forward, probabilities
-from utils.preprocess import Preprocess, network_input, resize_logits
+from utils.preprocess import network_input, resize_logits
 
 
 def predict_images(
-    forward: Forward,
-    images: Sequence[np.ndarray],
-    img_size: tuple[int, int],
-    pre: Preprocess,
-    device: torch.device,
-    protocol: str = "standard",
+    forward: Forward, images: Sequence[np.ndarray], cfg: Config, device: torch.device
 ) -> list[np.ndarray]:
     """Probabilities of one batch of pictures, whose own sizes may differ.
 
@@ -28,8 +24,8 @@ def predict_images(
     """
     maps = []
     with torch.inference_mode():
-        logits = forward(network_input(images, img_size, pre, device)).float()
+        logits = forward(network_input(images, cfg.img_size, cfg.preprocess, device)).float()
         for image, one in zip(images, logits.split(1)):
-            size = one.shape[-2:] if protocol == "legacy" else image.shape[:2]
-            maps.append(probabilities(resize_logits(one, size, pre))[0].squeeze(0).cpu().numpy())
+            size = one.shape[-2:] if cfg.protocol == "legacy" else image.shape[:2]
+            maps.append(probabilities(resize_logits(one, size, cfg.preprocess))[0].squeeze(0).cpu().numpy())
     return maps

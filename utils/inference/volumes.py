@@ -14,33 +14,27 @@ from itertools import islice
 import numpy as np
 import torch
 
+from utils.config import Config
 from utils.inference.forward import Forward, labels_from_logits
-from utils.preprocess import Preprocess, network_input, resize_image, resize_labels, resize_logits
+from utils.preprocess import network_input, resize_image, resize_labels, resize_logits
 
 MAX_LOGITS = 2**26  # values of logits at the slices' own size that are held at once: 256 MiB
 
 
-def predict_volume(
-    forward: Forward,
-    image: np.ndarray,
-    img_size: tuple[int, int],
-    pre: Preprocess,
-    device: torch.device,
-    batch_size: int = 24,
-    protocol: str = "standard",
-) -> np.ndarray:
+def predict_volume(forward: Forward, image: np.ndarray, cfg: Config, device: torch.device) -> np.ndarray:
     """Label every slice of a volume.
 
     in:  slices as `utils.preprocess.as_trained` gives them, (D, H, W) or (D, H, W, 3)
     out: uint8 (D, H, W)
     """
-    legacy, native, labels = protocol == "legacy", image.shape[1:3], []
+    pre, native, labels = cfg.preprocess, image.shape[1:3], []
+    legacy = cfg.protocol == "legacy"
     with ThreadPoolExecutor() as pool, torch.inference_mode():
         slices = iter(image)
         if legacy or pre.resize == "area":  # on the host: later slices while these are in the network
-            slices = pool.map(partial(resize_image, size=img_size, pre=pre), image)
-        while batch := list(islice(slices, batch_size)):
-            logits = forward(network_input(batch, img_size, pre, device)).float()
+            slices = pool.map(partial(resize_image, size=cfg.img_size, pre=pre), image)
+        while batch := list(islice(slices, cfg.batch_size)):
+            logits = forward(network_input(batch, cfg.img_size, pre, device)).float()
             if legacy:
                 labels.append(labels_from_logits(logits))
                 continue

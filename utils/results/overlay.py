@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from utils.files import write_atomically
+
 # Okabe and Ito's colours (two of them brighter, for dark tissue), then a magenta: told apart with any colour vision.
 # Blue comes first: the one class of an endoscopic or skin image must stand out from red and brown.
 PALETTE = (
@@ -24,6 +26,7 @@ PALETTE = (
 )
 WHITE, BLACK, PANEL = (255, 255, 255), (0, 0, 0), (24, 24, 24)
 LEAST_SIDE = 512
+NUM_SLICES, COLUMNS = 6, 3  # of a contact sheet
 FILL = 0.22  # opacity of the prediction's area
 FONT, FONT_SCALE, LINE_HEIGHT = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 22
 
@@ -35,92 +38,69 @@ def class_color(label: int) -> tuple[int, int, int]:
 
 
 def overlay(
-    image: np.ndarray,
-    prediction: np.ndarray,
-    target: np.ndarray | None,
-    num_classes: int,
-    class_names: Sequence[str] | None = None,
-    title: str | None = None,
+    image: np.ndarray, prediction: np.ndarray, target: np.ndarray, num_classes: int, title: str | None = None
 ) -> np.ndarray:
     """Prediction as coloured contour and tint, ground truth as a white contour with a dark edge.
 
     in: image (H, W) or (H, W, 3), uint8 or floats in [0, 1]; label maps (H, W), boolean for one class;
-        num_classes as the network counts them. With `class_names` (without the background) a legend of
-        the classes in the picture is added below, with `title` a line above.
-    out: uint8 (H', W', 3), H' and W' multiples of H and W but for legend and title
+        num_classes as the network counts them; title: a line above the picture
+    out: uint8 (H', W', 3), H' and W' multiples of H and W but for the title
     """
     factor = max(1, -(-LEAST_SIDE // min(image.shape[:2])))
     canvas = _enlarge(to_rgb(image), factor, cv2.INTER_CUBIC)
     prediction = _enlarge(prediction.astype(np.uint8), factor, cv2.INTER_NEAREST)
-    truth = None if target is None else _enlarge(target.astype(np.uint8), factor, cv2.INTER_NEAREST)
+    truth = _enlarge(target.astype(np.uint8), factor, cv2.INTER_NEAREST)
     width = max(2, round(min(canvas.shape[:2]) / 400))
     labels = range(1, max(num_classes, 2))
     for label in labels:
         area = prediction == label
         canvas[area] = np.rint((1 - FILL) * canvas[area] + FILL * np.array(class_color(label))).astype(np.uint8)
-    if truth is not None:
-        for label in labels:
-            _contour(canvas, truth == label, BLACK, width + 2)
-        for label in labels:
-            _contour(canvas, truth == label, WHITE, width)
+    for label in labels:
+        _contour(canvas, truth == label, BLACK, width + 2)
+    for label in labels:
+        _contour(canvas, truth == label, WHITE, width)
     for label in labels:
         _contour(canvas, prediction == label, class_color(label), width)
-    if class_names is not None:
-        present = [k for k in labels if (prediction == k).any() or (truth is not None and (truth == k).any())]
-        canvas = np.vstack([canvas, _legend(canvas.shape[1], present, class_names, truth is not None)])
     return canvas if title is None else np.vstack([_title(canvas.shape[1], title), canvas])
 
 
 def contact_sheet(
-    image: np.ndarray,
-    prediction: np.ndarray,
-    target: np.ndarray | None,
-    num_classes: int,
-    class_names: Sequence[str],
-    num_slices: int = 6,
-    columns: int = 3,
+    image: np.ndarray, prediction: np.ndarray, target: np.ndarray, num_classes: int, class_names: Sequence[str]
 ) -> np.ndarray:
-    """Overlays of several slices of one volume; the slice with most wrong pixels is among them.
+    """Overlays of several slices of one volume, with a legend; the slice with most wrong pixels is among them.
 
-    in: image (D, H, W), label maps (D, H, W)
+    in: image (D, H, W), label maps (D, H, W); class_names without the background
     """
-    chosen = choose_slices(prediction, target, num_slices)
-    pictures = []
-    for i in chosen:
-        truth = None if target is None else target[i]
-        pictures.append(overlay(image[i], prediction[i], truth, num_classes, title=f"slice {i + 1}"))
+    chosen = choose_slices(prediction, target, NUM_SLICES)
+    pictures = [overlay(image[i], prediction[i], target[i], num_classes, f"slice {i + 1}") for i in chosen]
     gap, blank = 4, np.full_like(pictures[0], PANEL[0])
     rows = []
-    for start in range(0, len(pictures), columns):
-        row = pictures[start : start + columns]
-        row += [blank] * (min(columns, len(pictures)) - len(row))
+    for start in range(0, len(pictures), COLUMNS):
+        row = pictures[start : start + COLUMNS]
+        row += [blank] * (min(COLUMNS, len(pictures)) - len(row))
         rows.append(np.hstack([np.pad(p, ((0, gap), (0, gap), (0, 0))) for p in row]))
     sheet = np.vstack(rows)
-    shown = [prediction[chosen]] + ([] if target is None else [target[chosen]])
-    present = [k for k in range(1, max(num_classes, 2)) if any((part == k).any() for part in shown)]
-    return np.vstack([sheet, _legend(sheet.shape[1], present, class_names, target is not None)])
+    shown = np.stack([prediction[chosen], target[chosen]])
+    present = [k for k in range(1, max(num_classes, 2)) if (shown == k).any()]
+    return np.vstack([sheet, _legend(sheet.shape[1], present, class_names)])
 
 
-def choose_slices(prediction: np.ndarray, target: np.ndarray | None, num_slices: int) -> list[int]:
+def choose_slices(prediction: np.ndarray, target: np.ndarray, num_slices: int) -> list[int]:
     """Indices of slices to show, in order: the worst one, and others spread evenly over those with a label."""
-    used = (prediction != 0) if target is None else (prediction != 0) | (target != 0)
-    filled = np.flatnonzero(used.any(axis=(1, 2)))
+    filled = np.flatnonzero(((prediction != 0) | (target != 0)).any(axis=(1, 2)))
     if not len(filled):
         filled = np.arange(len(prediction))
     chosen = filled[np.unique(np.linspace(0, len(filled) - 1, min(num_slices, len(filled))).round().astype(int))]
-    if target is not None:
-        wrong = (prediction != target).sum(axis=(1, 2))
-        worst = int(wrong.argmax())
-        if wrong[worst] and worst not in chosen:
-            chosen[np.abs(chosen - worst).argmin()] = worst
+    wrong = (prediction != target).sum(axis=(1, 2))
+    worst = int(wrong.argmax())
+    if wrong[worst] and worst not in chosen:
+        chosen[np.abs(chosen - worst).argmin()] = worst
     return sorted(int(i) for i in chosen)
 
 
 def save_overlay(path: str | Path, picture: np.ndarray) -> None:
     """Write an RGB picture as PNG, making its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
+    write_atomically(path, cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
@@ -146,10 +126,9 @@ def _title(width: int, text: str) -> np.ndarray:
     return bar
 
 
-def _legend(width: int, labels: Sequence[int], class_names: Sequence[str], with_truth: bool) -> np.ndarray:
+def _legend(width: int, labels: Sequence[int], class_names: Sequence[str]) -> np.ndarray:
     """A strip that names the white line and the colour of every class, wrapped to the width."""
-    entries = [("ground truth", None)] if with_truth else []
-    entries += [(class_names[label - 1], class_color(label)) for label in labels]
+    entries = [("ground truth", None), *((class_names[label - 1], class_color(label)) for label in labels)]
     places, x, y = [], 8, 0
     for text, color in entries:
         length = 28 + cv2.getTextSize(text, FONT, FONT_SCALE, 1)[0][0] + 14

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.results.summary import metric_names, read_cases
+from utils.results.summary import CASES, SUMMARY, figures_table, metric_names, names_of, read_cases
 from utils.scoring.protocols import Row
 from utils.scoring.statistics import mean_over
 
-SUMMARY, CASES = "summary.json", "cases.csv"
 DEFAULT_PART = "test_standard"
 # Fields of summary.json that two results must share, and how the refusal calls them
 MUST_AGREE = {
@@ -45,11 +44,11 @@ class Result:
 
     @cached_property
     def cases(self) -> list[str]:
-        return sorted({str(row["case"]) for row in self.rows})
+        return sorted(names_of(self.rows, "case"))
 
     @cached_property
     def classes(self) -> list[str]:
-        return list(dict.fromkeys(str(row["class"]) for row in self.rows))
+        return names_of(self.rows, "class")
 
     @property
     def hashes(self) -> list[str]:
@@ -57,10 +56,8 @@ class Result:
 
     def table(self, metric: str) -> np.ndarray:
         """(N, K) figures of one metric, cases sorted by name; `|volume_error|` is the size of `volume_error`."""
-        column = metric.strip("|")
-        found = {(row["case"], row["class"]): row.get(column, np.nan) for row in self.rows}
-        values = np.array([[found.get((case, name), np.nan) for name in self.classes] for case in self.cases], float)
-        return np.abs(values) if metric != column else values
+        values = figures_table(self.rows, self.cases, self.classes, [metric.strip("|")])[..., 0]
+        return np.abs(values) if metric.startswith("|") else values
 
     def metrics(self) -> list[str]:
         return ["|volume_error|" if name == "volume_error" else name for name in metric_names(self.rows)]
@@ -125,22 +122,22 @@ def read_result(folder: Path) -> Result:
 
 def parse_settings(words: Sequence[str], part: str | None) -> list[Setting]:
     """The settings on the command line: FOLDER, NAME=FOLDER, or NAME=FOLDER,FOLDER for the seeds of one setting."""
-    named: list[tuple[str | None, list[str]]] = []
+    named = []
     for word in words:
-        name, equals, folders = word.partition("=")
+        name, equals, rest = word.partition("=")
         plain = not equals or Path(word).is_dir()
-        named.append((None, [word]) if plain else (name, [f for f in folders.split(",") if f]))
-        if not plain and not (name and named[-1][1]):
+        folders = [word] if plain else [folder for folder in rest.split(",") if folder]
+        if not plain and not (name and folders):
             raise UserError(f"{word}: expected FOLDER, NAME=FOLDER, or NAME=FOLDER,FOLDER for the seeds of one setting")
-    read = [[read_result(find_result(folder, part)) for folder in folders] for _, folders in named]
-    short = [_short_name(results[0].folder) for results in read]
+        results = tuple(read_result(find_result(folder, part)) for folder in folders)
+        named.append((None if plain else name, results))
+    short = [_short_name(results[0].folder) for _, results in named]
     settings = []
-    for (name, _), results, own in zip(named, read, short):
+    for (name, results), own in zip(named, short):
         default = own if short.count(own) == 1 else str(results[0].folder)
-        settings.append(Setting(name or default, tuple(results)))
+        settings.append(Setting(name or default, results))
     names = [setting.name for setting in settings]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
             f"two settings are called {', '.join(twice)}; give each its name (NAME=FOLDER), or the seeds of one as "
             "NAME=FOLDER,FOLDER"
@@ -164,36 +161,33 @@ def check_comparable(settings: Sequence[Setting]) -> None:
     for other in results[1:]:
         _check_two(results[0], other)
     for setting in settings:
-        first = setting.results[0]
-        for other in setting.results[1:]:
+        first, *others = setting.results
+        for other in others:
             _check_fields(first, other, ONE_SETTING, f"{setting.name}: seeds of one setting")
         hashes = [sha256 for result in setting.results for sha256 in result.hashes]
-        if len(setting.results) > 1 and len(set(hashes)) < len(hashes):
+        if others and len(set(hashes)) < len(hashes):
             folders = ", ".join(str(result.folder) for result in setting.results)
             raise UserError(f"{setting.name}: one checkpoint counts as two seeds (same sha256) in {folders}")
 
 
 def _check_two(first: Result, other: Result) -> None:
     _check_fields(first, other, MUST_AGREE, "results cannot be compared")
-    for what, mine, theirs in (
-        ("classes", first.classes, other.classes),
-        ("cases", first.cases, other.cases),
-    ):
+    for what in ("classes", "cases"):
+        mine, theirs = getattr(first, what), getattr(other, what)
         if mine != theirs:
             only = [", ".join(sorted(set(a) - set(b))[:5]) or "none" for a, b in ((mine, theirs), (theirs, mine))]
             raise UserError(
                 f"results cannot be compared: different {what}: {first.folder} has {len(mine)} (only there: {only[0]}),"
                 f" {other.folder} has {len(theirs)} (only there: {only[1]}); test both on the same ones"
             )
-    for metric in first.metrics():
-        if metric.startswith("labelled_"):
-            differ = ~np.isclose(first.table(metric), other.table(metric), equal_nan=True)
-            if differ.any():
-                case = first.cases[int(differ.any(1).argmax())]
-                raise UserError(
-                    f"results cannot be compared: different ground truth: {metric} of {int(differ.any(1).sum())} cases,"
-                    f" the first {case}, differs between {first.folder} and {other.folder}; test both on one data set"
-                )
+    for metric in (name for name in first.metrics() if name.startswith("labelled_")):
+        differ = ~np.isclose(first.table(metric), other.table(metric), equal_nan=True).all(1)
+        if differ.any():
+            raise UserError(
+                f"results cannot be compared: different ground truth: {metric} of {int(differ.sum())} cases, the first "
+                f"{first.cases[int(differ.argmax())]}, differs between {first.folder} and {other.folder}; "
+                "test both on one data set"
+            )
 
 
 def _check_fields(first: Result, other: Result, fields: dict[str, str], why: str) -> None:

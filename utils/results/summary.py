@@ -7,21 +7,21 @@ figures were made, and how many were left out of each mean.
 import csv
 import json
 import math
-import os
+from collections import Counter
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from utils.config import Config
+from utils.files import csv_text, write_atomically
 from utils.scoring.protocols import ABSENT, FALSE_POSITIVE, FOUND, MISSED, Row
-from utils.scoring.statistics import NUM_RESAMPLES, bootstrap_means, interval
+from utils.scoring.statistics import NUM_RESAMPLES, bootstrap_means, interval, mean_over
 
 KEYS = ("case", "class", "outcome")
 OUTCOMES = (FOUND, MISSED, FALSE_POSITIVE, ABSENT)
-REQUIRED_META = ("protocol", "split", "selection", "checkpoints", "img_size")
+SUMMARY, CASES = "summary.json", "cases.csv"
 
 
 def describe_result(cfg: Config, precision: str, origins: list[dict[str, Any]], split: str) -> dict[str, Any]:
@@ -54,28 +54,16 @@ def dataset_of(cfg: Config) -> str:
 
 
 def write_results(folder: str | Path, rows: Sequence[Row], meta: dict[str, Any]) -> dict[str, Any]:
-    """Write cases.csv and summary.json into `folder`, each whole or not at all; returns the summary.
+    """Write cases.csv and summary.json into `folder`, each in one step; returns the summary.
 
     in: rows of `protocols`; meta: what the summary says besides, as `describe_result` gives it
     """
     summary = summarise(rows, meta)
-    texts = {"cases.csv": _csv_text(rows), "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n"}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_atomically(folder / name, text)
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    cells = [{key: row[key] for key in KEYS} | {name: _cell(row[name]) for name in metric_names([row])} for row in rows]
+    write_atomically(Path(folder) / CASES, csv_text(cells))
+    write_atomically(Path(folder) / SUMMARY, text)
     return summary
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Put `text` in the place of `path` in one step: a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_cases(path: str | Path) -> list[Row]:
@@ -92,50 +80,47 @@ def metric_names(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row if name not in KEYS))
 
 
-def _csv_text(rows: Sequence[Row]) -> str:
-    out = StringIO()
-    names = metric_names(rows)
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*KEYS, *names])
-    for row in rows:
-        figures = (float(row.get(name, math.nan)) for name in names)
-        writer.writerow([*(row[key] for key in KEYS), *("" if math.isnan(f) else repr(f) for f in figures)])
-    return out.getvalue()
+def names_of(rows: Sequence[Row], key: str) -> list[str]:
+    """Names of the cases, or of the classes, in the order of `rows`. in: "case" or "class" as `key`"""
+    return list(dict.fromkeys(str(row[key]) for row in rows))
+
+
+def figures_table(rows: Sequence[Row], cases: list[str], classes: list[str], names: list[str]) -> np.ndarray:
+    """Figures as float64 (cases, classes, names), NaN where there is none."""
+    found = {(str(row["case"]), str(row["class"])): row for row in rows}
+    each = [[found.get((case, name), {}) for name in classes] for case in cases]
+    return np.array([[[row.get(name, np.nan) for name in names] for row in line] for line in each], float)
 
 
 def summarise(rows: Sequence[Row], meta: dict[str, Any]) -> dict[str, Any]:
-    """Mean, SD and 95 % interval of every figure, per class and overall, with everything that was left out.
+    """Mean, SD and 95 % interval of every figure, per class and overall, and how many cases were left out.
 
-    Overall is the mean over classes of their means over cases; its SD is over the cases' own means,
-    its interval over resampled cases. SD divides by the number of cases under `legacy` (as the
-    published scripts do), by one less otherwise.
+    The overall mean is the mean over classes of their means over cases. Its SD is over the cases' own means, its
+    interval over resampled cases. The SD divides by the number of cases under `legacy`, as the published scripts do,
+    and by one less under `standard`.
     """
-    missing = [key for key in REQUIRED_META if key not in meta]
-    if missing or not rows:
-        raise ValueError(
-            f"a summary needs rows ({len(rows)} given) and meta with {', '.join(missing) or 'what it has'}"
-        )
-    cases = list(dict.fromkeys(str(row["case"]) for row in rows))
-    classes = list(dict.fromkeys(str(row["class"]) for row in rows))
-    names = metric_names(rows)
-    values = _table(rows, cases, classes, names)
+    cases, classes, names = names_of(rows, "case"), names_of(rows, "class"), metric_names(rows)
+    if not rows:
+        raise ValueError("a summary needs at least one row")
+    for (case, name), count in Counter((row["case"], row["class"]) for row in rows).items():
+        if count > 1:
+            raise ValueError(f"case {case}, class {name}: {count} rows; names of cases must differ")
+    values = figures_table(rows, cases, classes, names)
     samples = bootstrap_means(values.reshape(len(cases), -1)).reshape(NUM_RESAMPLES, len(classes), len(names))
     ddof = 0 if meta["protocol"] == "legacy" else 1
     per_class = {}
     for c, name in enumerate(classes):
-        own = [row for row in rows if row["class"] == name]
-        per_class[name] = _counts(own) | {
-            "metrics": {m: _figures(values[:, c, i], samples[:, c, i], ddof) for i, m in enumerate(names)}
-        }
+        figures = {m: _figures(values[:, c, i], samples[:, c, i], ddof) for i, m in enumerate(names)}
+        per_class[name] = _counts([row for row in rows if row["class"] == name]) | {"metrics": figures}
     overall = {}
     for i, m in enumerate(names):
-        figures = _figures(_nanmean(values[:, :, i]), _nanmean(samples[:, :, i]), ddof)
-        figures["mean"] = _number(_nanmean(_nanmean(values[:, :, i].T)[None])[0])
-        figures["left_out"] = int(np.isnan(values[:, :, i]).sum())
-        overall[m] = figures
+        overall[m] = _figures(mean_over(values[:, :, i], 1), mean_over(samples[:, :, i], 1), ddof)
+        overall[m]["mean"] = _number(mean_over(mean_over(values[:, :, i], 0), 0))
+        overall[m]["left_out"] = int(np.isnan(values[:, :, i]).sum())
+    units = sorted({name.removeprefix("hd95_") for name in names if name.startswith("hd95_")})
     return {
         **meta,
-        "unit": _unit(names),
+        "unit": " and ".join(units) or "px",  # of distances; mm and px where only some cases have a spacing
         "num_cases": len(cases),
         "interval": f"bootstrap over cases, 95 %, {NUM_RESAMPLES} resamples",
         "overall": _counts(rows) | {"metrics": overall},
@@ -143,27 +128,12 @@ def summarise(rows: Sequence[Row], meta: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[Row], cases: list[str], classes: list[str], names: list[str]) -> np.ndarray:
-    """Figures as (cases, classes, metrics), NaN where there is none."""
-    values = np.full((len(cases), len(classes), len(names)), np.nan)
-    case_at, class_at = {k: i for i, k in enumerate(cases)}, {k: i for i, k in enumerate(classes)}
-    seen = set()
-    for row in rows:
-        key = case_at[str(row["case"])], class_at[str(row["class"])]
-        if key in seen:
-            raise ValueError(f"case {row['case']}, class {row['class']}: two rows; names of cases must differ")
-        seen.add(key)
-        values[key] = [row.get(name, np.nan) for name in names]
-    return values
-
-
 def _counts(rows: Sequence[Row]) -> dict[str, Any]:
     """How often each outcome occurred, and the size of all false positives together in the rows' unit."""
     counts: dict[str, Any] = {name: sum(row["outcome"] == name for row in rows) for name in OUTCOMES}
     for size in [name for name in metric_names(rows) if name.startswith("predicted_")]:
-        unit = size.removeprefix("predicted_")
-        wrong = [float(row.get(size, 0.0)) for row in rows if row["outcome"] == FALSE_POSITIVE]
-        counts[f"false_positive_{unit}"] = float(sum(wrong))
+        wrong = (float(row.get(size, 0)) for row in rows if row["outcome"] == FALSE_POSITIVE)
+        counts[size.replace("predicted", "false_positive")] = sum(wrong, 0.0)
     return counts
 
 
@@ -180,19 +150,9 @@ def _figures(values: np.ndarray, samples: np.ndarray, ddof: int) -> dict[str, An
     }
 
 
-def _nanmean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis without NaN; NaN, without a warning, where there is nothing else."""
-    present = ~np.isnan(values)
-    counts = present.sum(-1)
-    sums = np.where(present, values, 0.0).sum(-1)
-    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-
-
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _unit(names: Sequence[str]) -> str:
-    """Unit of the distances: mm, px, or both where only some cases have a spacing."""
-    units = {name.removeprefix("hd95_") for name in names if name.startswith("hd95_")}
-    return "px" if not units else " and ".join(sorted(units))
+def _cell(value: float) -> float | str:
+    return "" if math.isnan(value) else float(value)

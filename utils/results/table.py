@@ -8,6 +8,11 @@ SHOWN = ("dice", "iou", "hd95", "nsd", "precision", "recall", "f1", "boundary_f1
 IN_PERCENT = ("dice", "iou", "nsd", "precision", "recall", "f1", "boundary_f1", "accuracy", "specificity")
 
 
+def scale_of(metric: str) -> int:
+    """What a figure is multiplied by to be shown: 100 for a score in percent."""
+    return 100 if kind_of(metric) in IN_PERCENT else 1
+
+
 def format_table(summary: dict[str, Any]) -> str:
     """One line a class and the mean over classes: mean [95 % interval], scores in percent, distances with unit.
 
@@ -19,11 +24,9 @@ def format_table(summary: dict[str, Any]) -> str:
     lines = [_line(name, entry, names) for name, entry in summary["classes"].items()]
     if len(lines) > 1:
         lines.append(_line("mean", summary["overall"], names))
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    texts = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
-        for line in [header, *lines]
-    ]
+    widths = [max(map(len, column)) for column in zip(header, *lines)]
+    sides = "<" + ">" * (len(header) - 1)
+    texts = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(line, sides, widths)) for line in [header, *lines]]
     texts.insert(1, "-" * len(texts[0]))
     if len(lines) > 1:
         texts.insert(-1, texts[1])
@@ -36,7 +39,7 @@ def _line(name: str, entry: dict[str, Any], names: list[str]) -> list[str]:
     involved = entry["found"] + entry["missed"] + entry["false_positive"]
     cells = [name, str(involved), str(entry["missed"]), str(entry["false_positive"])]
     for metric in names:
-        scale = 100 if kind_of(metric) in IN_PERCENT else 1
+        scale = scale_of(metric)
         figures = entry["metrics"][metric]
         if figures["mean"] is None:
             cells.append("-")

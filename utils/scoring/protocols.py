@@ -46,7 +46,6 @@ def score_volume(
     protocol: str = "standard",
     spacing: Spacing = None,
     tolerance: float = 2.0,
-    num_threads: int | None = None,
 ) -> list[Row]:
     """Rows of one case, class by class; the classes are measured in parallel.
 
@@ -67,7 +66,7 @@ def score_volume(
             return row | _legacy_volume(n, pred, true)
         return row | _standard_volume(n, pred, true, spacing, tolerance)
 
-    with ThreadPoolExecutor(num_threads or cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         return list(pool.map(score, range(num_classes)))
 
 

@@ -72,13 +72,9 @@ def train_loader(dataset: Dataset, batches: EpochBatches, cfg: Config, pin: bool
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=_as_is if in_memory else default_collate,
+        collate_fn=(lambda batch: batch) if in_memory else default_collate,
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=seed_worker,
         pin_memory=pin,
     )
-
-
-def _as_is(batch: tuple) -> tuple:
-    return batch

@@ -19,7 +19,7 @@ from utils.device import autocast
 from utils.distributed import is_main
 from utils.errors import UserError
 from utils.log import log
-from utils.preprocess import as_fraction
+from utils.preprocess import as_fraction, normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.history import History
 from utils.training.resume import restore
@@ -70,13 +70,8 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
     last, updates = len(batches) - 1, updates_per_epoch(batches, cfg)
     total = torch.zeros((), device=run.device)
     began, lr = time.perf_counter(), cfg.lr
-    bar = tqdm(
-        loader,
-        desc=f"epoch {run.epoch + 1}/{cfg.epochs}",
-        disable=None if is_main() else True,
-        leave=False,
-        mininterval=1.0,
-    )
+    name = f"epoch {run.epoch + 1}/{cfg.epochs}"
+    bar = tqdm(loader, name, disable=None if is_main() else True, leave=False, mininterval=1.0)
     for index, (images, targets) in enumerate(bar):
         lr = learning_rate(cfg, run.iteration, updates)
         for group in run.optimizer.param_groups:
@@ -124,7 +119,7 @@ def prepare(
     if cfg.augment:
         generator = torch.Generator(device).manual_seed(seed)
         images, targets = task.augment(images, targets, generator, total, offset)
-    return task.normalise(images), targets
+    return normalise(images, task.preprocess), targets
 
 
 def train_step(
@@ -167,7 +162,7 @@ def validate(run: Run, task: Task) -> Validation:
     @torch.no_grad()
     def forward(images: Tensor) -> Tensor:
         with autocast(run.device, run.precision):
-            return model(task.normalise(as_fraction(images.to(run.device, non_blocking=True)))).float()
+            return model(normalise(as_fraction(images.to(run.device, non_blocking=True)), task.preprocess)).float()
 
     return task.validate(forward, run.device)
 

@@ -1,11 +1,11 @@
 """What a run leaves to look at while it trains: a line an epoch, history.csv, TensorBoard."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
 from utils.config import Config, to_dict
 from utils.distributed import is_main
+from utils.files import csv_text, write_atomically
 from utils.log import log
 from utils.training.task import Validation
 
@@ -13,8 +13,7 @@ from utils.training.task import Validation
 class History:
     """Records of the epochs so far; `records` is the list kept inside the checkpoint, extended in place.
 
-    Written by rank 0 only: the log line, history.csv (rewritten whole and atomically), TensorBoard
-    scalars `train/*`, `validation/*` and overlay images.
+    Rank 0 writes the log line, history.csv (replaced in one step), TensorBoard's scalars and its overlay images.
     """
 
     def __init__(self, folder: Path, records: list[dict[str, Any]]) -> None:
@@ -39,7 +38,7 @@ class History:
             f"{record['images_per_s']:.1f} images/s{score}"
         )
         if self.writer is not None:
-            write_csv(self.path, self.records)
+            write_atomically(self.path, csv_text(self.records))
             self._write_tensorboard(record, validation)
 
     def close(self, cfg: Config) -> None:
@@ -63,14 +62,3 @@ class History:
             for index, picture in enumerate(validation.previews):
                 self.writer.add_image(f"overlay/{index}", picture, epoch, dataformats="HWC")
         self.writer.flush()
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write `rows` as a CSV with the union of their columns, whole or not at all."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)

@@ -74,7 +74,6 @@ BINARY: dict[str, Loss] = {
     "dice_bce": partial(weighted_sum, terms=((1.0, binary_dice_loss), (1.0, binary_cross_entropy_loss))),
     "bce": binary_cross_entropy_loss,
 }
-LOSS_NAMES = tuple(dict.fromkeys([*MULTI_CLASS, *BINARY]))
 
 
 def loss_for(name: str, num_classes: int) -> Loss:

@@ -21,6 +21,7 @@ from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.distributed import is_main, world_size
 from utils.errors import UserError
+from utils.files import write_atomically
 from utils.training.task import Task
 
 LAST, BEST = "epoch_last.pth", "best_model.pth"
@@ -60,7 +61,7 @@ def open_folder(cfg: Config, out: Path) -> None:
 def write_config(cfg: Config, out: Path) -> None:
     """Write config.json: the settings that the run in `out` uses."""
     if is_main():
-        (out / "config.json").write_text(json.dumps(to_dict(cfg), indent=2) + "\n", encoding="utf-8")
+        write_atomically(out / "config.json", json.dumps(to_dict(cfg), indent=2) + "\n")
 
 
 @dataclass
@@ -137,29 +138,26 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 def save_best(run: Run, cfg: Config, task: Task, rule: str, out: Path) -> None:
     """Write best_model.pth: the judged weights and what they were chosen by."""
-    if is_main():
-        checkpoint.save(
-            out / BEST, describe_run(run, cfg, task) | {"model": run.judged.state_dict(), "selection": rule}
-        )
+    _save(run, cfg, task, out / BEST, {"model": run.judged.state_dict(), "selection": rule})
 
 
 def save_last(run: Run, cfg: Config, task: Task, out: Path) -> None:
     """Write epoch_last.pth: all that resuming needs."""
-    if is_main():
-        state = describe_run(run, cfg, task) | {
-            "model": run.model.state_dict(),
-            "ema": run.ema.state_dict() if run.ema else None,
-            "optimizer": run.optimizer.state_dict(),
-            "scaler": run.scaler.state_dict(),
-            "best": run.best,
-            "history": run.history,
-            "selection": "last",
-        }
-        checkpoint.save(out / LAST, state)
+    state = {
+        "model": run.model.state_dict(),
+        "ema": run.ema.state_dict() if run.ema else None,
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "best": run.best,
+        "history": run.history,
+        "selection": "last",
+    }
+    _save(run, cfg, task, out / LAST, state)
 
 
-def describe_run(run: Run, cfg: Config, task: Task) -> dict[str, Any]:
-    return {
+def _save(run: Run, cfg: Config, task: Task, path: Path, state: dict[str, Any]) -> None:
+    """Write `state` and the description of the run; rank 0 only."""
+    description = {
         "format": "heteromedseg",
         "config": to_dict(cfg),
         "class_names": list(task.class_names),
@@ -168,3 +166,5 @@ def describe_run(run: Run, cfg: Config, task: Task) -> dict[str, Any]:
         "epoch": run.epoch,
         "iteration": run.iteration,
     }
+    if is_main():
+        checkpoint.save(path, description | state)

@@ -35,10 +35,7 @@ def cycle_at(cfg: Config, iteration: int) -> tuple[int, int]:
 
 def ends_cycle(cfg: Config, iteration: int) -> bool:
     """Whether update `iteration` is the last of a warm-restart cycle, where the rate is lowest."""
-    if cfg.schedule != "warm_restarts":
-        return False
-    start, length = cycle_at(cfg, iteration)
-    return iteration == start + length - 1
+    return cfg.schedule == "warm_restarts" and cycle_at(cfg, iteration + 1)[0] == iteration + 1
 
 
 def _cosine(cfg: Config, progress: float) -> float:

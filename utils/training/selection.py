@@ -17,21 +17,15 @@ def selection_rule(cfg: Config, task: Task, updates: int) -> str:
 
     raises: UserError for a rule that cannot be followed
     """
-    rule = cfg.select
+    rule, part = cfg.select, task.validated_on if task.validate else None
     reaches_end = cfg.schedule == "warm_restarts" and updates * cfg.epochs >= cfg.restart_iterations
     if rule == "auto":
-        rule = (
-            "validation"
-            if task.validate and task.validated_on == "validation"
-            else "cycle_end"
-            if reaches_end
-            else "last"
-        )
+        rule = "validation" if part == "validation" else "cycle_end" if reaches_end else "last"
     if rule == "cycle_end" and not reaches_end:
         raise UserError(
             f"--select cycle_end: {updates * cfg.epochs} updates under --schedule {cfg.schedule} complete no "
             "warm-restart cycle; use --select last, or train longer"
         )
-    if rule in ("validation", "test") and not (task.validate and task.validated_on == rule):
+    if rule in ("validation", "test") and part != rule:
         raise UserError(f"--select {rule}: this task has no {rule} part; use --val_cases, --fold, or --select last")
     return rule

@@ -5,7 +5,7 @@ Shapes: B batch, C image channels, K classes, H/W height and width.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from utils.inference.forward import Forward
+from utils.preprocess import Preprocess
 from utils.training.losses import Loss
 
 
@@ -36,7 +37,7 @@ class Task:
     train_set: items image (C, H, W) and target (H, W); an integer image is a fraction of its type's range
     augment: float images (B, C, H, W) in [0, 1], targets (B, H, W), generator, size of the global batch, place of the
         first image in it -> augmented images and targets
-    normalise: images in [0, 1] -> input of the network
+    preprocess: how images in [0, 1] become the input of the network
     loss: logits, targets -> scalar
     validate: forward function, its device -> Validation; None without a validation part
     validated_on: the part that `validate` scores: "validation" or "test"
@@ -49,11 +50,11 @@ class Task:
     class_names: tuple[str, ...]
     train_set: Dataset
     augment: Callable[..., tuple[Tensor, Tensor]]
-    normalise: Callable[[Tensor], Tensor]
+    preprocess: Preprocess
     loss: Loss
     validate: Callable[[Forward, torch.device], Validation] | None = None
     validated_on: str = "validation"
-    found: tuple[str, ...] = field(default_factory=tuple)
+    found: tuple[str, ...] = ()
     split: str = ""
     split_sha256: str = ""
 

@@ -7,7 +7,6 @@ Letters: B batch, C channels, N images, M cases, S/T the network's height and wi
 them (background included; 1 for a binary mask).
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from utils.distributed import all_reduce_sum, is_main, rank, world_size
 from utils.inference.forward import Forward, labels_from_logits
 from utils.results.overlay import overlay
+from utils.scoring.statistics import mean_over
 from utils.training.task import Validation
 
 PREVIEWS = 4
@@ -48,8 +48,9 @@ class ValidationSet:
             cases = self.cases[share].to(device, non_blocking=True)
             counts += case_counts(labels, targets, cases, num_cases, self.num_classes)
         dice = dice_from_counts(all_reduce_sum(counts).cpu().numpy())[:, -len(self.class_names) :]
-        means = [nan_mean(column) for column in dice.T]
-        return Validation(dict(zip(self.class_names, means)), nan_mean(np.array(means)), self.previews(forward))
+        means = mean_over(dice, 0)
+        by_class = dict(zip(self.class_names, means.tolist()))
+        return Validation(by_class, float(mean_over(means, 0)), self.previews(forward))
 
     def previews(self, forward: Forward) -> list[np.ndarray]:
         """Overlays of a few cases, each the image with the most foreground; on ranks other than 0 none."""
@@ -59,10 +60,9 @@ class ValidationSet:
         spread = torch.linspace(0, int(self.cases.max()), PREVIEWS).long().unique()
         chosen = [int(torch.where(self.cases == case, size, -1).argmax()) for case in spread]
         labels = labels_from_logits(forward(self.images[chosen])).cpu().numpy()
-        return [
-            overlay(as_picture(self.images[i]), label, self.targets[i].numpy(), max(self.num_classes, 2))
-            for label, i in zip(labels, chosen)
-        ]
+        pictures = self.images[chosen].permute(0, 2, 3, 1).contiguous().squeeze(-1).numpy()  # (H, W) or (H, W, 3)
+        targets = self.targets[chosen].numpy()
+        return [overlay(*one, self.num_classes) for one in zip(pictures, labels, targets)]
 
 
 def case_counts(pred: Tensor, target: Tensor, case_index: Tensor, num_cases: int, num_classes: int) -> Tensor:
@@ -84,16 +84,3 @@ def dice_from_counts(counts: np.ndarray) -> np.ndarray:
     both, pred, target = np.moveaxis(counts, -1, 0)
     size = pred + target
     return np.divide(2 * both, size, out=np.full(size.shape, np.nan), where=size > 0)
-
-
-def as_picture(image: Tensor) -> np.ndarray:
-    """(C, S, T), integer or in [0, 1] -> uint8 (S, T, 3)."""
-    if image.dtype.is_floating_point:
-        image = (image.float().clamp(0, 1) * 255).round()
-    return image.expand(3, -1, -1).permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
-
-
-def nan_mean(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN; NaN without any."""
-    kept = values[~np.isnan(values)]
-    return float(kept.mean()) if kept.size else math.nan

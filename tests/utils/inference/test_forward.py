@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models import build_model
 from tests.support.shapes import Shapes
+from utils.config import Config
 from utils.inference.forward import Compiled, forward_fn, labels_from_logits, scaled_size
 
 DEVICE = torch.device("cpu")
@@ -25,7 +26,7 @@ def _device(on_device, monkeypatch):
 def test_probabilities_are_averaged_over_networks_and_flips(classes, tta):
     models = [Shapes(classes, seed=s) for s in (1, 2)]
     x = torch.randn(2, 1, 12, 16, generator=torch.Generator(DEVICE).manual_seed(0))
-    logits = forward_fn(models, DEVICE, tta=tta)(x)
+    logits = forward_fn(models, DEVICE, cfg=Config(tta=tta))(x)
     activation = torch.sigmoid if classes == 1 else partial(torch.softmax, dim=1)
     flips = [(), (2,), (3,), (2, 3)] if tta else [()]
     each = [activation(m(x.flip(f))).flip(f) for m in models for f in flips]
@@ -83,7 +84,7 @@ def test_scaled_sizes(size, scale, expected):
 def test_probabilities_are_averaged_over_sizes(tta):
     model = Shapes(3)
     x = torch.randn(2, 1, 64, 96, generator=torch.Generator(DEVICE).manual_seed(0))
-    logits = forward_fn([model], DEVICE, tta=tta, scales=(0.5, 2))(x)
+    logits = forward_fn([model], DEVICE, cfg=Config(tta=tta, tta_scales=(0.5, 2)))(x)
     views = []
     for size in ((64, 96), (32, 64), (128, 192)):  # 48 / 32 is rounded to the even number, 2
         small = F.interpolate(x, size, mode="bilinear", antialias=True) if size != (64, 96) else x
@@ -117,8 +118,8 @@ def test_a_smaller_batch_is_filled_up_instead_of_compiled_again(monkeypatch):
 def test_compiled_networks_give_the_same_logits_whatever_the_batch():
     models = [Shapes(3, seed=s) for s in (1, 2)]
     x = torch.randn(3, 1, 16, 16)
-    expected = forward_fn(models, DEVICE, tta=True)
-    compiled = forward_fn(models, DEVICE, tta=True, compiled=True)
+    expected = forward_fn(models, DEVICE, cfg=Config(tta=True))
+    compiled = forward_fn(models, DEVICE, cfg=Config(tta=True, compile=True))
     torch.testing.assert_close(compiled(x), expected(x), atol=1e-5, rtol=1e-5)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for count in (1, 2):
@@ -127,7 +128,7 @@ def test_compiled_networks_give_the_same_logits_whatever_the_batch():
 
 def test_the_network_itself_takes_scaled_images():
     model = build_model(2).eval()
-    out = forward_fn([model], DEVICE, scales=(0.75,))(torch.rand(1, 3, 64, 96))
+    out = forward_fn([model], DEVICE, cfg=Config(tta_scales=(0.75,)))(torch.rand(1, 3, 64, 96))
     assert out.shape == (1, 2, 64, 96)
     torch.testing.assert_close(out.exp().sum(1), torch.ones(1, 64, 96))
 

@@ -7,10 +7,10 @@ from scipy.ndimage import zoom
 from torch import Tensor
 
 from tests.support.shapes import Shapes
+from utils.config import Config
 from utils.inference import volumes as inference
 from utils.inference.forward import forward_fn
 from utils.inference.volumes import predict_volume
-from utils.preprocess import SLICES
 
 DEVICE = torch.device("cpu")
 
@@ -45,7 +45,8 @@ def published_volume(forward, image: np.ndarray, size: tuple[int, int]) -> np.nd
 @pytest.mark.parametrize("batch_size", [1, 3, 24])
 def test_legacy_volume_is_the_published_pipeline(native, batch_size):
     image, forward = volume((7, *native)), forward_fn([Shapes()], DEVICE)
-    found = predict_volume(forward, image, (40, 48), SLICES, DEVICE, batch_size, "legacy")
+    cfg = Config(img_size=(40, 48), batch_size=batch_size, protocol="legacy")
+    found = predict_volume(forward, image, cfg, DEVICE)
     assert (found.dtype, found.shape) == (np.uint8, image.shape)
     np.testing.assert_array_equal(found, published_volume(forward, image, (40, 48)))
 
@@ -59,17 +60,18 @@ def test_standard_volume_resizes_logits_on_the_grid_of_the_spline(native):
         logits = forward(normalise(torch.from_numpy(small.astype(np.float32))[None, None].to(DEVICE)))[0].cpu().numpy()
         back = [zoom(c.astype(np.float64), (native[0] / 40, native[1] / 48), order=1) for c in logits]
         expected[i] = np.argmax(back, axis=0)
-    found = predict_volume(forward, image, (40, 48), SLICES, DEVICE, batch_size=2)
+    found = predict_volume(forward, image, Config(img_size=(40, 48), batch_size=2), DEVICE)
     assert found.dtype == np.uint8
     assert (found != expected).mean() < 1e-3  # rounding at exact ties
 
 
 def test_standard_volume_in_parts_of_the_memory_limit(monkeypatch):
     image, forward = volume((7, 50, 60)), forward_fn([Shapes()], DEVICE)
-    whole = predict_volume(forward, image, (32, 40), SLICES, DEVICE, batch_size=7)
+    whole = predict_volume(forward, image, Config(img_size=(32, 40), batch_size=7), DEVICE)
     for limit in (1, 2 * 5 * 50 * 60, 3 * 5 * 50 * 60 + 1):
         monkeypatch.setattr(inference, "MAX_LOGITS", limit)
-        np.testing.assert_array_equal(predict_volume(forward, image, (32, 40), SLICES, DEVICE, batch_size=5), whole)
+        parts = predict_volume(forward, image, Config(img_size=(32, 40), batch_size=5), DEVICE)
+        np.testing.assert_array_equal(parts, whole)
 
 
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
@@ -77,7 +79,7 @@ def test_a_volume_keeps_its_place(protocol):
     """A bright block comes back where it was, in slice, row and column; one class means a threshold."""
     image = np.zeros((4, 90, 120), np.float32)
     image[2, 20:50, 60:100] = 1
-    found = predict_volume(lambda x: x * 8, image, (45, 60), SLICES, DEVICE, protocol=protocol)
+    found = predict_volume(lambda x: x * 8, image, Config(img_size=(45, 60), protocol=protocol), DEVICE)
     assert found.max() == 1
     wrong = found != (image > 0.5)
     assert not wrong[[0, 1, 3]].any()

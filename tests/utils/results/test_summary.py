@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from utils.errors import UserError
 from utils.results import summary as report
 from utils.results.summary import read_cases, summarise, write_results
 from utils.results.table import format_table
@@ -123,21 +124,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         write_results(tmp_path, ROWS[:1], META | {"model": object()})
     monkeypatch.setattr(report.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"cannot be written \(disk full"):
         write_results(tmp_path, ROWS[:1], META)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("lacking", report.REQUIRED_META)
-def test_a_summary_must_say_how_it_was_made(lacking):
-    with pytest.raises(ValueError, match=lacking):
-        summarise(ROWS, {k: v for k, v in META.items() if k != lacking})
-
-
 def test_no_rows_and_doubled_rows_are_refused():
-    with pytest.raises(ValueError, match="0 given"):
+    with pytest.raises(ValueError, match="at least one row"):
         summarise([], META)
-    with pytest.raises(ValueError, match="case a, class liver: two rows"):
+    with pytest.raises(ValueError, match="case a, class liver: 2 rows"):
         summarise([*ROWS, ROWS[0]], META)
 
 

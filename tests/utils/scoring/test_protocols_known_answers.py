@@ -15,9 +15,9 @@ import torch
 from datasets.images.pairs import Pair
 from isic_polyp_rectal import evaluation
 from isic_polyp_rectal.task import CVC_CLINICDB
+from utils.config import Config
 from utils.inference.images import predict_images
 from utils.inference.volumes import predict_volume
-from utils.preprocess import PICTURES, SLICES
 from utils.results.summary import summarise
 from utils.scoring.protocols import score_image, score_volume
 
@@ -51,7 +51,7 @@ def resized_slice(protocol):
     logits = torch.zeros(1, 2, 4, 4)
     logits[:, 1] = torch.tensor([-3.0, 1.0, 1.0, -3.0])  # in every row
     image, target = np.zeros((1, 10, 10), np.float32), labels((1, 0, 10, 3, 7), shape=(1, 10, 10))
-    prediction = predict_volume(lambda _: logits, image, (4, 4), SLICES, CPU, protocol=protocol)
+    prediction = predict_volume(lambda _: logits, image, Config(img_size=(4, 4), protocol=protocol), CPU)
     return score_volume("case 0", prediction, target, ("organ",), protocol)
 
 
@@ -60,9 +60,9 @@ def thin_line(protocol):
     image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), bool)
     mask[:, 4] = True
     nothing = torch.full((1, 1, 4, 4), -1.0)
-    (found,) = predict_images(lambda _: nothing, [image], (4, 4), PICTURES, CPU, protocol)
     pair = Pair("image 0", Path("image.png"), Path("mask.png"))
     cfg = replace(CVC_CLINICDB, protocol=protocol, img_size=(4, 4))
+    (found,) = predict_images(lambda _: nothing, [image], cfg, CPU)
     return [evaluation.finish(pair, image, mask, found >= 0.5, cfg, ("lesion",), Path())]
 
 

@@ -13,11 +13,12 @@ from torch.utils._pytree import tree_leaves
 from tests.support.strict_group import DEVICE, ComputeDevice
 from tests.support.toy import ToyNetwork, assert_same_weights, losses, toy_config, toy_task, train_toy
 from utils import checkpoint
+from utils.config import LOSSES
 from utils.errors import UserError
-from utils.preprocess import as_fraction
+from utils.preprocess import as_fraction, normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.engine import prepare, train_one_epoch, train_step
-from utils.training.losses import LOSS_NAMES, MULTI_CLASS, loss_for
+from utils.training.losses import MULTI_CLASS, loss_for
 from utils.training.run import BEST, LAST, parameter_groups, start, update_average
 from utils.training.schedule import learning_rate
 from utils.training.selection import selection_rule
@@ -46,7 +47,7 @@ def test_accumulated_batches_have_the_mean_of_their_gradients(monkeypatch, tmp_p
     batches, gradients = EpochBatches(11, 4, cfg.seed), []
     for indices in batches:
         images, targets = task.train_set[indices]
-        loss = task.loss(model(task.normalise(images)), targets)
+        loss = task.loss(model(normalise(images, task.preprocess)), targets)
         gradients.append(torch.autograd.grad(loss, list(model.parameters())))
     expected = [[(a + b) / 2 for a, b in zip(*gradients[:2])], gradients[2]]
     state, seen = start(model, cfg, torch.device("cpu"), "fp32"), []
@@ -83,7 +84,7 @@ def steps_on(device, loss, fields):
     return steps
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_no_function_of_a_step_makes_the_host_wait(loss):
     with ComputeDevice() as device:
         steps = steps_on(DEVICE, loss, {})

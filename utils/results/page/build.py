@@ -6,7 +6,6 @@ other script and fetch nothing. The template escapes whatever comes from files.
 
 import base64
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from utils.files import write_atomically
 from utils.results.overlay import class_color
 from utils.results.page import words
 from utils.results.page.album import BUDGET, fit
 from utils.results.page.charts import spread_charts
 from utils.results.page.curves import Points, training_charts
 from utils.results.page.frames import CaseFrames
-from utils.results.summary import metric_names, write_atomically
+from utils.results.summary import figures_table, metric_names, names_of
 from utils.scoring.protocols import Row, kind_of
+from utils.scoring.statistics import mean_over
 
 PAGE = "report.html"
 FOLDER = Path(__file__).parent
@@ -64,7 +65,7 @@ def write_page(
 
     bare = render([replace(case, frames=()) for case in wanted])
     kept = fit(wanted, budget - len(bare.encode()) - SENTENCE)
-    write_atomically(Path(path), render(kept))
+    write_atomically(path, render(kept))
 
 
 def context(
@@ -110,12 +111,9 @@ def case_data(case: CaseFrames, rows: Mapping[str, Row], dice: float | None) -> 
 
 def case_means(rows: Sequence[Row], metric: str) -> dict[str, float | None]:
     """Mean over the classes of each case, NaN left out; None where nothing is left."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        known = values.setdefault(str(row["case"]), [])
-        if not math.isnan(value := float(row.get(metric, math.nan))):
-            known.append(value)
-    return {case: float(np.mean(known)) if known else None for case, known in values.items()}
+    cases = names_of(rows, "case")
+    means = mean_over(figures_table(rows, cases, names_of(rows, "class"), [metric])[..., 0], 1)
+    return {case: None if np.isnan(mean) else float(mean) for case, mean in zip(cases, means)}
 
 
 def worst_first(rows: Sequence[Row]) -> list[str]:

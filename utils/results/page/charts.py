@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from utils.results.overlay import class_color
-from utils.results.page.words import is_main_figure, label_of, number, scale_of
+from utils.results.page.words import is_main_figure, label_of, number
 from utils.results.summary import metric_names
-from utils.results.table import IN_PERCENT
+from utils.results.table import IN_PERCENT, scale_of
 from utils.scoring.protocols import Row, kind_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from utils.results.table import IN_PERCENT, SHOWN
+from utils.results.table import IN_PERCENT, SHOWN, scale_of
 from utils.scoring.protocols import kind_of
 
 NAMES = {"dice": "Dice", "iou": "IoU", "hd95": "HD95", "nsd": "NSD", "assd": "ASSD", "boundary_f1": "Boundary F1"}
@@ -45,10 +45,6 @@ def label_of(metric: str) -> str:
 def is_main_figure(metric: str) -> bool:
     """Whether the page shows the figure at once; it shows the others on demand."""
     return kind_of(metric) in SHOWN
-
-
-def scale_of(metric: str) -> int:
-    return 100 if kind_of(metric) in IN_PERCENT else 1
 
 
 def number(metric: str, value: float | None) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.pages import EVIL, label_maps, volume_run
+from utils.files import csv_text
 from utils.results.page import charts
 from utils.results.page.album import Album, fit, thin
 from utils.results.page.build import case_means, worst_first
@@ -16,7 +17,6 @@ from utils.results.page.charts import spread_charts
 from utils.results.page.curves import read_histories, read_history, training_charts
 from utils.results.page.frames import CaseFrames, Frame, image_frames, volume_frames
 from utils.results.page.words import augmentation_in_words, is_main_figure, label_of, number
-from utils.training.history import write_csv
 
 # --- frames ---------------------------------------------------------------------------------------
 
@@ -240,7 +240,7 @@ def write_history(folder: Path, epochs: int, lr: float = 1e-3) -> Path:
     ]
     for row in rows[1::2]:
         row |= {"mean_dice": 0.5 + row["epoch"] / 100, "dice liver": 0.9, "dice spleen": float("nan")}
-    write_csv(folder / "history.csv", rows)
+    (folder / "history.csv").write_text(csv_text(rows))
     return folder / "best_model.pth"
 
 

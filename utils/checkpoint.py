@@ -7,7 +7,6 @@ Windows path can be read on Linux and the other way round.
 """
 
 import argparse
-import contextlib
 import hashlib
 import os
 import pathlib
@@ -22,6 +21,7 @@ import torch
 from torch.serialization import safe_globals
 
 from utils.errors import UserError
+from utils.files import replacing
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACES = (
@@ -59,22 +59,12 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
 
     Raises UserError when the disk is full or the folder cannot be written; what was at `path` stays.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(Path(path)) as part:
+        part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise UserError(
-            f"{path}: could not be written ({first_line(error)}); is the disk full or read-only?"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def read(path: str | Path) -> dict[str, Any]:

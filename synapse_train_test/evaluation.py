@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,9 @@ import torch
 from tqdm import tqdm
 
 from datasets.summary import DataSummary
-from datasets.volumes.sets import (
-    SliceVolumes,
-    SynapseVolumes,
-    Volume,
-    check_slices,
-    check_volumes,
-    find_root,
-    hold_out_cases,
-    read_list,
-)
+from datasets.volumes.files import Volume
+from datasets.volumes.lists import find_root, hold_out_cases, read_list
+from datasets.volumes.sets import SliceVolumes, SynapseVolumes, check_slices, check_volumes
 from synapse_train_test.task import TEST_LIST, TRAIN_LIST, VAL_LIST, locate
 from utils.config import Config
 from utils.distributed import is_main
@@ -39,23 +31,22 @@ def evaluate(
     out: Path,
     album: Album | None = None,
 ) -> tuple[list[Row], str]:
-    """Rows of every volume of cfg.split, and the split in words; NIfTI files and overlays where asked for.
+    """Score every volume of cfg.split; return the rows and the split in words.
 
-    Pictures for the page go into `album`, if there is one.
+    Write NIfTI files and overlays where asked for, and add pictures for the page to `album`, if there is one.
     One volume is scored while the next is in the network.
     """
     volumes, split, summary = open_split(cfg)
     log(f"evaluating on {split}: {summary}")
-    predict = partial(predict_volume, forward, img_size=cfg.img_size, pre=cfg.preprocess, device=device)
     if album is not None:
         album.expect(len(volumes))
     rows: list[Row] = []
     with ThreadPoolExecutor(1) as pool:
         waiting: Future | None = None
-        for volume in tqdm(
-            volumes, desc="volumes", total=len(volumes), disable=None if is_main() else True, leave=False
-        ):
-            labels = predict(volume.image, batch_size=cfg.batch_size, protocol=cfg.protocol)
+        for volume in tqdm(volumes, "volumes", leave=False, disable=None if is_main() else True):
+            labels = predict_volume(
+                forward, volume.image, cfg.img_size, cfg.preprocess, device, cfg.batch_size, cfg.protocol
+            )
             rows += waiting.result() if waiting else []
             waiting = pool.submit(finish, volume, labels, cfg, classes, out, album)
         rows += waiting.result() if waiting else []
@@ -63,7 +54,7 @@ def evaluate(
 
 
 def finish(
-    volume: Volume, labels: np.ndarray, cfg: Config, classes: tuple[str, ...], out: Path, album: Album | None = None
+    volume: Volume, labels: np.ndarray, cfg: Config, classes: tuple[str, ...], out: Path, album: Album | None
 ) -> list[Row]:
     """Score one predicted volume and write the files asked for."""
     if cfg.is_savenii:

@@ -36,7 +36,7 @@ def split_dataset(
     ids = [pair.image_id for pair in pair_files(dataset)]
     groups = groups_by_pattern(ids, group_by) if group_by else groups_by_cuts(ids, group_cuts) if group_cuts else None
     rows = make_rows(ids, size, seed, groups, num_folds)
-    write_split(path, rows, force)
+    write_split(path, rows)
     lines = [f"{path}: {describe(rows)}, seed {seed}"]
     if num_folds:
         sizes = Counter(row.fold for row in rows)

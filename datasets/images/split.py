@@ -151,10 +151,8 @@ def _parse(values: dict[str, str]) -> tuple[Row, str]:
     return row, ""
 
 
-def write_split(path: str | Path, rows: Sequence[Row], force: bool = False) -> None:
-    """Write the CSV in one step, with the columns group and fold where rows have them. raises: as `check_output`"""
-    path = Path(path)
-    check_output(path, force)
+def write_split(path: Path, rows: Sequence[Row]) -> None:
+    """Write the CSV in one step, with the columns group and fold where rows have them."""
     columns = ["image_id", "category"]
     columns += [name for name in ("group", "fold") if any(getattr(row, name) is not None for row in rows)]
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:

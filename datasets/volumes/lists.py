@@ -34,11 +34,13 @@ def find_root(path: str | Path, inner: str) -> Path:
         found = "a file" if path.exists() else "nothing"
         raise UserError(f"{path}: found {found}; expected the data folder (with {inner}/) or {inner}/ itself")
     name = path.absolute().name  # "." has none
+    if name == inner:
+        return path
     siblings = [path.absolute().parent / inner] if name in INNER_FOLDERS else []
-    for candidate in [path / inner, *siblings] if name != inner else []:
+    for candidate in [path / inner, *siblings]:
         if candidate.is_dir():
             return candidate
-    if name == inner or any(file.name.endswith(INNER_FOLDERS[inner]) for file in path.iterdir()):
+    if any(file.name.endswith(INNER_FOLDERS[inner]) for file in path.iterdir()):
         return path
     suffixes = " or ".join(f"*{suffix}" for suffix in INNER_FOLDERS[inner])
     raise UserError(f"{path}: neither a folder {inner}/ in it nor files {suffixes}; give the data folder or {inner}/")

@@ -58,9 +58,6 @@ class Draws:
         return self.uniform(0, 1, length).argsort(dim=1)
 
 
-# --- Synapse -----------------------------------------------------------------------------------
-
-
 class SynapseChoice(NamedTuple):
     """Each sample does the first `count` operations of its `order`, with these values.
 
@@ -183,9 +180,6 @@ def _blur(images: Tensor, sigmas: Sequence[float]) -> Tensor:
         shifted = (padded.narrow(dim, start, images.shape[dim]) for start in range(len(weights)))
         images = sum(weight / sum(weights) * part for weight, part in zip(weights, shifted))
     return images
-
-
-# --- one foreground class ------------------------------------------------------------------------
 
 
 def augment_binary(images: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -88,9 +88,6 @@ def _units(x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([x * (2 / width), y * (2 / height)], dim=-1)
 
 
-# --- inverse matrices, (B,) -> (B, 2, 3) --------------------------------------------------------
-
-
 def identity(batch: int, device: torch.device) -> Tensor:
     return torch.eye(2, 3, device=device).repeat(batch, 1, 1)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from isic_polyp_rectal.evaluation import evaluate
-from isic_polyp_rectal.task import RECIPES, fold_number, hash_pairs, num_folds, open_split, split_in_words
+from isic_polyp_rectal.task import RECIPES, fold_parts, hash_pairs, num_folds, open_split, split_in_words
 from models.build import load_network
 from utils import checkpoint
 from utils.config import AUTO_BATCH, Config
@@ -76,7 +76,7 @@ def plan(cfg: Config) -> Config | None:
     if not (out / LAST).is_file():  # never begun, or stopped within its first epoch
         return replace(cfg, resume=False, force=True)
     _, split = open_split(cfg)
-    state, parts = checkpoint.read(out / LAST), split.fold(fold_number(cfg))
+    state, parts = checkpoint.read(out / LAST), fold_parts(cfg, split)
     check_same_run(state, cfg, split_in_words(cfg, split), hash_pairs(*parts), str(out / LAST))
     return None if state["epoch"] >= cfg.epochs and (out / BEST).is_file() else cfg
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from datasets.images.check import check_pairs
 from datasets.images.pairs import ImageMaskSet, Pair
-from isic_polyp_rectal.task import fold_number, open_split
+from isic_polyp_rectal.task import fold_parts, open_split
 from utils.config import Config
 from utils.distributed import is_main
 from utils.errors import UserError
@@ -82,7 +82,7 @@ def chosen_pairs(cfg: Config) -> tuple[list[Pair], str]:
         return split.test, f"test part ({split.description})"
     if cfg.split == "val" and split.folds is None:
         raise UserError("--split val: the training part is not cut into folds; give --folds, or a fold column")
-    train, held_out = split.fold(fold_number(cfg)) if split.folds else (split.train, [])
+    train, held_out = fold_parts(cfg, split)
     if cfg.split == "val":
         return held_out, f"fold {cfg.fold} of the training part ({split.description})"
     return train, f"training part ({split.description})"

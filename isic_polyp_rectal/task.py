@@ -58,7 +58,7 @@ FOREGROUND = {"isic2018": "lesion", "cvc_clinicdb": "polyp", "rectal": "tumour"}
 def build_task(cfg: Config) -> Task:
     """Read and check every file, then make the training task. raises: UserError with all problems of the data"""
     root, split = open_split(cfg)
-    train, held_out = split.fold(fold_number(cfg)) if split.folds else (split.train, [])
+    train, held_out = fold_parts(cfg, split)
     summary = check_pairs([*split.train, *split.test])
     classes = class_names(cfg)
     judged, part = (split.test, "test") if cfg.select == "test" else (held_out, "validation")
@@ -104,10 +104,13 @@ def num_folds(cfg: Config) -> int:
     return max(split.folds) + 1
 
 
-def fold_number(cfg: Config) -> int:
+def fold_parts(cfg: Config, split: Split) -> tuple[list[Pair], list[Pair]]:
+    """(training pairs, validation pairs) under cfg.fold; all and none where the split has no folds."""
+    if split.folds is None:
+        return split.train, []
     if not cfg.fold.isdigit():
         raise UserError(f"--fold {cfg.fold}: expected a number from 0, or all (train.py)")
-    return int(cfg.fold)
+    return split.fold(int(cfg.fold))
 
 
 def split_in_words(cfg: Config, split: Split) -> str:

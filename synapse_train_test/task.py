@@ -143,9 +143,6 @@ def augment(
     return augment_synapse(images, targets, Draws(generator, len(images), total, offset), native)
 
 
-# --- validation while training -----------------------------------------------------------------
-
-
 def validation_cases(
     cfg: Config, root: Path, lists: Path, folder: Path, held_out: Sequence[str]
 ) -> tuple[Sequence[Volume], str]:

@@ -95,9 +95,6 @@ def describe(rows: Sequence[Row]) -> str:
     return f"{text}, split by group: {len(groups[0])} + {len(groups[1])} groups, none in both parts"
 
 
-# --- the file --------------------------------------------------------------------------------
-
-
 def read_split(path: str | Path) -> list[Row]:
     """The lines of a CSV, whatever its separator (, ; or tab), line ends, column order and further columns.
 

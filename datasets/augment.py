@@ -28,44 +28,38 @@ HOLES, HOLE_SIDE = 8, 8
 class Draws:
     """Random numbers for this process's rows, `offset` to `offset + batch`, of a global batch of `total`.
 
-    The whole global batch is drawn and cut, so that any number of processes with equally seeded
-    generators augments a global batch as one process does. All results lie on the generator's device.
+    Every process draws the whole global batch and keeps its rows. So several processes with equally seeded
+    generators augment a global batch as one process does. All results lie on the generator's device.
     """
 
     def __init__(self, generator: torch.Generator, batch: int, total: int | None = None, offset: int = 0) -> None:
-        self.generator = generator
         self.total = batch if total is None else total
         self.rows = slice(offset, offset + batch)
+        self.where = {"generator": generator, "device": generator.device}
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """(B, *shape), low <= value < high."""
-        numbers = torch.rand(self.total, *shape, generator=self.generator, device=self.generator.device)
-        return low + (high - low) * numbers[self.rows]
+        return low + (high - low) * torch.rand(self.total, *shape, **self.where)[self.rows]
 
     def normal(self, *shape: int) -> Tensor:
         """(B, *shape) of mean 0 and standard deviation 1."""
-        return torch.randn(self.total, *shape, generator=self.generator, device=self.generator.device)[self.rows]
+        return torch.randn(self.total, *shape, **self.where)[self.rows]
 
-    def coin(self, probability: float, *shape: int) -> Tensor:
-        """(B, *shape) bool, true with `probability`."""
-        return self.uniform(0, 1, *shape) < probability
+    def coin(self, probability: float) -> Tensor:
+        """(B,) bool, true with `probability`."""
+        return self.uniform(0, 1) < probability
 
-    def integers(self, low: int, high: int, *shape: int) -> Tensor:
-        """(B, *shape) int64, low to high - 1."""
-        return torch.randint(low, high, (self.total, *shape), generator=self.generator, device=self.generator.device)[
-            self.rows
-        ]
+    def integers(self, low: int, high: int) -> Tensor:
+        """(B,) int64, low to high - 1."""
+        return torch.randint(low, high, (self.total,), **self.where)[self.rows]
 
     def permutation(self, length: int) -> Tensor:
-        """(B, length): the numbers 0 to length - 1 in an order of each row's own."""
+        """(B, length): the numbers 0 to length - 1, each row in another order."""
         return self.uniform(0, 1, length).argsort(dim=1)
 
 
-# --- Synapse -----------------------------------------------------------------------------------
-
-
 class SynapseChoice(NamedTuple):
-    """What each sample does: the first `count` operations of `order`, with these values.
+    """Each sample does the first `count` operations of its `order`, with these values.
 
     order: (B, 9) indices into OPERATIONS; count, mirror_x, mirror_y, angle, shear: (B,); scale, shift: (B, 2), x first,
     the shift as a share of the side; control: (B, 2, 4, 4), the displacement of control points likewise.
@@ -85,10 +79,10 @@ class SynapseChoice(NamedTuple):
 def augment_synapse(
     images: Tensor, targets: Tensor, draws: Draws, native: tuple[int, int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Between 0 and 4 of the 9 OPERATIONS, a subset and an order of each sample's own (the published recipe).
+    """Apply 0 to 4 of the 9 OPERATIONS to each sample, drawn with their order (the published recipe).
 
-    Spatial operations are composed in the drawn order. Blur comes before their resampling and noise after it,
-    whatever the order: noise is then never smoothed by either.
+    Spatial operations are composed in the drawn order. Blur always comes before their resampling and noise after it,
+    so that neither smooths the noise.
 
     in and out: images (B, C, H, W), targets (B, H, W)
     native: the slices' own size. The published blur (sigma 1 pixel) and noise (std 0.005 in [0, 1]) act there, before
@@ -97,8 +91,9 @@ def augment_synapse(
     height, width = images.shape[-2:]
     choice = draw_synapse(draws)
     chosen = _chosen(choice)
-    noise = noise_std(native or (height, width), (height, width)) * draws.normal(*images.shape[1:])
-    sigmas = [BLUR_SIGMA * size / own for size, own in zip((height, width), native or (height, width))]
+    native = native or (height, width)
+    noise = noise_std(native, (height, width)) * draws.normal(*images.shape[1:])
+    sigmas = [BLUR_SIGMA * size / own for size, own in zip((height, width), native)]
     with torch.no_grad():
         images = torch.where(_column(chosen, "blur"), _blur(images, sigmas), images)
         images, targets = warp(images, targets, synapse_warp(choice, height, width))
@@ -171,10 +166,10 @@ def _column(chosen: Tensor, name: str) -> Tensor:
 
 
 def _blur(images: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Gaussian cut off at two sigmas, the edge repeated; sums, since a convolution may run in TF32.
+    """Gaussian blur, cut off at two sigmas; edges are repeated. Weighted sums, since a convolution may run in TF32.
 
-    sigmas: of rows and of columns, in pixels. Up to half a pixel, where samples of a Gaussian have too little spread,
-        three weights of the right variance.
+    sigmas: of rows and of columns, in pixels. Up to half a pixel, samples of a Gaussian have too little spread; three
+        weights of the right variance take their place.
     """
     for dim, sigma in zip((-2, -1), sigmas):
         reach = math.ceil(2 * sigma)
@@ -187,14 +182,10 @@ def _blur(images: Tensor, sigmas: Sequence[float]) -> Tensor:
     return images
 
 
-# --- one foreground class ------------------------------------------------------------------------
-
-
 def augment_binary(images: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     """Flips (0.25 each), rotation within 45 degrees with scale 0.9-1.1 (0.25), 8 holes in the image (0.5).
 
-    Rotation mirrors image and mask at the border, about its outermost pixels.
-
+    Outside the border, rotation mirrors image and mask about the outermost pixels.
     in and out: images (B, C, H, W), targets (B, H, W)
     """
     plan, covered = binary_warp(draws), holes(draws, *images.shape[-2:])

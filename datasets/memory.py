@@ -10,28 +10,25 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
-from datasets.volumes.lists import join_listed
-from utils.distributed import is_main
+from datasets.summary import try_each
 from utils.errors import UserError
 
 
 class InMemory(Dataset):
     """Every (image, target) of a map-style data set, decoded once.
 
-    images: (N, C, S, S) of the type that the data set's `storage_dtype()` names, else uint8 for bytes and float16 for
-    floats; targets: (N, S, S) of the first target's type
-    mapped: keep both in temporary files; the system loads and drops their pages, and removes them with the process
     float16 rounds by at most 2^-11 of a value: 0.2 HU of a CT window of 400 HU. Floats stored as uint8 are x * 255,
     rounded and clipped; values that were read from bytes stay exact.
+    images: (N, C, S, S) of the type that the data set's `storage_dtype()` names, else uint8 for bytes and float16 for
+        floats; targets: (N, S, S) of the first target's type
+    mapped: keep both in temporary files, which end with the process; the system loads and drops their pages
     raises: one UserError with the problems of all items that could not be decoded
     """
 
@@ -42,23 +39,14 @@ class InMemory(Dataset):
         self.images = empty((len(dataset), *image.shape), dtype=dtype)
         self.targets = empty((len(dataset), *target.shape), dtype=target.dtype)
 
-        def decode(index: int) -> str | None:
-            try:
-                image, target = dataset[index]
-            except UserError as error:
-                return str(error)
+        def decode(index: int) -> None:
+            image, target = dataset[index]
             if dtype == torch.uint8 and image.dtype.is_floating_point:
                 image = (image * 255).round_().clamp_(0, 255)
             self.images[index], self.targets[index] = image, target
-            return None
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            decoded = pool.map(decode, range(len(dataset)))
-            results = list(tqdm(decoded, "decode", len(dataset), leave=False, disable=None if is_main() else True))
-        problems = [problem for problem in results if problem is not None]
-        if problems:
-            found = f"{len(problems)} of {len(results)} items cannot be decoded"
-            raise UserError(f"{found}\n  {join_listed(problems)}")
+        num_threads = min(8, os.cpu_count() or 1)
+        try_each(decode, range(len(dataset)), num_threads, "decode", "items cannot be decoded")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,8 +70,8 @@ def mapped_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     raises: UserError where the disk has no room for it
     """
     with tempfile.NamedTemporaryFile(prefix="heteromedseg-", delete=False) as file:
-        path = Path(file.name)
         _reserve(file, math.prod(shape) * dtype.itemsize)
+    path = Path(file.name)
     tensor = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
     try:
         path.unlink()  # the mapping keeps the space until it is gone
@@ -93,9 +81,9 @@ def mapped_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def _reserve(file: BinaryIO, needed: int) -> None:
-    """Take the disk space of `file` now; on a full disk it is removed.
+    """Take the disk space of `file` now; remove the file when the disk is full.
 
-    A process that writes to a mapped file ends without a message (SIGBUS) when the disk is full.
+    Otherwise a full disk would end the process without a message (SIGBUS) when it writes to the mapped file.
     """
     free = shutil.disk_usage(Path(file.name).parent).free
     full = needed > free

@@ -1,22 +1,50 @@
-"""What a check of a data set found: the lines a run prints before it trains or tests."""
+"""Reading every file of a data set: one error for all problems, or the lines that a run prints of what was found."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from utils.distributed import is_main
+from utils.errors import UserError, join_listed
+
+
+def try_each(function: Callable, items: Sequence, num_threads: int, word: str, complaint: str) -> list[Any]:
+    """The results of `function` for each item, from several threads, with a progress bar named `word`.
+
+    raises: one UserError with the problems of all items; `complaint` says what they are, such as "files are damaged"
+    """
+
+    def attempt(item: Any) -> tuple[Any, str | None]:
+        try:
+            return function(item), None
+        except UserError as error:
+            return None, str(error)
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        tried = pool.map(attempt, items)
+        found = list(tqdm(tried, word, len(items), leave=False, disable=None if is_main() else True))
+    if problems := [problem for _, problem in found if problem]:
+        raise UserError(f"{len(problems)} of {len(items)} {complaint}\n  {join_listed(problems)}")
+    return [result for result, _ in found]
 
 
 @dataclass(frozen=True)
 class DataSummary:
-    """Counts of a data set whose every file has been read.
+    """Counts of a data set.
 
     num_cases: volumes, patients or pictures; num_images: two-dimensional images in them.
     sizes: (height, width) -> number of images; classes: label value -> number of images that
-    show it, background (0) included; notes: what is unusual but no mistake, one line each.
+    show it, background (0) included; notes: what is unusual but no mistake, one line each
     """
 
     num_cases: int
     num_images: int
     sizes: dict[tuple[int, int], int]
     classes: dict[int, int]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def most_common_size(self) -> tuple[int, int]:

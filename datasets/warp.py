@@ -1,9 +1,9 @@
 """One resampling for all the spatial operations of each sample of a batch, image and mask alike.
 
-Coordinates are pixels from the centre of the image, x to the right and y down, so that angles and
-aspects are true on images that are not square. Matrices are (B, 2, 3): the linear part, then the
-translation. All of them are inverse: they say where an output pixel is read, and so compose from
-the last operation back to the first. Letters: B batch, C channels, H/W height and width.
+Coordinates are pixels from the centre of the image, x to the right and y down. Angles and aspects are therefore true
+on images that are not square. Matrices are (B, 2, 3): the linear part, then the translation. They are inverse: they
+say where an output pixel is read. So they compose from the last operation back to the first.
+Letters: B batch, C channels, H/W height and width.
 """
 
 from typing import NamedTuple
@@ -71,9 +71,7 @@ def _read_at(plan: Warp, height: int, width: int, mirror: bool) -> Tensor:
 def _mirrored(place: Tensor, length: int) -> Tensor:
     """Coordinates from the centre, mirrored about the outermost of `length` pixels until they lie between these."""
     last = length - 1
-    if last == 0:
-        return torch.zeros_like(place)
-    return last / 2 - ((place + last / 2).remainder(2 * last) - last).abs()
+    return last / 2 - ((place + last / 2).remainder(2 * last) - last).abs() if last else torch.zeros_like(place)
 
 
 def _apply(matrix: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,35 +88,28 @@ def _units(x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([x * (2 / width), y * (2 / height)], dim=-1)
 
 
-# --- inverse matrices, (B,) -> (B, 2, 3) --------------------------------------------------------
-
-
 def identity(batch: int, device: torch.device) -> Tensor:
     return torch.eye(2, 3, device=device).repeat(batch, 1, 1)
 
 
 def scaling(x: Tensor, y: Tensor) -> Tensor:
     """Content x and y times as large; -1 mirrors."""
-    zero = torch.zeros_like(x)
-    return _matrix([1 / x, zero, zero], [zero, 1 / y, zero])
+    return _matrix([1 / x, 0, 0], [0, 1 / y, 0])
 
 
 def rotation(angle: Tensor) -> Tensor:
     """Content turned counter-clockwise as seen, by `angle` in radians."""
-    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    return _matrix([cosine, -sine, zero], [sine, cosine, zero])
+    return _matrix([angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0])
 
 
 def shearing(angle: Tensor) -> Tensor:
     """Content below the centre pushed to the right, by `angle` in radians."""
-    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
-    return _matrix([one, -angle.tan(), zero], [zero, one, zero])
+    return _matrix([1, -angle.tan(), 0], [0, 1, 0])
 
 
 def shifting(x: Tensor, y: Tensor) -> Tensor:
     """Content moved by x pixels to the right and y down."""
-    zero, one = torch.zeros_like(x), torch.ones_like(x)
-    return _matrix([one, zero, -x], [zero, one, -y])
+    return _matrix([1, 0, -x], [0, 1, -y])
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
@@ -127,5 +118,8 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     return torch.cat([product[..., :2], product[..., 2:] + outer[..., 2:]], dim=-1)
 
 
-def _matrix(*rows: list[Tensor]) -> Tensor:
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+def _matrix(*rows: list[Tensor | float]) -> Tensor:
+    """Rows of tensors (B,) and of numbers that every sample shares -> (B, 2, 3)."""
+    like = next(entry for row in rows for entry in row if isinstance(entry, Tensor))
+    full = [[e if isinstance(e, Tensor) else torch.full_like(like, e) for e in row] for row in rows]
+    return torch.stack([torch.stack(row, dim=-1) for row in full], dim=-2)

@@ -1,20 +1,19 @@
 """`--fold all`: train each fold in OUT/fold_k, then score every training image by the fold that left it out.
 
-OUT/out_of_fold/ holds the joined results, OUT/best_fold.json which fold did best on its validation part, and
-OUT/best_fold.pth that fold's weights. `--fold all --resume` trains the unfinished folds and summarises; a fold that
-was trained with `--fold k --output_dir OUT/fold_k` counts as trained.
+OUT/out_of_fold/ holds the joined results. OUT/best_fold.json names the fold that did best on its validation part;
+OUT/best_fold.pth holds its weights. `--fold all --resume` trains the unfinished folds and summarises. A fold that was
+trained with `--fold k --output_dir OUT/fold_k` counts as trained.
 """
 
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from isic_polyp_rectal.evaluation import evaluate
-from isic_polyp_rectal.task import RECIPES, fold_in_words, fold_number, num_folds, open_split
+from isic_polyp_rectal.task import RECIPES, fold_parts, hash_pairs, num_folds, open_split, split_in_words
 from models.build import load_network
 from utils import checkpoint
 from utils.config import AUTO_BATCH, Config
@@ -30,7 +29,6 @@ from utils.results.report import write_report
 from utils.results.summary import CASES, SUMMARY, describe_result, summarise
 from utils.training.resume import check_same_run
 from utils.training.run import BEST, LAST, claim_folder
-from utils.training.task import hash_names
 
 RESULTS, BEST_FOLD, BEST_WEIGHTS = "out_of_fold", "best_fold.json", "best_fold.pth"
 RESULT_FILES = (CASES, SUMMARY, PAGE)
@@ -78,10 +76,8 @@ def plan(cfg: Config) -> Config | None:
     if not (out / LAST).is_file():  # never begun, or stopped within its first epoch
         return replace(cfg, resume=False, force=True)
     _, split = open_split(cfg)
-    parts = ([pair.image_id for pair in part] for part in split.fold(fold_number(cfg)))
-    words = f"{split.description}; {fold_in_words(cfg, split)}"
-    state = checkpoint.read(out / LAST)
-    check_same_run(state, cfg, words, hash_names(*parts), str(out / LAST))
+    state, parts = checkpoint.read(out / LAST), fold_parts(cfg, split)
+    check_same_run(state, cfg, split_in_words(cfg, split), hash_pairs(*parts), str(out / LAST))
     return None if state["epoch"] >= cfg.epochs and (out / BEST).is_file() else cfg
 
 
@@ -97,15 +93,9 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
         album = Album(budget=BUDGET // len(folds))
         own, words = evaluate(replace(fold, split="val"), forward, device, loaded.class_names, out / RESULTS, album)
         figures = summarise(own, describe_result(fold, precision, [loaded.origin], words))["overall"]["metrics"]
-        parts.append(
-            {
-                "fold": int(fold.fold),
-                "checkpoint": loaded.origin["file"],
-                "sha256": loaded.origin["sha256"],
-                "means": {name: figure["mean"] for name, figure in figures.items()},
-                "cases": [row["case"] for row in own],
-            }
-        )
+        means = {name: figure["mean"] for name, figure in figures.items()}
+        source = {"checkpoint": loaded.origin["file"], "sha256": loaded.origin["sha256"]}
+        parts.append({"fold": int(fold.fold), **source, "means": means, "cases": [row["case"] for row in own]})
         rows += own
         frames += album.cases
         origins.append(loaded.origin)
@@ -133,22 +123,24 @@ def over_folds(parts: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | N
     found = {}
     for name in parts[0]["means"]:
         values = [part["means"][name] for part in parts if part["means"].get(name) is not None]
-        found[name] = {
-            "mean": float(np.mean(values)) if values else None,
-            "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        }
+        sd = statistics.stdev(values) if len(values) > 1 else None
+        found[name] = {"mean": statistics.fmean(values) if values else None, "sd": sd}
     return found
 
 
 def fold_table(summary: dict[str, Any]) -> str:
     """A line for each fold and one for their mean ± SD: Dice and IoU in percent."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.2f}"
+
     lines = []
     for part in summary["folds"]:
-        figures = (f"{name} {_percent(part['means'][name])}" for name in ("dice", "iou"))
-        lines.append(f"fold {part['fold']}: {len(part['cases'])} images, {', '.join(figures)}")
+        dice, iou = (percent(part["means"][name]) for name in ("dice", "iou"))
+        lines.append(f"fold {part['fold']}: {len(part['cases'])} images, dice {dice}, iou {iou}")
     spread = summary["over_folds"]
-    figures = (f"{name} {_percent(spread[name]['mean'])} ± {_percent(spread[name]['sd'])}" for name in ("dice", "iou"))
-    return "\n".join([*lines, f"mean ± SD over folds: {', '.join(figures)} %"])
+    dice, iou = (f"{percent(spread[name]['mean'])} ± {percent(spread[name]['sd'])}" for name in ("dice", "iou"))
+    return "\n".join([*lines, f"mean ± SD over folds: dice {dice}, iou {iou} %"])
 
 
 def write_best_fold(out: Path, parts: Sequence[dict[str, Any]]) -> int:
@@ -171,7 +163,3 @@ def write_best_fold(out: Path, parts: Sequence[dict[str, Any]]) -> int:
     }
     write_atomically(out / BEST_FOLD, json.dumps(found, indent=2, allow_nan=False) + "\n")
     return best["fold"]
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"

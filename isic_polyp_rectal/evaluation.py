@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from datasets.images.check import check_pairs
 from datasets.images.pairs import ImageMaskSet, Pair
-from isic_polyp_rectal.task import fold_number, open_split
+from isic_polyp_rectal.task import fold_parts, open_split
 from utils.config import Config
 from utils.distributed import is_main
 from utils.errors import UserError
@@ -30,7 +30,10 @@ def evaluate(
     out: Path,
     album: Album | None = None,
 ) -> tuple[list[Row], str]:
-    """Rows of every image of cfg.split, and the split in words; overlays where asked for, pictures into `album`."""
+    """Score every image of cfg.split; return the rows and the split in words.
+
+    Write overlays where asked for, and add pictures for the page to `album`, if there is one.
+    """
     if cfg.is_savenii:
         raise UserError(f"--is_savenii: recipe {cfg.recipe} has images, not volumes; --debug writes overlays")
     pairs, split = chosen_pairs(cfg)
@@ -43,8 +46,8 @@ def evaluate(
     with ThreadPoolExecutor() as pool:
         for batch in tqdm(batches, desc="images", disable=None if is_main() else True, leave=False):
             native, masks = zip(*pool.map(images.native, batch.tolist()))
-            found = [p >= 0.5 for p in predict_images(forward, native, cfg, device)]
-            cases = zip((pairs[i] for i in batch), native, masks, found)
+            maps = predict_images(forward, native, cfg, device)
+            cases = zip((pairs[i] for i in batch), native, masks, (p >= 0.5 for p in maps))
             rows += pool.map(lambda case: finish(*case, cfg, classes, out, album), cases)
     return rows, split
 
@@ -77,9 +80,9 @@ def chosen_pairs(cfg: Config) -> tuple[list[Pair], str]:
     _, split = open_split(cfg)
     if cfg.split == "test":
         return split.test, f"test part ({split.description})"
+    if cfg.split == "val" and split.folds is None:
+        raise UserError("--split val: the training part is not cut into folds; give --folds, or a fold column")
+    train, held_out = fold_parts(cfg, split)
     if cfg.split == "val":
-        if split.folds is None:
-            raise UserError("--split val: the training part is not cut into folds; give --folds, or a fold column")
-        return split.fold(fold_number(cfg))[1], f"fold {cfg.fold} of the training part ({split.description})"
-    train = split.train if split.folds is None else split.fold(fold_number(cfg))[0]
+        return held_out, f"fold {cfg.fold} of the training part ({split.description})"
     return train, f"training part ({split.description})"

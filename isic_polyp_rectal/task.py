@@ -55,18 +55,12 @@ FOREGROUND = {"isic2018": "lesion", "cvc_clinicdb": "polyp", "rectal": "tumour"}
 
 
 def build_task(cfg: Config) -> Task:
-    """The training task of `cfg`; every file is read and checked first.
-
-    raises: UserError with all problems of the data
-    """
+    """Read and check every file, then make the training task. raises: UserError with all problems of the data"""
     root, split = open_split(cfg)
-    train, held_out = split.train, []
-    if split.folds is not None:
-        train, held_out = split.fold(fold_number(cfg))
+    train, held_out = fold_parts(cfg, split)
     summary = check_pairs([*split.train, *split.test])
     classes = class_names(cfg)
-    judged = split.test if cfg.select == "test" else held_out
-    part = "test" if cfg.select == "test" else "validation"
+    judged, part = (split.test, "test") if cfg.select == "test" else (held_out, "validation")
     return Task(
         name=cfg.recipe,
         class_names=classes,
@@ -77,56 +71,56 @@ def build_task(cfg: Config) -> Task:
         validate=validation_set(judged, cfg, classes) if judged else None,
         validated_on=part,
         found=(f"data: {root}: {summary}", f"  {len(train)} images to train on, {len(judged)} for {part}"),
-        split=f"{split.description}; {fold_in_words(cfg, split)}",
-        split_sha256=hash_names(*([pair.image_id for pair in part] for part in (train, held_out))),
+        split=split_in_words(cfg, split),
+        split_sha256=hash_pairs(train, held_out),
     )
 
 
 def open_split(cfg: Config) -> tuple[Path, Split]:
-    """(data folder, its split with the folds of the training part).
-
-    raises: UserError for flags that do not fit, a missing folder or CSV
-    """
+    """(data folder, its split). raises: UserError for flags that do not fit, a missing folder or CSV"""
     if cfg.num_classes != 1:
         raise UserError(f"--num_classes {cfg.num_classes}: recipe {cfg.recipe} is binary; expected 1")
     for field in ("list_dir", "val_cases"):
         if getattr(cfg, field):
             raise UserError(f"--{field}: recipe {cfg.recipe} splits by a CSV and folds; expected --csvfile and --fold")
     if cfg.root_path is None:
-        raise UserError(
-            f"--root_path: recipe {cfg.recipe} needs the folder with images/ and masks/ (or --dataset FOLDER)"
-        )
+        needed = "the folder with images/ and masks/ (or --dataset FOLDER)"
+        raise UserError(f"--root_path: recipe {cfg.recipe} needs {needed}")
     root = data_root(cfg.root_path)
     csvfile = Path(cfg.csvfile) if cfg.csvfile else root / DEFAULT_NAME
     if not csvfile.is_file():
         field = "--csvfile" if cfg.csvfile else "--csvfile (its default)"
-        raise UserError(
-            f"{field} {csvfile}: no such file; make one with: python data_split_csv.py --dataset {root} --size 0.9"
-        )
+        remedy = f"make one with: python data_split_csv.py --dataset {root} --size 0.9"
+        raise UserError(f"{field} {csvfile}: no such file; {remedy}")
     return root, load_split(csvfile, pair_files(root), cfg.folds or None, cfg.seed)
 
 
 def num_folds(cfg: Config) -> int:
-    """How many folds the training part of cfg's split has.
-
-    raises: UserError where it has none
-    """
+    """How many folds the training part has. raises: UserError where it has none"""
     _, split = open_split(cfg)
     if split.folds is None:
         raise UserError("--fold all: the training part is not cut into folds; give --folds 5, or a fold column")
     return max(split.folds) + 1
 
 
-def fold_number(cfg: Config) -> int:
+def fold_parts(cfg: Config, split: Split) -> tuple[list[Pair], list[Pair]]:
+    """(training pairs, validation pairs) under cfg.fold; all and none where the split has no folds."""
+    if split.folds is None:
+        return split.train, []
     if not cfg.fold.isdigit():
         raise UserError(f"--fold {cfg.fold}: expected a number from 0, or all (train.py)")
-    return int(cfg.fold)
+    return split.fold(int(cfg.fold))
 
 
-def fold_in_words(cfg: Config, split: Split) -> str:
-    if split.folds is None:
-        return "no folds, nothing held out for validation"
-    return f"fold {cfg.fold} of {max(split.folds) + 1} of the training part for validation (seed {cfg.seed})"
+def split_in_words(cfg: Config, split: Split) -> str:
+    words = "no folds, nothing held out for validation"
+    if split.folds:
+        words = f"fold {cfg.fold} of {max(split.folds) + 1} of the training part for validation (seed {cfg.seed})"
+    return f"{split.description}; {words}"
+
+
+def hash_pairs(*parts: Sequence[Pair]) -> str:
+    return hash_names(*([pair.image_id for pair in part] for part in parts))
 
 
 def class_names(cfg: Config) -> tuple[str, ...]:

@@ -63,16 +63,13 @@ def name_weights(cfg: Config) -> Config:
     """`cfg` with the path of each weights file, or `none`, in place of `auto`, as checkpoints record it."""
     if cfg.network != "heteromedseg":
         return dataclasses.replace(cfg, pretrained="none", pretrained_vssd="none")
-    found = {"pretrained": _weights_file(cfg.pretrained, "biformer")}
-    found["pretrained_vssd"] = _weights_file(cfg.pretrained_vssd, "vssd")
-    return dataclasses.replace(cfg, **{field: str(path or "none") for field, path in found.items()})
+    biformer, vssd = _weights_file(cfg.pretrained, "biformer"), _weights_file(cfg.pretrained_vssd, "vssd")
+    return dataclasses.replace(cfg, pretrained=str(biformer or "none"), pretrained_vssd=str(vssd or "none"))
 
 
 def _weights_file(wanted: str, kind: str) -> Path | None:
     """The file that `--pretrained wanted` means: for `auto` the one in the usual folders, if there is one."""
-    if wanted == "none":
-        return None
-    return checkpoint.locate(kind) if wanted == "auto" else checkpoint.find(wanted)
+    return None if wanted == "none" else checkpoint.locate(kind) if wanted == "auto" else checkpoint.find(wanted)
 
 
 @dataclass(frozen=True)
@@ -109,15 +106,17 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
     num_classes = released_num_classes(state, str(path))
     cfg = dataclasses.replace(recipes[recipe], num_classes=num_classes, ssd="causal")
     model = build_model(num_classes, cfg.ssd, drop_path=0.0)
-    summary = load_released(model, state, str(path))
+    note = str(load_released(model, state, str(path)))
     origin |= {"epoch": None, "selection": "as published", "split": "as published", "seed": None}
-    return Loaded(model.eval(), cfg, None, origin, (str(summary),))
+    return Loaded(model.eval(), cfg, None, origin, (note,))
 
 
 def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Mapping[str, Config]) -> Loaded:
     cfg = from_dict(state["config"], str(path), recipes)
     model = make_network(cfg)
-    weights = averaged_weights(state["ema"]) if state.get("ema") else state["model"]
+    weights = state["model"]
+    if averaged := state.get("ema"):  # the state of an `AveragedModel`
+        weights = {name.removeprefix("module."): value for name, value in averaged.items() if name != "n_averaged"}
     if problems := compare(weights, {name: tuple(value.shape) for name, value in model.state_dict().items()}):
         raise UserError(
             f"{path}: its tensors are not those of this version's network:\n{problems}\n"
@@ -127,8 +126,3 @@ def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Ma
     origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
     origin |= {"seed": cfg.seed, "pretrained": cfg.pretrained, "pretrained_vssd": cfg.pretrained_vssd}
     return Loaded(model.eval(), cfg, tuple(state["class_names"]), origin)
-
-
-def averaged_weights(state: dict[str, Any]) -> dict[str, Any]:
-    """The network's tensors inside a saved `AveragedModel`."""
-    return {name.removeprefix("module."): value for name, value in state.items() if name != "n_averaged"}

@@ -28,7 +28,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def settle_memory(
     cfg: Config, device: torch.device, precision: str, loss: Loss, data_bytes: int, last: Path
 ) -> tuple[Config, tuple[str, ...]]:
-    """Replace the "auto" of cache, batch size and recomputation by what fits in memory; return lines for the log, too.
+    """Replace `auto` in cache, batch size and recomputation by what fits in memory; also return lines for the log.
 
     data_bytes: size of the decoded training set
     last: epoch_last.pth, whose batch size a resumed run keeps
@@ -55,9 +55,8 @@ def settle_memory(
 
 
 def choose_cache(data_bytes: int) -> str:
-    """`yes` if the decoded data fit in half of the free memory, else `disk` or `no`, by half of the free disk space.
-
-    Every process of this machine holds a copy.
+    """`yes` if the decoded data fit in half of the free memory, else `disk` if copies for all processes fit in half of
+    the free disk space, else `no`.
     """
     if data_bytes <= free_memory(torch.device("cpu")) / 2:
         return "yes"
@@ -86,14 +85,12 @@ def fit_batch(cfg: Config, device: torch.device, precision: str, loss: Loss, fre
         raise UserError("--batch_size auto: this system does not tell how much memory is free; give a number")
     for recompute in ("no", "yes") if cfg.recompute == "auto" else (cfg.recompute,):
         cfg = replace(cfg, recompute=recompute)
-        count = fitting_images(cfg, device, precision, loss, free)
-        if count:
+        if count := fitting_images(cfg, device, precision, loss, free):
             return replace(cfg, batch_size=count * world_size())
     remedy = "a smaller --img_size" if cfg.recompute == "yes" else "a smaller --img_size or --recompute yes"
-    size = "x".join(map(str, cfg.img_size))
     raise UserError(
-        f"--batch_size auto: not one image of {size} fits in the free memory of {device} ({free / 2**30:.1f} GiB); "
-        f"choose {remedy}"
+        f"--batch_size auto: not one image of {'x'.join(map(str, cfg.img_size))} fits in the free memory of {device} "
+        f"({free / 2**30:.1f} GiB); choose {remedy}"
     )
 
 
@@ -123,9 +120,9 @@ def fitting_images(cfg: Config, device: torch.device, precision: str, loss: Loss
 
 
 def largest(first: float, second: float, free: float) -> int:
-    """The number of images that fits in `free` bytes when PROBES images take `first` and `second`, inf: do not fit.
+    """The number of images that fit in `free` bytes, a multiple of 8 above 8.
 
-    Above 8 a multiple of 8.
+    first, second: bytes that PROBES images take; infinite where they do not fit
     """
     if math.isinf(second):
         return 0 if math.isinf(first) else PROBES[0]

@@ -9,16 +9,9 @@ import torch
 from tqdm import tqdm
 
 from datasets.summary import DataSummary
-from datasets.volumes.sets import (
-    SliceVolumes,
-    SynapseVolumes,
-    Volume,
-    check_slices,
-    check_volumes,
-    find_root,
-    hold_out_cases,
-    read_list,
-)
+from datasets.volumes.files import Volume
+from datasets.volumes.lists import find_root, hold_out_cases, read_list
+from datasets.volumes.sets import SliceVolumes, SynapseVolumes, check_slices, check_volumes
 from synapse_train_test.task import TEST_LIST, TRAIN_LIST, VAL_LIST, locate
 from utils.config import Config
 from utils.distributed import is_main
@@ -38,9 +31,9 @@ def evaluate(
     out: Path,
     album: Album | None = None,
 ) -> tuple[list[Row], str]:
-    """Rows of every volume of cfg.split, and the split in words; NIfTI files and overlays where asked for.
+    """Score every volume of cfg.split; return the rows and the split in words.
 
-    Pictures for the page go into `album`, if there is one.
+    Write NIfTI files and overlays where asked for, and add pictures for the page to `album`, if there is one.
     One volume is scored while the next is in the network.
     """
     volumes, split, summary = open_split(cfg)
@@ -50,9 +43,7 @@ def evaluate(
     rows: list[Row] = []
     with ThreadPoolExecutor(1) as pool:
         waiting: Future | None = None
-        for volume in tqdm(
-            volumes, desc="volumes", total=len(volumes), disable=None if is_main() else True, leave=False
-        ):
+        for volume in tqdm(volumes, "volumes", leave=False, disable=None if is_main() else True):
             labels = predict_volume(forward, volume.image, cfg, device)
             rows += waiting.result() if waiting else []
             waiting = pool.submit(finish, volume, labels, cfg, classes, out, album)
@@ -61,7 +52,7 @@ def evaluate(
 
 
 def finish(
-    volume: Volume, labels: np.ndarray, cfg: Config, classes: tuple[str, ...], out: Path, album: Album | None = None
+    volume: Volume, labels: np.ndarray, cfg: Config, classes: tuple[str, ...], out: Path, album: Album | None
 ) -> list[Row]:
     """Score one predicted volume and write the files asked for."""
     if cfg.is_savenii:

@@ -1,7 +1,7 @@
 """Synapse multi-organ CT, the phantom, and any set in the Synapse layout: recipes and training task.
 
-Slices are resized to the network's size once, as the released script does it (cubic spline, labels
-nearest), kept in memory where they fit, and augmented in batches on the training device.
+Slices are resized to the network's size once, as the released script does it (cubic spline, labels nearest). They are
+kept in memory where they fit, and augmented in batches on the training device.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,9 @@ from torch import Tensor
 
 from datasets.augment import Draws, augment_synapse
 from datasets.phantom import generate as phantom
-from datasets.volumes.sets import (
-    SliceVolumes,
-    SynapseSlices,
-    SynapseVolumes,
-    Volume,
-    check_slices,
-    find_root,
-    hold_out_cases,
-    read_list,
-)
+from datasets.volumes.files import Volume
+from datasets.volumes.lists import find_root, hold_out_cases, read_list
+from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, check_slices
 from utils.config import Config
 from utils.distributed import barrier, is_main
 from utils.errors import UserError
@@ -35,9 +28,7 @@ from utils.training.task import Task, hash_names
 from utils.training.validation import ValidationSet
 
 LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
-
 CT = replace(SLICES, intensity="ct")  # HU clipped to -125..275
-
 TRAIN_LIST, VAL_LIST, TEST_LIST = "train.txt", "val_vol.txt", "test_vol.txt"
 
 # As published: 93 updates an epoch close the last complete cycle at update 25,550, in epoch 275 of 300.
@@ -82,27 +73,27 @@ DEFAULT_ROOTS = {"synapse": "data/Synapse", "phantom": "data/phantom"}
 
 
 def build_task(cfg: Config) -> Task:
-    """The training task of `cfg`; every file is read and checked first.
-
-    raises: UserError with all problems of the data
-    """
+    """Read and check every file, then make the training task. raises: UserError with all problems of the data"""
     if cfg.csvfile:
         raise UserError(f"--csvfile {cfg.csvfile}: recipe {cfg.recipe} splits by lists; expected --list_dir")
     if cfg.num_classes < 2:
-        raise UserError(
-            f"--num_classes {cfg.num_classes}: recipe {cfg.recipe} needs at least 2 (background and one class)"
-        )
+        found = f"--num_classes {cfg.num_classes}"
+        raise UserError(f"{found}: recipe {cfg.recipe} needs at least 2 (background and one class)")
     root, lists = locate(cfg)
-    folder = find_root(root, "train_npz")
-    names = read_list(lists / TRAIN_LIST)
-    split = f"{lists.name}/{TRAIN_LIST}"
-    held_out: list[str] = []
+    folder, names = find_root(root, "train_npz"), read_list(lists / TRAIN_LIST)
+    split, held_out = f"{lists.name}/{TRAIN_LIST}", []
     if cfg.val_cases:
         names, held_out = hold_out_cases(names, cfg.val_cases, cfg.seed)
         split += f", {cfg.val_cases} of its patients for validation (seed {cfg.seed})"
     summary = check_slices(folder, [*names, *held_out], cfg.num_classes)
     cases, part = validation_cases(cfg, root, lists, folder, held_out)
     classes = class_names(cfg)
+    found = [
+        f"training data: {folder}: {summary}",
+        f"  {len(names)} slices to train on; {part}: {len(cases)} cases",
+    ]
+    if unseen := ", ".join(str(k) for k in range(1, cfg.num_classes) if not summary.classes.get(k)):
+        found.append(f"warning: no training label shows class {unseen} of {cfg.num_classes}")
     return Task(
         name=cfg.recipe,
         class_names=classes,
@@ -112,18 +103,14 @@ def build_task(cfg: Config) -> Task:
         loss=loss_for(cfg.loss, cfg.num_classes),
         validate=validation_set(cases, cfg, classes) if cases else None,
         validated_on=part,
-        found=(
-            f"training data: {folder}: {summary}",
-            f"  {len(names)} slices to train on; {part}: {len(cases) if cases else 0} cases",
-            *unseen_classes(summary.classes, cfg.num_classes),
-        ),
+        found=tuple(found),
         split=split,
         split_sha256=hash_names(names, held_out),
     )
 
 
 def locate(cfg: Config) -> tuple[Path, Path]:
-    """(data folder, folder of lists); the phantom is generated where it is not there yet."""
+    """(data folder, folder of lists); writes the phantom first where it is not there yet."""
     root = Path(cfg.root_path or DEFAULT_ROOTS.get(cfg.dataset, cfg.dataset))
     if cfg.recipe == "phantom":
         if is_main():
@@ -138,35 +125,22 @@ def locate(cfg: Config) -> tuple[Path, Path]:
 
 def class_names(cfg: Config) -> tuple[str, ...]:
     """Names of the foreground classes: --class_names, the organs of Synapse where there are 8, else class 1, 2 ..."""
-    wanted = cfg.num_classes - 1
-    if cfg.class_names is not None:
-        if len(cfg.class_names) != wanted:
-            raise UserError(
-                f"--class_names {','.join(cfg.class_names)}: {len(cfg.class_names)} names; expected {wanted}, "
-                f"one for each of the {cfg.num_classes} classes but the background"
-            )
-        return cfg.class_names
-    return (
-        phantom.CLASS_NAMES
-        if wanted == len(phantom.CLASS_NAMES)
-        else tuple(f"class {k}" for k in range(1, cfg.num_classes))
-    )
-
-
-def unseen_classes(seen: dict[int, int], num_classes: int) -> list[str]:
-    missing = [k for k in range(1, num_classes) if not seen.get(k)]
-    return (
-        [f"warning: no training label shows class {', '.join(map(str, missing))} of {num_classes}"] if missing else []
-    )
+    names, wanted = cfg.class_names, cfg.num_classes - 1
+    if names is None:
+        known = phantom.CLASS_NAMES
+        return known if wanted == len(known) else tuple(f"class {k}" for k in range(1, cfg.num_classes))
+    if len(names) != wanted:
+        raise UserError(
+            f"--class_names {','.join(names)}: {len(names)} names; expected {wanted}, "
+            f"one for each of the {cfg.num_classes} classes but the background"
+        )
+    return names
 
 
 def augment(
     images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int, native: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     return augment_synapse(images, targets, Draws(generator, len(images), total, offset), native)
-
-
-# --- validation while training -----------------------------------------------------------------
 
 
 def validation_cases(
@@ -176,13 +150,13 @@ def validation_cases(
 
     Held-out training cases, else val_vol.txt where the lists have one; the test volumes only under --select test.
     """
-    if cfg.select == "test":
-        return SynapseVolumes(find_root(root, "test_vol_h5"), read_list(lists / TEST_LIST)), "test"
-    if held_out:
-        return SliceVolumes(folder, held_out), "validation"
-    if (lists / VAL_LIST).is_file():
-        return SynapseVolumes(find_root(root, "test_vol_h5"), read_list(lists / VAL_LIST)), "validation"
-    return (), "validation"
+    part = "test" if cfg.select == "test" else "validation"
+    if part == "validation" and held_out:
+        return SliceVolumes(folder, held_out), part
+    path = lists / (TEST_LIST if part == "test" else VAL_LIST)
+    if part == "validation" and not path.is_file():
+        return (), part
+    return SynapseVolumes(find_root(root, "test_vol_h5"), read_list(path)), part
 
 
 def validation_set(volumes: Sequence[Volume], cfg: Config, classes: tuple[str, ...]) -> ValidationSet:

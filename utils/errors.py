@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch.distributed as dist
 
@@ -18,6 +18,12 @@ class UserError(Exception):
 
     The message names the file or field, what was found, what was expected and the remedy.
     """
+
+
+def join_listed(lines: Sequence[str], limit: int = 20, separator: str = "\n  ") -> str:
+    """Join the first `limit` lines and say how many more there are."""
+    more = [f"... and {len(lines) - limit} more"] if len(lines) > limit else []
+    return separator.join([*lines[:limit], *more])
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:

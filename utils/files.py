@@ -1,14 +1,29 @@
-"""Writing files: a file is replaced in one step, and a failure becomes a UserError that names it."""
+"""Reading and writing files: a failure becomes a UserError that names the file."""
 
 import contextlib
 import csv
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+
+# What NumPy, h5py and SimpleITK raise for files that are missing, damaged or of another format.
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@contextlib.contextmanager
+def reading(path: Path, remedy: str = "copy or convert the file again", as_what: str = "") -> Iterator[None]:
+    """Turn any failure to read `path` within the block into a UserError; `remedy` says what to do."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = "it holds no plain array" if "pickle" in str(error) else _reason(error)
+        raise UserError(f"{path}: cannot be read{as_what} ({reason}); {remedy}") from None
 
 
 @contextlib.contextmanager

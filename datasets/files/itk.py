@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
+from utils.files import reading
 from utils.log import log_once
 
 # Slices of a series may lie this far from even spacing, as a share of it (positions are rounded in the files).
@@ -24,10 +25,8 @@ def read_itk(path: Path, files: Sequence[str]) -> tuple[np.ndarray, tuple[float,
     """
     import SimpleITK as sitk
 
-    try:
+    with reading(path, as_what=" as NIfTI or DICOM"):
         image = sitk.ReadImage(files[0] if len(files) == 1 else list(files))
-    except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read as NIfTI or DICOM ({_last_line(error)})") from None
     array, spacing = sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
     meta = {"origin": image.GetOrigin(), "direction": image.GetDirection(), "dimension": image.GetDimension()}
     if image.GetNumberOfComponentsPerPixel() == 3 and array.size == 3 * array.shape[-3] * array.shape[-2]:
@@ -40,28 +39,23 @@ def read_itk(path: Path, files: Sequence[str]) -> tuple[np.ndarray, tuple[float,
 
 
 def series_files(folder: Path) -> list[str]:
-    """The DICOM files of a folder in the order of their positions; UserError unless they are one series."""
+    """The DICOM files of a folder in the order of their positions; warns where slices are missing.
+
+    raises: UserError unless they are one series
+    """
     import SimpleITK as sitk
 
-    reader = sitk.ImageSeriesReader
-    files = {key: reader.GetGDCMSeriesFileNames(str(folder), key) for key in reader.GetGDCMSeriesIDs(str(folder))}
+    series = sitk.ImageSeriesReader
+    files = {key: series.GetGDCMSeriesFileNames(str(folder), key) for key in series.GetGDCMSeriesIDs(str(folder))}
     if len(files) != 1:
         found = "; ".join(f"{len(names)} files such as {Path(names[0]).name}" for names in files.values())
         raise UserError(
             f"{folder}: found {len(files)} DICOM series ({found or 'no DICOM file'}), expected one; "
             "give a folder for each series"
         )
-    names = list(next(iter(files.values())))
-    _warn_of_gaps(folder, names)
-    return names
-
-
-def _warn_of_gaps(folder: Path, files: Sequence[str]) -> None:
-    """Say so when slices are missing: the volume is read as if they were evenly spaced."""
-    import SimpleITK as sitk
-
+    (names,) = files.values()
     reader, origins = sitk.ImageFileReader(), []
-    for name in files:
+    for name in names:
         reader.SetFileName(name)
         reader.ReadImageInformation()
         origins.append(np.array(reader.GetOrigin()))
@@ -71,25 +65,17 @@ def _warn_of_gaps(folder: Path, files: Sequence[str]) -> None:
             f"warning: {folder}: slices lie {min(gaps):g} to {max(gaps):g} mm apart (some missing, or twice?); "
             "the volume is read as if evenly spaced"
         )
+    return list(names)
 
 
-def write_nifti(path: Path, labels: np.ndarray, spacing: Sequence[float] | None, meta: dict[str, Any]) -> None:
-    """Write labels (D, H, W) with the geometry that `read_itk` gave; without one, 1 mm at the origin."""
+def write_nifti(path: Path, labels: np.ndarray, spacing: Sequence[float], meta: dict[str, Any]) -> None:
+    """Write labels (D, H, W) with their spacing and the `meta` of `read_itk`; an empty one means at the origin."""
     import SimpleITK as sitk
 
     flat = meta.get("dimension") == 2
     image = sitk.GetImageFromArray(labels[0] if flat else labels)
-    if spacing is not None:
-        image.SetSpacing([float(value) for value in spacing[1 if flat else 0 :]][::-1])
+    image.SetSpacing(spacing[:0:-1] if flat else spacing[::-1])
     if meta:
         image.SetOrigin(meta["origin"])
         image.SetDirection(meta["direction"])
-    try:
-        sitk.WriteImage(image, str(path), useCompression=path.name.lower().endswith(".gz"))
-    except RuntimeError as error:
-        raise UserError(f"{path}: cannot be written as NIfTI ({_last_line(error)})") from None
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    sitk.WriteImage(image, str(path), useCompression=True)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
+from utils.files import reading
 from utils.log import log_once
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -20,20 +21,15 @@ LOSSY_SUFFIXES = (".jpg", ".jpeg")
 def read_picture(path: Path) -> np.ndarray:
     """The picture as stored, without its alpha channel: (H, W) or (H, W, 3) RGB, native type.
 
-    Raises UserError for a file that is missing, empty, cut short, of several pages or no picture.
+    raises: UserError for a file that is missing, empty, cut short, of several pages or no picture
     """
-    try:
+    with reading(path, "restore the file"):
         data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); restore the file") from None
-    pages: tuple[np.ndarray, ...] = ()
-    if data.size:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1]
-        else:
-            page = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)  # unchanged also means: not turned by EXIF
-            pages = () if page is None else (page,)
-    if not pages:
+    if data.size and path.suffix.lower() in (".tif", ".tiff"):
+        pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1]
+    else:  # IMREAD_UNCHANGED also keeps OpenCV from turning the picture by its EXIF orientation
+        pages = [cv2.imdecode(data, cv2.IMREAD_UNCHANGED)] if data.size else []
+    if not pages or pages[0] is None:
         found = f"{data.size} bytes that do not decode" if data.size else "an empty file"
         raise UserError(f"{path}: found {found}, expected a whole picture; copy or download the file again")
     if len(pages) > 1:
@@ -69,8 +65,8 @@ def to_rgb8(picture: np.ndarray, path: Path) -> np.ndarray:
 def to_mask(picture: np.ndarray, path: Path) -> np.ndarray:
     """True above half the range of the type (> 127 of 255) in any channel: (H, W[, 3]) -> bool (H, W).
 
-    Never > 0: published masks hold grey 5 to 15 in their background. A mask of integers whose
-    largest value is 1 is taken as one of 0 and 1, which is said once; not so in JPEG, where 1 is noise.
+    The threshold is not 0, because published masks hold grey 5 to 15 in their background. A mask of integers whose
+    largest value is 1 is read as 0 and 1, and the log says so once. In JPEG, 1 is noise.
     """
     grey = picture if picture.ndim == 2 else picture.max(axis=2)
     if is_zero_one(grey, path):

@@ -22,23 +22,22 @@ DEEP = "images of 16 bits, scaled by the whole range of the type"
 
 
 class Facts(NamedTuple):
-    """What was found in one pair: (height, width), mask values seen, notes."""
+    """What was found in one pair: (height, width), mask values seen, note -> file name."""
 
     size: tuple[int, int]
     classes: set[int]
-    notes: set[str]
+    notes: dict[str, str]
 
 
-def check_pairs(pairs: Sequence[Pair], num_threads: int = 8) -> DataSummary:
-    """Read every file of `pairs` and count what is in them.
+def check_pairs(pairs: Sequence[Pair]) -> DataSummary:
+    """Read every file of `pairs` and count what is in them; notes tell of masks that are empty or not binary.
 
-    Masks that are empty or not binary are counted in the notes. Raises one UserError listing every
-    file that cannot be read and every mask of another size than its image, or when no mask at all
-    has foreground.
+    raises: one UserError with every file that cannot be read and every mask of another size than its image, or when
+    no mask has foreground
     """
-    level = cv2.utils.logging.setLogLevel(0)  # what OpenCV would print of a broken file is said below, once
+    level = cv2.utils.logging.setLogLevel(0)  # OpenCV's own warnings of broken files would repeat the errors below
     try:
-        with ThreadPoolExecutor(num_threads) as pool:
+        with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(_inspect, pairs))
     finally:
         cv2.utils.logging.setLogLevel(level)
@@ -51,13 +50,13 @@ def check_pairs(pairs: Sequence[Pair], num_threads: int = 8) -> DataSummary:
             f"{pairs[0].mask.parent}: no mask has a value above half the range of its type (127 of 255); "
             "expected foreground in 255, or in 1 of masks of 0 and 1"
         )
-    return DataSummary(
-        num_cases=len(pairs),
-        num_images=len(pairs),
-        sizes=dict(Counter(facts.size for facts in found)),
-        classes=dict(classes),
-        notes=tuple(_notes(pairs, found)),
-    )
+    notes = []
+    for text in (EMPTY, FAINT, SHADES, ZERO_ONE, DEEP):
+        if names := [facts.notes[text] for facts in found if text in facts.notes]:
+            mixed = text == ZERO_ONE and len(names) < classes[1]
+            notes.append(f"{len(names)} {MIXED if mixed else text}; the first is {names[0]}")
+    sizes = Counter(facts.size for facts in found)
+    return DataSummary(len(pairs), len(pairs), dict(sizes), dict(classes), tuple(notes))
 
 
 def _inspect(pair: Pair) -> Facts | list[str]:
@@ -71,35 +70,20 @@ def _inspect(pair: Pair) -> Facts | list[str]:
             problems.append(str(error))
     if problems:
         return problems
-    (stored_image, _), (stored_mask, mask) = pictures
+    (image, _), (stored, mask) = pictures
     try:
-        check_sizes(pair, stored_image, stored_mask)
+        check_sizes(pair, image, mask)
     except UserError as error:
         return [str(error)]
-    return Facts(mask.shape, {int(value) for value in np.unique(mask)}, _unusual(pair, stored_image, stored_mask, mask))
-
-
-def _unusual(pair: Pair, image: np.ndarray, stored: np.ndarray, mask: np.ndarray) -> set[str]:
-    notes = {DEEP} if image.dtype == np.uint16 else set()
-    if not mask.any():
-        notes |= {EMPTY, FAINT} if stored.any() else {EMPTY}
-    if is_zero_one(stored, pair.mask):
-        notes.add(ZERO_ONE)
-    # In JPEG every mask has shades; elsewhere a third value is worth a word.
-    elif pair.mask.suffix.lower() not in LOSSY_SUFFIXES and len(np.unique(stored)) > 2:
-        notes.add(SHADES)
-    return notes
-
-
-def _notes(pairs: Sequence[Pair], found: Sequence[Facts]) -> list[str]:
-    """One line a kind of note: what, how many, and the first file."""
-    lines = []
-    num_with_foreground = sum(1 in facts.classes for facts in found)
-    for text in (EMPTY, FAINT, SHADES, ZERO_ONE, DEEP):
-        names = [
-            pair.mask.name if text != DEEP else pair.image.name for pair, f in zip(pairs, found) if text in f.notes
-        ]
-        if names:
-            mixed = text == ZERO_ONE and len(names) < num_with_foreground
-            lines.append(f"{len(names)} {MIXED if mixed else text}; the first is {names[0]}")
-    return lines
+    zero_one = is_zero_one(stored, pair.mask)
+    unusual = {
+        EMPTY: not mask.any(),
+        FAINT: stored.any() and not mask.any(),
+        ZERO_ONE: zero_one,
+        # every JPEG mask has more than two values
+        SHADES: not zero_one and pair.mask.suffix.lower() not in LOSSY_SUFFIXES and len(np.unique(stored)) > 2,
+    }
+    notes = {text: pair.mask.name for text, is_so in unusual.items() if is_so}
+    if image.dtype == np.uint16:
+        notes[DEEP] = pair.image.name
+    return Facts(mask.shape, set(map(int, np.unique(mask))), notes)

@@ -1,7 +1,7 @@
 """Dividing names into training and test part, into folds, and into groups that stay together.
 
-Orders are drawn by hashing the seed with the name, so that a seed means one division on every
-system and version, whatever the order and the file type of the images.
+Names are sorted by a hash of seed and name. So a seed gives one division on every system, whatever the order and the
+file type of the images.
 """
 
 import hashlib
@@ -27,9 +27,7 @@ def choose_training(ids: Sequence[str], size: float, seed: int, groups: Sequence
     sizes = Counter(groups)
     if len(sizes) < 2:
         raise UserError(f"all {len(ids)} images are of the one group {groups[0]!r}, expected several to split")
-    order = _shuffled(list(sizes), seed, "split")
-    testing: set[str] = set()
-    room = len(ids) - num_train
+    order, testing, room = _shuffled(list(sizes), seed, "split"), set(), len(ids) - num_train
     for group in order:
         if sizes[group] <= room:
             testing.add(group)
@@ -41,21 +39,21 @@ def choose_training(ids: Sequence[str], size: float, seed: int, groups: Sequence
 def assign_folds(ids: Sequence[str], k: int, seed: int, groups: Sequence[str] | None = None) -> list[int]:
     """The fold 0 to k - 1 of each image; sizes differ by at most one, or as little as whole groups allow.
 
-    The first folds are the smaller ones. Raises UserError when k is below 2 or above the number of images or groups.
+    The first folds are the smaller ones.
+    raises: UserError when k is below 2 or above the number of images or groups
     """
-    units = Counter(ids if groups is None else groups)
-    what = "images" if groups is None else "groups"
+    unit_of = ids if groups is None else groups
+    units = Counter(unit_of)
     if not 2 <= k <= len(units):
+        what = "images" if groups is None else "groups"
         raise UserError(f"--folds {k}: expected 2 to {len(units)}, the number of training {what}")
     order = _shuffled(list(units), seed, "fold")
     order.sort(key=units.__getitem__, reverse=True)  # stable: large groups first, each to the emptiest fold
-    filled = [0] * k
-    fold_of = {}
+    filled, fold_of = [0] * k, {}
     for unit in order:
-        fold = min(reversed(range(k)), key=filled.__getitem__)
-        fold_of[unit] = fold
+        fold_of[unit] = fold = min(reversed(range(k)), key=filled.__getitem__)
         filled[fold] += units[unit]
-    return [fold_of[unit] for unit in (ids if groups is None else groups)]
+    return [fold_of[unit] for unit in unit_of]
 
 
 def groups_by_pattern(ids: Sequence[str], pattern: str) -> list[str]:
@@ -73,7 +71,7 @@ def groups_by_pattern(ids: Sequence[str], pattern: str) -> list[str]:
 
 
 def groups_by_cuts(ids: Sequence[str], cuts: Sequence[int]) -> list[str]:
-    """The group of each numbered file name; a group ends with each number of `cuts` (the last frame of a scene)."""
+    """The group of each file name by the number in it; each number of `cuts` is the last frame of a group (a scene)."""
     numbers = [re.findall(r"\d+", stem_of(name)) for name in ids]
     missed = [name for name, found in zip(ids, numbers) if not found]
     if missed:

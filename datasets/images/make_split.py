@@ -23,8 +23,9 @@ def split_dataset(
     """Split the pairs of the folder `dataset`, the share `size` of them to train; returns the counts as text.
 
     The file is test_train_data.csv in the data set's folder unless `output` names another.
-    Groups come from names (`group_by`) or from the last frame numbers of scenes (`group_cuts`);
-    `num_folds` also writes the folds of the training part. Raises UserError before anything is written.
+    Groups come from names (`group_by`) or from the last frame numbers of scenes (`group_cuts`).
+    `num_folds` also writes the folds of the training part.
+    raises: UserError before anything is written
     """
     if not 0 < size < 1:
         raise UserError(f"--size {size}: expected the share of training images, above 0 and below 1, such as 0.9")
@@ -33,13 +34,9 @@ def split_dataset(
     path = Path(output) if output else data_root(dataset) / DEFAULT_NAME
     check_output(path, force)
     ids = [pair.image_id for pair in pair_files(dataset)]
-    groups = None
-    if group_by:
-        groups = groups_by_pattern(ids, group_by)
-    elif group_cuts:
-        groups = groups_by_cuts(ids, group_cuts)
+    groups = groups_by_pattern(ids, group_by) if group_by else groups_by_cuts(ids, group_cuts) if group_cuts else None
     rows = make_rows(ids, size, seed, groups, num_folds)
-    write_split(path, rows, force)
+    write_split(path, rows)
     lines = [f"{path}: {describe(rows)}, seed {seed}"]
     if num_folds:
         sizes = Counter(row.fold for row in rows)
@@ -52,11 +49,13 @@ def make_rows(
 ) -> list[Row]:
     """The rows of a new split, sorted as `ids` are."""
     training = choose_training(ids, size, seed, groups)
-    columns = groups or [None] * len(ids)
-    rows = [Row(name, "train" if t else "test", None, g) for name, t, g in zip(ids, training, columns)]
-    if num_folds is None:
-        return rows
-    train = [row for row in rows if row.category == "train"]
-    folds = assign_folds([row.image_id for row in train], num_folds, seed, groups and [row.group for row in train])
-    fold_of = dict(zip((row.image_id for row in train), folds))
-    return [row._replace(fold=fold_of.get(row.image_id)) for row in rows]
+    group_of = groups or [None] * len(ids)
+    folds = iter(())
+    if num_folds is not None:
+        train_groups = groups and [group for group, trains in zip(groups, training) if trains]
+        train_ids = [name for name, trains in zip(ids, training) if trains]
+        folds = iter(assign_folds(train_ids, num_folds, seed, train_groups))
+    return [
+        Row(name, "train", next(folds, None), group) if trains else Row(name, "test", None, group)
+        for name, trains, group in zip(ids, training, group_of)
+    ]

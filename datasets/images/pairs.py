@@ -31,9 +31,9 @@ class Pair:
 
 
 def stem_of(name: str) -> str:
-    """The name by which images, masks and lines of a CSV are matched.
+    """The name that matches images, masks and lines of a CSV: without folders and a picture's suffix.
 
-    Folders and a picture's suffix go; accents are composed, since macOS stores them decomposed.
+    Accents are composed, since macOS stores them decomposed.
     """
     name = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
     suffix = Path(name).suffix
@@ -46,7 +46,10 @@ def is_data(folder: Path) -> bool:
 
 
 def data_root(path: str | Path) -> Path:
-    """The folder that holds images/ and masks/; `path` is that folder or its images/. Raises UserError."""
+    """The folder that holds images/ and masks/; `path` is that folder or its images/.
+
+    raises: UserError where there are no such folders
+    """
     path = Path(path)
     for root in (path, path.absolute().parent) if path.absolute().name == "images" else (path,):
         if (root / "images").is_dir() and (root / "masks").is_dir():
@@ -60,24 +63,22 @@ def data_root(path: str | Path) -> Path:
 def pair_files(root: str | Path) -> list[Pair]:
     """Pair images/ with masks/ by stem, a mask's `_segmentation`, `_mask`, `-seg` ... apart; sorted by image_id.
 
-    A mask named exactly as an image is that image's; only else its ending is taken off. Raises
-    UserError with every image without a mask, mask without an image, and name that fits twice.
+    A mask that is named exactly as an image belongs to it. Only other masks lose such an ending.
+    raises: UserError with every image without a mask, mask without an image, and name that fits twice
     """
     root = data_root(root)
-    images, masks = _by_stem(root / "images"), _by_stem(root / "masks")
+    images, masks = (_by_stem(root / folder) for folder in ("images", "masks"))
     matched: dict[str, list[Path]] = {}
     for stem, paths in masks.items():
         matched.setdefault(stem if stem in images else MASK_SUFFIX.sub("", stem), []).extend(paths)
     problems = []
     for stem in sorted(images.keys() | matched.keys()):
-        found_images, found_masks = images.get(stem, []), matched.get(stem, [])
-        if not found_masks:
-            problems += [f"images/{path.name}: no mask" for path in found_images]
-        elif not found_images:
-            problems += [f"masks/{path.name}: no image" for path in found_masks]
-        elif len(found_images) > 1 or len(found_masks) > 1:
-            names = [f"images/{path.name}" for path in found_images] + [f"masks/{path.name}" for path in found_masks]
-            problems.append(f"ambiguous: {', '.join(names)}")
+        names = [f"images/{path.name}" for path in images.get(stem, [])]
+        mask_names = [f"masks/{path.name}" for path in matched.get(stem, [])]
+        if not names or not mask_names:
+            problems += [f"{name}: no {'mask' if names else 'image'}" for name in names + mask_names]
+        elif len(names + mask_names) > 2:
+            problems.append(f"ambiguous: {', '.join(names + mask_names)}")
     if problems:
         raise UserError(
             f"{root}: {len(problems)} files do not pair; every image needs one mask of the same name "
@@ -98,14 +99,6 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
         found = ", ".join(sorted({path.suffix or path.name for path in paths})) or "nothing"
         raise UserError(f"{folder}: found {found}, expected pictures ({', '.join(PICTURE_SUFFIXES)})")
     return pictures
-
-
-def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 (H, W, 3) and mask bool (H, W) in their own size; UserError when the sizes differ."""
-    image = to_rgb8(read_picture(pair.image), pair.image)
-    mask = to_mask(read_picture(pair.mask), pair.mask)
-    check_sizes(pair, image, mask)
-    return image, mask
 
 
 def check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
@@ -132,10 +125,13 @@ class ImageMaskSet(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, mask = self.native(index)
-        image = resize_image(image, self.img_size, PICTURES)
-        mask = resize_labels(mask, self.img_size, PICTURES)
+        image, mask = resize_image(image, self.img_size, PICTURES), resize_labels(mask, self.img_size, PICTURES)
         return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(mask.astype(np.uint8))
 
     def native(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W, 3) and mask bool (H, W) of the files' own size."""
-        return read_pair(self.pairs[index])
+        """Image uint8 (H, W, 3) and mask bool (H, W) in the files' own size. raises: UserError when the sizes differ"""
+        pair = self.pairs[index]
+        image = to_rgb8(read_picture(pair.image), pair.image)
+        mask = to_mask(read_picture(pair.mask), pair.mask)
+        check_sizes(pair, image, mask)
+        return image, mask

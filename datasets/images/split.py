@@ -15,6 +15,7 @@ from typing import NamedTuple
 from datasets.images.folds import assign_folds
 from datasets.images.pairs import Pair, stem_of
 from utils.errors import UserError
+from utils.files import reading, replacing
 
 DEFAULT_NAME = "test_train_data.csv"
 
@@ -48,33 +49,28 @@ class Split:
 def load_split(path: str | Path, pairs: Sequence[Pair], num_folds: int | None = None, seed: int = 1234) -> Split:
     """Find the files of every line of the CSV and divide its training part into folds.
 
-    A `fold` column wins over `num_folds`. Images that the CSV leaves out are in no part. Raises
-    UserError for what `read_split` does, for ids without a file (all listed) and for an empty part.
+    A `fold` column wins over `num_folds`. Images that the CSV leaves out are in no part.
+    raises: UserError as `read_split` does, for ids without a file (all listed) and for an empty part
     """
     rows = read_split(path)
     by_stem = {stem_of(pair.image_id): pair for pair in pairs}
-    missing = [row.image_id for row in rows if stem_of(row.image_id) not in by_stem]
-    if missing:
-        raise UserError(
-            f"{path}: no image for {len(missing)} of {len(rows)} ids; is it the CSV of this folder?\n  "
-            + "\n  ".join(missing)
-        )
-    parts = {name: [row for row in rows if row.category == name] for name in ("train", "test")}
+    if missing := [row.image_id for row in rows if stem_of(row.image_id) not in by_stem]:
+        found = f"no image for {len(missing)} of {len(rows)} ids"
+        raise UserError(f"{path}: {found}; is it the CSV of this folder?\n  " + "\n  ".join(missing))
+    parts = {name: [by_stem[stem_of(r.image_id)] for r in rows if r.category == name] for name in ("train", "test")}
     for name, part in parts.items():
         if not part:
             raise UserError(f"{path}: no image has the category {name!r}, expected at least one")
-    folds = _training_folds(path, parts["train"], num_folds, seed)
+    folds = _training_folds(path, [row for row in rows if row.category == "train"], num_folds, seed)
     description = describe(rows)
     if unlisted := len(pairs) - len(rows):
         description += f"; {unlisted} images of the folder are not in the CSV and not used"
-    found = {name: [by_stem[stem_of(row.image_id)] for row in part] for name, part in parts.items()}
-    return Split(found["train"], found["test"], folds, description)
+    return Split(parts["train"], parts["test"], folds, description)
 
 
 def _training_folds(path: str | Path, rows: Sequence[Row], num_folds: int | None, seed: int) -> list[int] | None:
     given = [row.fold for row in rows]
-    if any(fold is not None for fold in given):
-        seen = {fold for fold in given if fold is not None}
+    if seen := set(given) - {None}:
         if None in given or seen != set(range(len(seen))) or len(seen) < 2:
             raise UserError(
                 f"{path}: column fold: found {sorted(seen)} and {given.count(None)} training images without one; "
@@ -99,21 +95,17 @@ def describe(rows: Sequence[Row]) -> str:
     return f"{text}, split by group: {len(groups[0])} + {len(groups[1])} groups, none in both parts"
 
 
-# --- the file --------------------------------------------------------------------------------
-
-
 def read_split(path: str | Path) -> list[Row]:
     """The lines of a CSV, whatever its separator (, ; or tab), line ends, column order and further columns.
 
-    Raises UserError for a file that is missing or empty, missing columns, and one list of all lines
-    with an empty id, an unknown category, a fold that is no number, an id that was there before, or
-    no group where others have one.
+    raises: UserError for a file that is missing or empty and for missing columns; one for all lines with an empty id,
+    an unknown category, a fold that is no number, an id that was there before, or no group where others have one
     """
     path = Path(path)
+    with reading(path, "make one with data_split_csv.py"):
+        text = path.read_bytes()
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); make one with data_split_csv.py") from None
+        text = text.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text; save it as CSV UTF-8") from None
     header = text.lstrip().partition("\n")[0]
@@ -127,20 +119,16 @@ def read_split(path: str | Path) -> list[Row]:
         raise UserError(f"{path}: found no line below the header, expected one for each image")
     rows, problems, seen = [], [], {}
     for line in table[1:]:
-        values = dict(zip(names, line))
-        row, problem = _parse(values)
-        stem = stem_of(row.image_id)
-        if not problem and stem in seen:
-            both = f"in {seen[stem]} and {row.category}" if seen[stem] != row.category else f"twice in {row.category}"
-            problem = f"{row.image_id}: {both}"
-        seen.setdefault(stem, row.category)
-        if problem:
-            problems.append(problem)
+        row, problem = _parse(dict(zip(names, line)))
+        first = seen.setdefault(stem_of(row.image_id), row)
+        if not problem and first is not row:
+            same = first.category == row.category
+            problem = f"{row.image_id}: {'twice in' if same else f'in {first.category} and'} {row.category}"
         rows.append(row)
-    if any(row.group for row in rows):
-        problems += [
-            f"{row.image_id}: no group, expected one in every line or in none" for row in rows if not row.group
-        ]
+        problems += [problem] if problem else []
+    without = [row.image_id for row in rows if not row.group]
+    if len(without) < len(rows):
+        problems += [f"{name}: no group, expected one in every line or in none" for name in without]
     if problems:
         raise UserError(f"{path}: {len(problems)} lines cannot be used:\n  " + "\n  ".join(problems))
     return rows
@@ -160,25 +148,18 @@ def _parse(values: dict[str, str]) -> tuple[Row, str]:
     return row, ""
 
 
-def write_split(path: str | Path, rows: Sequence[Row], force: bool = False) -> None:
-    """Write the CSV in one step, with the columns group and fold where rows have them.
-
-    Raises UserError when the file exists and `force` is not given, or its folder does not.
-    """
-    path = Path(path)
-    check_output(path, force)
-    extra = [name for name in ("group", "fold") if any(getattr(row, name) is not None for row in rows)]
-    columns = ["image_id", "category", *extra]
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8", newline="") as file:
+def write_split(path: Path, rows: Sequence[Row]) -> None:
+    """Write the CSV in one step, with the columns group and fold where rows have them."""
+    columns = ["image_id", "category"]
+    columns += [name for name in ("group", "fold") if any(getattr(row, name) is not None for row in rows)]
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([getattr(row, name) for name in columns] for row in rows)  # None is written as nothing
-    part.replace(path)
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Raise UserError when a new file cannot be written to `path`."""
+    """Raise UserError when a new file cannot be written to `path`: it exists without `force`, or has no folder."""
     if path.is_dir():
         raise UserError(f"--output {path}: is a folder, expected the name of a CSV file in it")
     if path.exists() and not force:

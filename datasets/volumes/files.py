@@ -8,9 +8,7 @@ Images are floats in [0, 1], or uint8 / uint16 that stand for fractions of their
 Letters: D slices, H height, W width.
 """
 
-import re
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,19 +16,10 @@ import h5py
 import numpy as np
 
 from utils.errors import UserError
+from utils.files import reading
 
-# How far a float image may leave [0, 1] before it is taken for one that was never scaled: cubic resampling overshoots.
+# A float image may leave [0, 1] by this much, since cubic resampling overshoots. Beyond, it was never scaled.
 RANGE_TOLERANCE = 0.05
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    EOFError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -44,44 +33,36 @@ class Volume:
 
 
 def read_slice(path: Path, num_classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H, W) float32 in [0, 1] and label (H, W) uint8 of one npz; UserError names everything wrong with it."""
-    try:
+    """Image (H, W) float32 in [0, 1] and label (H, W) uint8 of one npz. raises: UserError with all that is wrong"""
+    with reading(path):
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path}: not a complete npz file (truncated, or another format); copy or convert it again")
         with np.load(path, allow_pickle=False) as arrays:
-            missing = {"image", "label"} - set(arrays.files)
-            if missing:
+            if not {"image", "label"} <= set(arrays.files):
                 raise UserError(f"{path}: holds {sorted(arrays.files)}; expected `image` and `label`")
             image, label = arrays["image"], arrays["label"]
-    except _UNREADABLE as error:
-        raise UserError(f"{path}: cannot be read ({_one_line(error)}); copy or convert it again") from None
     return _checked(path, image, label, ("H", "W"), num_classes)
 
 
 def read_volume(path: Path, name: str, num_classes: int | None = None) -> Volume:
-    """The volume of one h5 file; a file without `label` is a volume without label; UserError names everything wrong."""
-    try:
-        with h5py.File(path, "r") as file:
-            if "image" not in file:
-                raise UserError(f"{path}: holds {sorted(file)}; expected `image` and `label`")
-            image = np.asarray(file["image"])
-            label = np.asarray(file["label"]) if "label" in file else None
-            spacing = file["spacing"][()] if "spacing" in file else file.attrs.get("spacing")
-    except _UNREADABLE as error:
-        raise UserError(f"{path}: cannot be read ({_one_line(error)}); copy or convert it again") from None
+    """The volume of one h5 file; its label is None where the file has none. raises: UserError with all that is wrong"""
+    with reading(path), h5py.File(path, "r") as file:
+        if "image" not in file:
+            raise UserError(f"{path}: holds {sorted(file)}; expected `image` and `label`")
+        image = np.asarray(file["image"])
+        label = np.asarray(file["label"]) if "label" in file else None
+        spacing = file["spacing"][()] if "spacing" in file else file.attrs.get("spacing")
     image, label = _checked(path, image, label, ("D", "H", "W"), num_classes)
-    return Volume(name, image, label, None if spacing is None else _spacing(path, spacing))
-
-
-def _spacing(path: Path, values: object) -> tuple[float, float, float]:
-    values = np.asarray(values)
-    if values.shape != (3,) or values.dtype.kind not in "iuf" or not (np.isfinite(values) & (values > 0)).all():
-        raise UserError(f"{path}: `spacing` is {values.tolist()}; expected three positive lengths (z, y, x) in mm")
-    return tuple(float(value) for value in values)
+    if spacing is not None:
+        values = np.asarray(spacing)
+        if values.shape != (3,) or values.dtype.kind not in "iuf" or not (np.isfinite(values) & (values > 0)).all():
+            raise UserError(f"{path}: `spacing` is {values.tolist()}; expected three positive lengths (z, y, x) in mm")
+        spacing = tuple(values.astype(float).tolist())
+    return Volume(name, image, label, spacing)
 
 
 def _checked(path: Path, image: np.ndarray, label: np.ndarray | None, axes: tuple[str, ...], num_classes: int | None):
-    """Image as float32 fractions and label as uint8; raises one UserError with every problem of the two."""
+    """Image as float32 fractions and label as uint8. raises: one UserError with every problem of the two"""
     problems = []
     if image.ndim != len(axes) or image.size == 0:
         problems.append(f"`image` has shape {image.shape}; expected ({', '.join(axes)})")
@@ -121,7 +102,3 @@ def _label_problems(label: np.ndarray, num_classes: int | None) -> list[str]:
     if label.dtype.kind == "f" and not np.array_equal(label, label.astype(np.uint8)):
         return ["`label` holds fractions; expected whole numbers (was it resized with interpolation?)"]
     return []
-
-
-def _one_line(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__

@@ -10,19 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import UserError, join_listed
+from utils.files import reading
 
 SLICE_SUFFIXES = (".npz",)
 VOLUME_SUFFIXES = (".npy.h5", ".npz.h5", ".h5")
 INNER_FOLDERS = {"train_npz": SLICE_SUFFIXES, "test_vol_h5": VOLUME_SUFFIXES}
-MAX_LISTED = 20
-
-
-def join_listed(lines: Iterable[str], limit: int = MAX_LISTED, separator: str = "\n  ") -> str:
-    """The first `limit` lines joined, and how many more there are."""
-    lines = list(lines)
-    more = [f"... and {len(lines) - limit} more"] if len(lines) > limit else []
-    return separator.join([*lines[:limit], *more])
 
 
 def is_data(folder: Path) -> bool:
@@ -33,8 +26,8 @@ def is_data(folder: Path) -> bool:
 def find_root(path: str | Path, inner: str) -> Path:
     """The folder that holds the files of `inner` ("train_npz" or "test_vol_h5").
 
-    `path` is the data folder, the inner folder itself, its sibling, or any folder with such
-    files directly in it. Raises UserError where none of these exists.
+    `path` is the data folder, the inner folder itself, its sibling, or a folder with such files directly in it.
+    raises: UserError where none of these exists
     """
     path = Path(path)
     if not path.is_dir():
@@ -59,32 +52,28 @@ def strip_suffix(name: str, suffixes: tuple[str, ...]) -> str:
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Names of a list file, one a line, without their suffixes; blank lines and any line ending are understood.
+    """Names of a list file, one a line, without their suffixes. Blank lines are skipped; any line ending will do.
 
-    Raises UserError when the file is missing, no text, empty, or names something twice.
+    raises: UserError when the file is missing, no text, empty, or names something twice
     """
     path = Path(path)
-    try:
+    if not path.exists():
+        raise UserError(f"{path}: no such list file; expected one name a line (see --list_dir)")
+    with reading(path, "give a text file in UTF-8, one name a line", as_what=" as a list of names"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such list file; expected one name a line (see --list_dir)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a list of names ({error})") from None
     names = [strip_suffix(line.strip(), VOLUME_SUFFIXES + SLICE_SUFFIXES) for line in lines if line.strip()]
     if not names:
         raise UserError(f"{path}: the list is empty; expected one name a line")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UserError(
-            f"{path}: {len(twice)} names are listed twice, remove one of each: {join_listed(twice, 10, ', ')}"
-        )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        listed = join_listed(twice, 10, ", ")
+        raise UserError(f"{path}: {len(twice)} names are listed twice, remove one of each: {listed}")
     return names
 
 
 def find_files(folder: str | Path, names: list[str], suffixes: tuple[str, ...]) -> list[Path]:
-    """The file of each name in `folder`, whichever of `suffixes` it bears.
+    """The file of each name in `folder`, with any of `suffixes`.
 
-    Raises one UserError for all names without a file, or with two.
+    raises: one UserError for all names without a file, or with two
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -93,22 +82,15 @@ def find_files(folder: str | Path, names: list[str], suffixes: tuple[str, ...]) 
     for file in sorted(folder.iterdir()):
         if file.name.endswith(suffixes):
             files.setdefault(strip_suffix(file.name, suffixes), []).append(file)
-    missing = [name for name in names if name not in files]
-    if missing:
-        message = f"{folder}: {len(missing)} of {len(names)} listed names have no file *{suffixes[0]}: "
-        message += join_listed(missing, 10, ", ")
-        if len(missing) == len(names) and files:
-            present = next(iter(files.values()))[0].name
-            message += (
-                f"\nThe folder holds files like {present}: the list is of another data set; give its own (--list_dir)"
-            )
-        elif not files:
-            message += (
-                f"\nThe folder holds no such file at all: is it the right one? (expected *{', *'.join(suffixes)})"
-            )
-        else:
-            message += "\nComplete the data, or take these names off the list"
-        raise UserError(message)
+    if missing := [name for name in names if name not in files]:
+        remedy = "Complete the data, or take these names off the list"
+        if not files:
+            remedy = f"The folder holds no such file at all: is it the right one? (expected *{', *'.join(suffixes)})"
+        elif len(missing) == len(names):
+            like = next(iter(files.values()))[0].name
+            remedy = f"The folder holds files like {like}: the list is of another data set; give its own (--list_dir)"
+        found = f"{len(missing)} of {len(names)} listed names have no file *{suffixes[0]}"
+        raise UserError(f"{folder}: {found}: {join_listed(missing, 10, ', ')}\n{remedy}")
     twice = [" and ".join(file.name for file in files[name]) for name in names if len(files[name]) > 1]
     if twice:
         raise UserError(f"{folder}: one name, two files; remove one of each: {join_listed(twice, 10, '; ')}")
@@ -120,28 +102,25 @@ def group_by_case(names: Iterable[str]) -> dict[str, list[str]]:
     cases: dict[str, list[str]] = {}
     for name in names:
         cases.setdefault(name.partition("_slice")[0], []).append(name)
-    return {case: sorted(cases[case], key=_slice_number) for case in sorted(cases)}
 
+    def number(name: str) -> int:
+        digits = re.search(r"\d+$", name.partition("_slice")[2])
+        return int(digits.group()) if digits else 0
 
-def _slice_number(name: str) -> int:
-    digits = re.search(r"\d+$", name.partition("_slice")[2])
-    return int(digits.group()) if digits else 0
+    return {case: sorted(cases[case], key=number) for case in sorted(cases)}
 
 
 def hold_out_cases(names: Sequence[str], num_cases: int, seed: int) -> tuple[list[str], list[str]]:
     """Slices to train on and slices of `num_cases` patients held out, both in the order of `names`.
 
-    Drawn from the sorted patients, so that a seed means one split whatever the order of the list. Frames of one
-    patient (`_frameNN` of ACDC) stay together.
+    A seed gives one split, whatever the order of the list. Frames of a patient (`_frameNN` of ACDC) stay together.
+    raises: UserError unless patients remain in both parts
     """
-    patients = sorted({_patient(name) for name in names})
+    patient_of = {name: re.sub(r"_frame\d+$", "", name.partition("_slice")[0]) for name in names}
+    patients = sorted(set(patient_of.values()))
     if not 0 < num_cases < len(patients):
         expected = f"1 to {len(patients) - 1}" if len(patients) > 1 else "a list of at least 2 cases"
         raise UserError(f"cannot hold out {num_cases} of {len(patients)} training cases; expected {expected}")
     order = np.random.default_rng(seed).permutation(len(patients))
     held_out = {patients[i] for i in order[:num_cases]}
-    return [n for n in names if _patient(n) not in held_out], [n for n in names if _patient(n) in held_out]
-
-
-def _patient(name: str) -> str:
-    return re.sub(r"_frame\d+$", "", name.partition("_slice")[0])
+    return tuple([n for n in names if (patient_of[n] in held_out) is held] for held in (False, True))

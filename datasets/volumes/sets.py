@@ -3,52 +3,28 @@
 Letters: N slices, D slices of one volume, H height, W width, S the network's input size.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
-from datasets.summary import DataSummary
+from datasets.summary import DataSummary, try_each
 from datasets.volumes.files import Volume, read_slice, read_volume
-from datasets.volumes.lists import (
-    SLICE_SUFFIXES,
-    VOLUME_SUFFIXES,
-    find_files,
-    find_root,
-    group_by_case,
-    hold_out_cases,
-    join_listed,
-    read_list,
-)
-from utils.distributed import is_main
+from datasets.volumes.lists import SLICE_SUFFIXES, VOLUME_SUFFIXES, find_files, group_by_case
 from utils.errors import UserError
 from utils.preprocess import SLICES, resize_image, resize_labels
-
-__all__ = [
-    "SliceVolumes",
-    "SynapseSlices",
-    "SynapseVolumes",
-    "Volume",
-    "check_slices",
-    "check_volumes",
-    "find_root",
-    "group_by_case",
-    "hold_out_cases",
-    "read_list",
-]
 
 
 class SynapseSlices(Dataset):
     """Training slices of `names` in `folder`, resized to `img_size`.
 
-    item: image (1, S, S) float32 in [0, 1] (but for the spline's overshoot), target (S, S) uint8.
-    Raises UserError at once for names without a file, later for a file that cannot be used.
+    item: image (1, S, S) float32 in [0, 1], but for the spline's overshoot; target (S, S) uint8
+    raises: UserError at once for names without a file; on reading for a file that cannot be used
     """
 
     def __init__(self, folder: str | Path, names: Sequence[str], img_size: tuple[int, int]) -> None:
@@ -65,7 +41,7 @@ class SynapseSlices(Dataset):
         return torch.from_numpy(image)[None], torch.from_numpy(label)
 
     def storage_dtype(self) -> torch.dtype:
-        """What keeps these images in memory: uint8 where the first file has bytes of the right size, else float16."""
+        """The type to store these images in: uint8 where the first file has bytes of the right size, else float16."""
         with np.load(self.paths[0], allow_pickle=False) as arrays:
             image = arrays["image"]
         return torch.uint8 if image.dtype == np.uint8 and image.shape == self.img_size else torch.float16
@@ -88,7 +64,8 @@ class SynapseVolumes(Sequence[Volume]):
 class SliceVolumes(Sequence[Volume]):
     """The cases among the slices `names` as volumes, for validation on a part of the training cases.
 
-    Slices of a case are stacked by their numbers; raises UserError where their sizes differ.
+    Slices of a case are stacked in the order of their numbers.
+    raises: UserError where their sizes differ
     """
 
     def __init__(self, folder: str | Path, names: Sequence[str]) -> None:
@@ -110,54 +87,40 @@ class SliceVolumes(Sequence[Volume]):
 
 
 def check_slices(folder: str | Path, names: Sequence[str], num_classes: int) -> DataSummary:
-    """Read every slice; raises one UserError that lists each unusable file, with what is wrong, once."""
-    paths = find_files(folder, list(names), SLICE_SUFFIXES)
+    """Read every slice and count what is in them. raises: one UserError with all that is wrong with each file"""
 
-    def count(path: Path) -> tuple[Counter, Counter]:
-        _, label = read_slice(path, num_classes)
-        return Counter([label.shape]), _classes(label[None])
+    def label(path: Path) -> np.ndarray:
+        return read_slice(path, num_classes)[1][None]
 
-    return _summary(folder, paths, count, len(group_by_case(names)), num_threads=4)
+    return _check(folder, find_files(folder, names, SLICE_SUFFIXES), label, len(group_by_case(names)), num_threads=4)
 
 
 def check_volumes(folder: str | Path, names: Sequence[str], num_classes: int) -> DataSummary:
-    """Read every volume, one at a time; raises one UserError that lists each unusable file, with what is wrong, once.
+    """Read every volume, one at a time, and count what is in them.
 
-    A volume without label is a problem here: nothing could be measured on it.
+    raises: one UserError with all that is wrong with each file; a volume without label cannot be scored
     """
-    paths = find_files(folder, list(names), VOLUME_SUFFIXES)
 
-    def count(path: Path) -> tuple[Counter, Counter]:
+    def label(path: Path) -> np.ndarray:
         label = read_volume(path, path.name, num_classes).label
         if label is None:
             raise UserError(f"{path}: holds no `label`; expected one to evaluate against (predict.py needs none)")
-        return Counter({label.shape[1:]: len(label)}), _classes(label)
+        return label
 
-    return _summary(folder, paths, count, len(paths), num_threads=1)
-
-
-def _classes(label: np.ndarray) -> Counter:
-    """Class -> number of slices of `label` (D, H, W) that show it."""
-    return Counter(int(value) for plane in label for value in np.flatnonzero(np.bincount(plane.ravel())))
+    return _check(folder, find_files(folder, names, VOLUME_SUFFIXES), label, len(names), num_threads=1)
 
 
-def _summary(folder: str | Path, paths: list[Path], count: Callable, num_cases: int, num_threads: int) -> DataSummary:
-    """Gather what `count` finds in every file (sizes, classes), or the problems of all files in one UserError."""
+def _check(folder: str | Path, paths: list[Path], label_of: Callable, num_cases: int, num_threads: int) -> DataSummary:
+    """Count image sizes and classes of the label (D, H, W) of every file."""
 
-    def attempt(path: Path) -> tuple[Counter, Counter] | str:
-        try:
-            return count(path)
-        except UserError as error:
-            return str(error).replace(str(path), path.name, 1)
+    def count(path: Path) -> tuple[Counter, Counter]:
+        label = label_of(path)
+        classes = Counter(value for plane in label for value in np.flatnonzero(np.bincount(plane.ravel())).tolist())
+        return Counter({label.shape[1:]: len(label)}), classes
 
-    with ThreadPoolExecutor(num_threads) as pool:
-        progress = tqdm(pool.map(attempt, paths), "check", len(paths), leave=False, disable=None if is_main() else True)
-        results = list(progress)
-    problems = [result for result in results if isinstance(result, str)]
-    if problems:
-        raise UserError(f"{folder}: {len(problems)} of {len(paths)} files cannot be used\n  {join_listed(problems)}")
-    sizes, classes = Counter(), Counter()
-    for sizes_of_file, classes_of_file in results:
-        sizes.update(sizes_of_file)
-        classes.update(classes_of_file)
+    try:
+        found = try_each(count, paths, num_threads, "check", "files cannot be used")
+    except UserError as error:
+        raise UserError(f"{folder}: {error}".replace(f"{Path(folder)}{os.sep}", "")) from None
+    sizes, classes = (sum(counts, Counter()) for counts in zip(*found))
     return DataSummary(num_cases, sizes.total(), dict(sizes), dict(classes))

@@ -9,7 +9,6 @@ our encoder's mixers and convolutions. Its MLPs are wider than ours, so nothing 
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from models.weights.released import DEAD, released_name
@@ -69,24 +68,20 @@ def initialise(
     if biformer is not None:
         names = wanted(model, FORMS[form])
         yielded = from_vssd.keys() & names.keys()
-        others = dict.fromkeys(
-            wanted(model, FORMS["extended"]).values(), "fit, but only the form `extended` takes them"
-        )
+        extended = wanted(model, FORMS["extended"]).values()
+        others = dict.fromkeys(extended, "fit, but only the form `extended` takes them")
         if form == "published":  # the original code also copied them, to where no forward pass reads them
             dead = (name for name in DEAD if any(re.match(pattern, name) for pattern, _ in PUBLISHED))
             others |= dict.fromkeys(dead, "fit the fourth encoder stage of the published code, never called")
         names = {own: there for own, there in names.items() if own not in yielded}
-        note = (f"{len(yielded)} tensors that it also has are given by VSSD-Base",) if yielded else ()
-        plans.append(plan(model, names, bare_state(biformer, biformer_source), biformer_source, others, note))
+        notes = [f"{len(yielded)} tensors that it also has are given by VSSD-Base"] if yielded else []
+        plans.append(plan(model, names, biformer, biformer_source, others, notes))
     if vssd is not None:
         others = dict.fromkeys(wanted(model, VSSD_ALONE).values(), "given by BiFormer-Base instead")
-        note = () if model.ssd == "noncausal" else (f"trained with the noncausal SSD; the network runs {model.ssd}",)
-        plans.append(plan(model, from_vssd, bare_state(vssd, vssd_source), vssd_source, others, note))
-    own = model.state_dict()
-    with torch.no_grad():
-        for fitting, _ in plans:
-            for name, value in fitting.items():
-                own[name].copy_(value)
+        notes = [] if model.ssd == "noncausal" else [f"trained with the noncausal SSD; the network runs {model.ssd}"]
+        plans.append(plan(model, from_vssd, vssd, vssd_source, others, notes))
+    for fitting, _ in plans:
+        model.load_state_dict(model.state_dict() | fitting)
     return [summary for _, summary in plans]
 
 
@@ -105,23 +100,23 @@ def wanted(model: nn.Module, rules: tuple[tuple[str, str], ...]) -> dict[str, st
 def plan(
     model: nn.Module,
     names: dict[str, str],
-    state: dict[str, object],
+    checkpoint: Mapping[str, object],
     source: str,
     others: dict[str, str],
-    notes: tuple[str, ...],
+    notes: list[str],
 ) -> tuple[dict[str, Tensor], LoadSummary]:
-    """Choose the tensors of `state` that fit, and account for all its entries.
+    """Choose the tensors of `checkpoint` that fit, and account for all its entries.
 
-    names: our name of an entry -> its name in the file; others: name in the file -> why it is left out, for entries
-    with a better reason than that in REASONS
+    names: our name of an entry -> its name in the file
+    others: name in the file -> why it is left out, where REASONS has no better one
     out: our name -> tensor, summary
     """
-    own = model.state_dict()
-    sizes = {name: value.numel() if isinstance(value, Tensor) else 0 for name, value in state.items()}
+    own, state = model.state_dict(), bare_state(checkpoint, source)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     fitting = {
-        name: state[there]
+        name: tensors[there]
         for name, there in names.items()
-        if isinstance(state.get(there), Tensor) and state[there].shape == own[name].shape
+        if there in tensors and tensors[there].shape == own[name].shape
     }
     if 2 * len(fitting) < len(names):
         raise UserError(
@@ -129,22 +124,16 @@ def plan(
             f"{len(state)} entries are {', '.join(sorted(state)[:2])}. Give the published BiFormer-Base or VSSD-Base "
             "weights (see pretrained_ckpt/README.md), or ask for no pretrained weights"
         )
-    taken = [names[name] for name in fitting]
+    taken = {names[name] for name in fitting}
     left_out: dict[str, tuple[int, int]] = {}
-    for there in state.keys() - set(taken):
+    for there in state.keys() - taken:
         general = next(reason for pattern, reason in REASONS if re.match(pattern, there))
         reason = "of another shape here" if there in names.values() else others.get(there, general)
-        tensors, values = left_out.get(reason, (0, 0))
-        left_out[reason] = (tensors + 1, values + sizes[there])
-    if len(set(taken)) < len(taken):
-        notes = (f"{len(taken) - len(set(taken))} of its entries serve twice, in the encoder and the decoder", *notes)
+        count, values = left_out.get(reason, (0, 0))
+        left_out[reason] = (count + 1, values + (tensors[there].numel() if there in tensors else 0))
+    if twice := len(fitting) - len(taken):
+        notes = [f"{twice} of its entries serve twice, in the encoder and the decoder", *notes]
     if absent := sorted(set(names.values()) - state.keys()):
-        notes = (*notes, f"not in the file: {len(absent)} entries, such as {absent[0]}")
-    return fitting, LoadSummary(
-        source,
-        tensors=len(fitting),
-        values=sum(value.numel() for value in fitting.values()),
-        total=sum(value.numel() for value in own.values()),
-        left_out=dict(sorted(left_out.items())),
-        notes=notes,
-    )
+        notes = [*notes, f"not in the file: {len(absent)} entries, such as {absent[0]}"]
+    values, total = (sum(value.numel() for value in part.values()) for part in (fitting, own))
+    return fitting, LoadSummary(source, len(fitting), values, total, dict(sorted(left_out.items())), tuple(notes))

@@ -1,11 +1,11 @@
 """Loading the published network's released weights, whose names differ from ours.
 
 A released file is the bare state dict of 467 entries, every name under `bra_unet.`. 425 of them are our network,
-under other names. The other 42 belong to a fourth encoder stage that the published forward pass never calls;
-they are dropped by name. `utils.checkpoint` reads the files.
+under other names. The other 42 belong to a fourth encoder stage, which the published forward pass never calls. They
+are dropped by name.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import prod
 
 import torch
@@ -20,66 +20,40 @@ from utils.errors import UserError
 RULES = (
     # released name begins        ours begins
     ("downsample_layers.0.", "stem."),
-    ("downsample_layers.1.", "downsample.0."),
-    ("downsample_layers.2.", "downsample.1."),
-    ("downsample_layers.3.", "downsample.2."),
-    ("stages.0.", "encoder.0."),
-    ("stages.1.", "encoder.1."),
-    ("stages.2.", "encoder.2."),
+    *((f"downsample_layers.{i + 1}.", f"downsample.{i}.") for i in range(3)),
+    *((f"stages.{i}.", f"encoder.{i}.") for i in range(3)),
     ("layers_up.0.", "decoder.0.expand."),
-    ("layers_up.1.upsample.", "decoder.1.expand."),
-    ("layers_up.2.upsample.", "decoder.2.expand."),
-    ("sccsa3.", "decoder.0.attention."),
-    ("sccsa2.", "decoder.1.attention."),
-    ("sccsa1.", "decoder.2.attention."),
-    ("concat_back_dim.1.", "decoder.0.reduce."),
-    ("concat_back_dim.2.", "decoder.1.reduce."),
-    ("concat_back_dim.3.", "decoder.2.reduce."),
-    ("layers_up.1.blocks.", "decoder.0.blocks."),
-    ("layers_up.2.blocks.", "decoder.1.blocks."),
-    ("layers_up.3.blocks.", "decoder.2.blocks."),
+    *((f"layers_up.{i}.upsample.", f"decoder.{i}.expand.") for i in (1, 2)),
+    *((f"sccsa{3 - i}.", f"decoder.{i}.attention.") for i in range(3)),
+    *((f"concat_back_dim.{i + 1}.", f"decoder.{i}.reduce.") for i in range(3)),
+    *((f"layers_up.{i + 1}.blocks.", f"decoder.{i}.blocks.") for i in range(3)),
     ("norm_up.", "head.norm."),
     ("up4.", "head.expand."),
     ("output.", "head.classify."),
 )
-BLOCK_RULES = (
-    # inside a decoder block      ours
-    (".attn.qkv.qkv.", ".attn.qkv."),
-    (".mlp.0.", ".mlp.fc1."),
-    (".mlp.3.", ".mlp.fc2."),
-)
+# inside a decoder block: released, ours
+BLOCK_RULES = ((".attn.qkv.qkv.", ".attn.qkv."), (".mlp.0.", ".mlp.fc1."), (".mlp.3.", ".mlp.fc2."))
 
 
 def _dead_stage() -> dict[str, tuple[int, ...]]:
     """Names and shapes of the fourth encoder stage: two VSSD blocks, built without memory for their weights."""
     with torch.device("meta"):
-        block = VSSDBlock(DIMS[3], DIMS[3] // 32, "causal")
-    shapes = {name: tuple(value.shape) for name, value in block.state_dict().items()}
-    return {f"stages.3.{i}.{name}": shape for i in (0, 1) for name, shape in shapes.items()}
+        block = VSSDBlock(DIMS[3], DIMS[3] // 32, "causal").state_dict()
+    return {f"stages.3.{i}.{name}": tuple(value.shape) for i in (0, 1) for name, value in block.items()}
 
 
 DEAD = _dead_stage()
 
 
-def translate(name: str) -> str | None:
-    """Our name of a released entry, given without prefix; None in the dead stage. raises: KeyError if unknown"""
-    return None if name in DEAD else rename(name, RULES, BLOCK_RULES)
-
-
 def released_name(name: str) -> str:
     """The released name, without prefix, of one of our entries. raises: KeyError if unknown"""
-    return rename(name, ((b, a) for a, b in RULES), tuple((b, a) for a, b in BLOCK_RULES))
-
-
-def rename(name: str, rules: Iterable[tuple[str, str]], block_rules: Iterable[tuple[str, str]]) -> str:
-    """Replace the beginning of `name` by the first rule that fits; apply `block_rules` inside decoder blocks."""
-    for old, new in rules:
-        if name.startswith(old):
-            local = name.removeprefix(old)
-            if old.endswith(".blocks."):
-                for old_local, new_local in block_rules:
-                    local = local.replace(old_local, new_local)
-            return new + local
+    for released, ours in RULES:
+        if name.startswith(ours):
+            local = name.removeprefix(ours)
+            if ours.endswith(".blocks."):
+                for there, here in BLOCK_RULES:
+                    local = local.replace(here, there)
+            return released + local
     raise KeyError(name)
 
 
@@ -116,29 +90,18 @@ def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: st
         )
     state = bare_state(checkpoint, source)
     expected = {released_name(name): tuple(value.shape) for name, value in own.items()} | DEAD
-    problems = compare(state, expected)
-    if problems:
+    if problems := compare(state, expected):
         raise UserError(
             f"{source}: differs from the published network's {len(expected)} entries:\n{problems}\n"
             "Give a released file as it was published; this project's own checkpoints need no conversion"
         )
-    model.load_state_dict({translate(name): value for name, value in state.items() if name not in DEAD})
-    set_ssd(model, "causal")
-    total = sum(value.numel() for value in own.values())
-    dead = (len(DEAD), sum(map(prod, DEAD.values())))
-    return LoadSummary(
-        source,
-        tensors=len(own),
-        values=total,
-        total=total,
-        left_out={"the fourth encoder stage, which the forward pass never calls": dead},
-        notes=("SSD form set to causal, the one that the released weights were trained with",),
-    )
-
-
-def set_ssd(model: nn.Module, form: str) -> None:
-    """Switch a network to another form of SSD; all forms have the same parameters."""
-    model.ssd = form
+    model.load_state_dict({name: state[released_name(name)] for name in own})
+    model.ssd = "causal"
     for module in model.modules():
         if isinstance(module, Mixer):
-            module.ssd = SSD_FORMS[form]
+            module.ssd = SSD_FORMS["causal"]
+    total = sum(value.numel() for value in own.values())
+    dead = (len(DEAD), sum(map(prod, DEAD.values())))
+    left_out = {"the fourth encoder stage, which the forward pass never calls": dead}
+    note = "SSD form set to causal, the one that the released weights were trained with"
+    return LoadSummary(source, len(own), total, total, left_out, (note,))

@@ -29,11 +29,9 @@ class LoadSummary:
         return self.values / self.total
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.source}: loaded {self.tensors} tensors, {self.values:,} values, {self.fraction:.1%} of the network"
-        ]
-        lines += [f"  left out {n} tensors, {v:,} values: {why}" for why, (n, v) in self.left_out.items()]
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        taken = f"{self.tensors} tensors, {self.values:,} values, {self.fraction:.1%} of the network"
+        left_out = [f"left out {n} tensors, {v:,} values: {why}" for why, (n, v) in self.left_out.items()]
+        return "\n  ".join([f"{self.source}: loaded {taken}", *left_out, *self.notes])
 
 
 def bare_state(checkpoint: Mapping[str, object], source: str) -> dict[str, object]:
@@ -49,20 +47,16 @@ def bare_state(checkpoint: Mapping[str, object], source: str) -> dict[str, objec
 
 def compare(state: Mapping[str, object], expected: Mapping[str, tuple[int, ...]]) -> str:
     """Describe how a state dict differs from the expected names and shapes, one line for each kind; empty if equal."""
-    shapes = {
-        name: tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for name, value in state.items()
-    }
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    found = {name: tuple(tensors[name].shape) if name in tensors else type(state[name]).__name__ for name in state}
+    both = [name for name in expected if name in found]
     kinds = {
-        "missing": [name for name in expected if name not in shapes],
-        "unexpected": [f"{name} {shape}" for name, shape in shapes.items() if name not in expected],
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [f"{name} {shape}" for name, shape in found.items() if name not in expected],
         "of another shape": [
-            f"{name} {shapes[name]} instead of {shape}"
-            for name, shape in expected.items()
-            if name in shapes and shapes[name] != shape
+            f"{name} {found[name]} instead of {expected[name]}" for name in both if found[name] != expected[name]
         ],
-        "not finite": [
-            name for name, value in state.items() if isinstance(value, Tensor) and not value.isfinite().all()
-        ],
+        "not finite": [name for name, value in tensors.items() if not value.isfinite().all()],
     }
     return "\n".join(
         f"  {len(names)} {kind}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"

@@ -11,7 +11,7 @@ import torch
 
 from datasets.files.pictures import read_picture, to_mask, to_rgb8
 from datasets.images.check import check_pairs
-from datasets.images.pairs import ImageMaskSet, data_root, pair_files, read_pair, stem_of
+from datasets.images.pairs import ImageMaskSet, data_root, pair_files, stem_of
 from utils.errors import UserError
 from utils.preprocess import PICTURES, resize_image, resize_labels
 
@@ -69,8 +69,8 @@ def test_pairs_by_stem_with_every_usual_ending_and_sorted(tmp_path):
     assert [pair.image_id for pair in pairs] == sorted(names)
     assert {pair.image.name: pair.mask.name for pair in pairs} == names
     assert pair_files(root / "images") == pairs
-    for pair in pairs:
-        read_pair(pair)
+    images = ImageMaskSet(pairs, (8, 8))
+    assert all(image.shape[:2] == mask.shape for image, mask in map(images.native, range(len(pairs))))
 
 
 def test_a_mask_named_exactly_as_an_image_is_its_own(tmp_path):
@@ -218,7 +218,7 @@ def test_the_check_counts_and_notes_what_is_unusual(tmp_path):
     save(root / "masks" / "e.png", box(value=1))
     save(root / "images" / "f.png", RNG.integers(0, 65536, (25, 30), np.uint16))
     save(root / "masks" / "f.png", np.full((25, 30), 255, np.uint8))
-    summary = check_pairs(pair_files(root), num_threads=2)
+    summary = check_pairs(pair_files(root))
     assert (summary.num_cases, summary.num_images) == (6, 6)
     assert summary.sizes == {(20, 30): 5, (25, 30): 1}
     assert summary.classes == {0: 5, 1: 4}
@@ -251,7 +251,7 @@ def test_the_check_names_every_problem_at_once(tmp_path, capfd):
     pages = [box(), box()]
     (root / "images" / "h.tif").write_bytes(cv2.imencodemulti(".tif", pages)[1].tobytes())
     with pytest.raises(UserError) as error:
-        check_pairs(pair_files(root), num_threads=3)
+        check_pairs(pair_files(root))
     lines = str(error.value).splitlines()
     assert lines[0] == "8 problems in 8 pairs:"
     for name in ("images/b.png", "masks/b.png", "images/c.png", "masks/d.png", "images/g.jpg", "masks/h.tif"):

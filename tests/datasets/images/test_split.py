@@ -132,9 +132,9 @@ def test_rows_come_back_as_written(tmp_path):
     assert read_split(path) == plain
     full = [Row("a.png", "train", 1, "g"), Row("b.png", "train", 0, "h"), Row("c.png", "test", None, "k")]
     with pytest.raises(UserError, match="exists already; give --force"):
-        write_split(path, full)
+        check_output(path, force=False)
     assert read_split(path) == plain
-    write_split(path, full, force=True)
+    write_split(path, full)
     assert path.read_text(encoding="utf-8").splitlines()[:2] == ["image_id,category,group,fold", "a.png,train,g,1"]
     assert read_split(path) == full
     assert [item.name for item in tmp_path.iterdir()] == ["a.csv"]
@@ -228,12 +228,12 @@ def test_folds_are_drawn_by_group_unless_the_file_has_them(tmp_path):
     split = load_split(path, pairs_of(ids), num_folds=2, seed=7)
     assert len({(pair.image_id[:2], fold) for pair, fold in zip(split.train, split.folds)}) == 4
     assert split.description == "16 train + 4 test images, split by group: 4 + 1 groups, none in both parts"
-    write_split(path, [row._replace(group=None) for row in rows], force=True)
+    write_split(path, [row._replace(group=None) for row in rows])
     split = load_split(path, pairs_of(ids), num_folds=2, seed=7)
     assert Counter(split.folds) == {0: 8, 1: 8}
     assert split.folds == assign_folds([row.image_id for row in rows if row.category == "train"], 2, 7)
     given = [row._replace(fold=None if row.category == "test" else int(row.image_id[1]) % 3) for row in rows]
-    write_split(path, given, force=True)
+    write_split(path, given)
     split = load_split(path, pairs_of(ids), num_folds=2, seed=7)
     assert split.folds == [row.fold for row in given if row.category == "train"]
 

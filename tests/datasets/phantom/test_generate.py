@@ -9,7 +9,8 @@ import pytest
 
 from datasets.phantom import generate as phantom
 from datasets.phantom.generate import draw_case, write_phantom
-from datasets.volumes.sets import SynapseSlices, SynapseVolumes, check_slices, check_volumes, read_list
+from datasets.volumes.lists import read_list
+from datasets.volumes.sets import SynapseSlices, SynapseVolumes, check_slices, check_volumes
 from utils.errors import UserError
 
 SMALL = {"num_train": 2, "num_test": 1, "size": 48, "slices": 12, "seed": 5}

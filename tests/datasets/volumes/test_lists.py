@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from datasets.volumes.sets import find_root, group_by_case, hold_out_cases, read_list
+from datasets.volumes.lists import find_root, group_by_case, hold_out_cases, read_list
 from tests.support.places import ROOT
 from tests.support.synapse_tree import LISTED, write_slices
 from utils.errors import UserError

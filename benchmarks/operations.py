@@ -1,11 +1,12 @@
-"""Which kernels a step of the network starts on a GPU, noted on `meta` tensors: shapes without values, on any machine.
+"""The operations of a step, noted on `meta` tensors: shapes without values, on any machine. And groups of operations.
 
-Every operation but views is taken as one kernel, with its floating-point operations (a multiplication and an addition
-are two) and the bytes that it reads and writes. What autocast does on CUDA is repeated here, since it does nothing on
-`meta`. Attention is one kernel, as on a GPU.
+Every operation but views is taken as one kernel of a GPU, with its floating-point operations (a multiplication and an
+addition are two) and the bytes that it reads and writes. What autocast does on CUDA is repeated here, since it does
+nothing on `meta`. Attention is one kernel, as on a GPU.
 """
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,32 +22,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
+from benchmarks.station import TRAIN
+from benchmarks.variants import NUM_CLASSES
 from datasets.augment import Draws, augment_synapse
 from models import build_model
 from utils.training.losses import loss_for
 
-NUM_CLASSES = 9
-GROUPS = {
-    "matrix products": "mm bmm addmm baddbmm",
-    "convolutions": "convolution convolution_backward",
-    "attention": "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_backward",
-    "selections": "topk index_select index_add index_add_ gather",
-    "norms and reductions": "native_layer_norm native_layer_norm_backward native_group_norm native_group_norm_backward "
-    "native_batch_norm native_batch_norm_backward sum mean linalg_vector_norm cumsum _softmax _log_softmax",
-    "copies and casts": "_to_copy clone copy_ cat stack slice_backward select_backward",
+GROUPS = {  # group: names of PyTorch's operations, whole; the first group that fits
+    "matrix products": r"(add|b|badd)?b?mm",
+    "convolutions": r".*conv(olution|_|\d).*",
+    "attention": r".*(scaled_dot_product|flash|efficient_attention).*",
+    "optimizer": r"_fused_adamw_|fused AdamW|_foreach.*",
+    "selections": r"topk|index_select|index_add_?|gather",
+    "norms and reductions": r".*_norm.*|.*softmax.*|sum|mean|cumsum",
+    "copies and casts": r"_to_copy|clone|copy_|cat|stack|slice_backward|select_backward",
 }
+LIBRARIES = ("matrix products", "convolutions", "attention")  # what a library computes well
 LOW = (F.linear, F.conv1d, F.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__, F.scaled_dot_product_attention)
 HIGH = (F.layer_norm, F.group_norm, F.softplus, Tensor.exp, torch.exp, torch.rsqrt, torch.linalg.vector_norm)
-NO_KERNEL = (
-    "empty",
-    "detach",
-    "_unsafe_view",
-    "new_empty",
-    "new_empty_strided",
-    "lift_fresh",
-    "empty_like",
-    "_reshape_alias",
-)
+NO_KERNEL = re.compile(r"(new_)?empty(_like|_strided)?|detach|_unsafe_view|lift_fresh|_reshape_alias")
+
+
+def group_of(name: str) -> str:
+    """The group of GROUPS that an operation such as `addmm` belongs to, or `element by element`."""
+    return next((group for group, names in GROUPS.items() if re.fullmatch(names, name)), "element by element")
 
 
 @dataclass
@@ -59,16 +58,8 @@ class Operation:
     writes: dict[int, int]
 
     @property
-    def group(self) -> str:
-        return next((group for group, names in GROUPS.items() if self.name in names.split()), "element by element")
-
-    @property
     def bytes(self) -> int:
         return sum(self.reads.values()) + sum(self.writes.values())
-
-    def floor(self, rate: float, bandwidth: float) -> float:
-        """Seconds that it takes at least, at so many operations and bytes a second."""
-        return max(self.flops / rate, self.bytes / bandwidth)
 
 
 class Recorder(TorchDispatchMode):
@@ -80,23 +71,22 @@ class Recorder(TorchDispatchMode):
         self.kept: list[Any] = []  # blocks of memory, so that none is counted for another
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        name = function.overloadpacket.__name__
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        packet = function.overloadpacket
+        made, used = ([x for x in tree_leaves(tree) if torch.is_tensor(x)] for tree in (result, (args, kwargs)))
         views = any(r.alias_info and not r.alias_info.is_write for r in function._schema.returns)
-        made = [x for x in tree_leaves(result) if torch.is_tensor(x)]
-        if not views and name not in NO_KERNEL and any(x.is_meta for x in made):
-            used = [x for x in tree_leaves((args, kwargs)) if torch.is_tensor(x)]
-            self.kept += [x.untyped_storage() for x in used + made]
-            flops = _flops(function.overloadpacket, name, args, kwargs or {}, result)
-            self.operations.append(Operation(name, flops, _blocks(used), _blocks(made)))
+        if views or NO_KERNEL.fullmatch(packet.__name__) or not any(x.is_meta for x in made):
+            return result
+        flops = 0
+        if packet is torch.ops.aten.convolution_backward:  # PyTorch's count forgets the groups
+            grad, x, weight = (t.shape for t in args[:3])
+            flops = sum(args[10][:2]) * conv_flop_count(x, weight, grad, transposed=False)
+        elif packet in flop_registry:
+            flops = flop_registry[packet](*args, **kwargs, out_val=result)
+        self.kept += [x.untyped_storage() for x in used + made]
+        self.operations.append(Operation(packet.__name__, flops, _blocks(used), _blocks(made)))
         return result
-
-
-def _flops(packet: Any, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> int:
-    if name == "convolution_backward":  # PyTorch's count forgets the groups
-        grad, x, weight = (t.shape for t in args[:3])
-        return sum(args[10][:2]) * conv_flop_count(x, weight, grad, transposed=False)
-    return flop_registry[packet](*args, **kwargs, out_val=result) if packet in flop_registry else 0
 
 
 def _blocks(tensors: list[Tensor]) -> dict[int, int]:
@@ -146,23 +136,22 @@ class Autocast(TorchFunctionMode):
 
 def record(work: str, batch: int, size: int) -> list[Operation]:
     """The kernels of a step; training has augmentation, loss, gradients and AdamW in it."""
-    model = build_model(NUM_CLASSES).to("meta").train(work == "train")
+    model = build_model(NUM_CLASSES).to("meta").train(work == TRAIN)
     images = torch.empty(batch, 1, size, size, device="meta")
     targets = torch.empty(batch, size, size, dtype=torch.uint8, device="meta")
     cast = Autocast()
     random = {name: _without_generator(getattr(torch, name)) for name in ("rand", "randn", "randint")}
     with Recorder() as recorder, mock.patch.multiple(torch, autocast=cast.switch, **random):
-        if work == "train":
-            images, targets = augment_synapse(
-                images, targets, Draws(SimpleNamespace(device="meta"), batch), (size, size)
-            )
-        with torch.set_grad_enabled(work == "train"), cast:
+        if work == TRAIN:
+            draws = Draws(SimpleNamespace(device="meta"), batch)
+            images, targets = augment_synapse(images, targets, draws, (size, size))
+        with torch.set_grad_enabled(work == TRAIN), cast:
             logits = model(images)
-        if work == "train":
+        if work == TRAIN:
             loss_for("ce_dice", NUM_CLASSES)(logits, targets).backward()
         else:
             logits.argmax(1)
-    if work == "train":  # fused: reads weight, gradient and two moments, writes all but the gradient, in float32
+    if work == TRAIN:  # fused: reads weight, gradient and two moments, writes all but the gradient, in float32
         count = sum(p.numel() for p in model.parameters())
         recorder.operations.append(Operation("fused AdamW", 0, {-1: 16 * count}, {-2: 12 * count}))
     return recorder.operations

@@ -1,22 +1,21 @@
-"""The operations of a step, noted on `meta` tensors: shapes without values, on any machine. And groups of operations.
+"""The operations of a step, noted on fake tensors: shapes without values, on any machine. And groups of operations.
 
 Every operation but views is taken as one kernel of a GPU, with its floating-point operations (a multiplication and an
-addition are two) and the bytes that it reads and writes. What autocast does on CUDA is repeated here, since it does
-nothing on `meta`. Attention is one kernel, as on a GPU.
+addition are two) and the bytes that it reads and writes. The fake tensors lie on the CPU, because PyTorch has no
+backward pass of fake CUDA tensors. Where autocast differs on a GPU, `Widen` follows the GPU. Attention is one kernel,
+but for the small one between channels in the skips.
 """
 
-import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -25,7 +24,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 from benchmarks.station import TRAIN
 from benchmarks.variants import NUM_CLASSES
 from datasets.augment import Draws, augment_synapse
-from models import build_model
+from models import bra, build_model
 from utils.training.losses import loss_for
 
 GROUPS = {  # group: names of PyTorch's operations, whole; the first group that fits
@@ -38,8 +37,7 @@ GROUPS = {  # group: names of PyTorch's operations, whole; the first group that 
     "copies and casts": r"_to_copy|clone|copy_|cat|stack|slice_backward|select_backward",
 }
 LIBRARIES = ("matrix products", "convolutions", "attention")  # what a library computes well
-LOW = (F.linear, F.conv1d, F.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__, F.scaled_dot_product_attention)
-HIGH = (F.layer_norm, F.group_norm, F.softplus, Tensor.exp, torch.exp, torch.rsqrt, torch.linalg.vector_norm)
+WIDE = (F.layer_norm, F.group_norm, F.softplus, Tensor.exp, torch.exp, torch.rsqrt, torch.linalg.vector_norm)
 NO_KERNEL = re.compile(r"(new_)?empty(_like|_strided)?|detach|_unsafe_view|lift_fresh|_reshape_alias")
 
 
@@ -76,7 +74,7 @@ class Recorder(TorchDispatchMode):
         packet = function.overloadpacket
         made, used = ([x for x in tree_leaves(tree) if torch.is_tensor(x)] for tree in (result, (args, kwargs)))
         views = any(r.alias_info and not r.alias_info.is_write for r in function._schema.returns)
-        if views or NO_KERNEL.fullmatch(packet.__name__) or not any(x.is_meta for x in made):
+        if views or NO_KERNEL.fullmatch(packet.__name__) or not any(isinstance(x, FakeTensor) for x in made):
             return result
         flops = 0
         if packet is torch.ops.aten.convolution_backward:  # PyTorch's count forgets the groups
@@ -100,62 +98,36 @@ def _blocks(tensors: list[Tensor]) -> dict[int, int]:
     return dict(sizes)
 
 
-class Autocast(TorchFunctionMode):
-    """bfloat16 for products, float32 for norms and exponentials, as autocast chooses on CUDA; weights cast once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.active = True
-        self.cast: dict[int, tuple[Tensor, Tensor]] = {}
+class Widen(TorchFunctionMode):
+    """float32 for norms and exponentials: autocast chooses so on CUDA, but not on a CPU."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.active and function in LOW + HIGH:
-            wanted = torch.bfloat16 if function in LOW else torch.float32
-            args, kwargs = tree_map(lambda x: self._to(x, wanted), (args, kwargs))
-        if function is F.scaled_dot_product_attention:
-            flash = torch.ops.aten._scaled_dot_product_flash_attention
-            return flash(*args, 0.0, False, scale=kwargs["scale"])[0]
+        if function in WIDE:
+            args, kwargs = tree_map(lambda x: x.float() if _is_bf16(x) else x, (args, kwargs))
         return function(*args, **kwargs)
 
-    def _to(self, x: Any, dtype: torch.dtype) -> Any:
-        if not torch.is_tensor(x) or x.dtype not in (torch.float32, torch.bfloat16) or x.dtype == dtype:
-            return x
-        if x.is_leaf and x.requires_grad:
-            if id(x) not in self.cast:
-                self.cast[id(x)] = x, x.to(dtype)  # x stays, or its id could become another's
-            return self.cast[id(x)][1]
-        return x.to(dtype)
 
-    @contextlib.contextmanager
-    def switch(self, *_: Any, enabled: bool = True, **__: Any) -> Iterator[None]:
-        before, self.active = self.active, enabled
-        yield
-        self.active = before
+def _is_bf16(x: Any) -> bool:
+    return torch.is_tensor(x) and x.dtype == torch.bfloat16
 
 
 def record(work: str, batch: int, size: int) -> list[Operation]:
     """The kernels of a step; training has augmentation, loss, gradients and AdamW in it."""
     model = build_model(NUM_CLASSES).to("meta").train(work == TRAIN)
-    images = torch.empty(batch, 1, size, size, device="meta")
-    targets = torch.empty(batch, size, size, dtype=torch.uint8, device="meta")
-    cast = Autocast()
-    random = {name: _without_generator(getattr(torch, name)) for name in ("rand", "randn", "randint")}
-    with Recorder() as recorder, mock.patch.multiple(torch, autocast=cast.switch, **random):
-        if work == TRAIN:
-            draws = Draws(SimpleNamespace(device="meta"), batch)
-            images, targets = augment_synapse(images, targets, draws, (size, size))
-        with torch.set_grad_enabled(work == TRAIN), cast:
-            logits = model(images)
-        if work == TRAIN:
-            loss_for("ce_dice", NUM_CLASSES)(logits, targets).backward()
-        else:
-            logits.argmax(1)
+    with FakeTensorMode(allow_non_fake_inputs=True), mock.patch.object(bra, "attend", F.scaled_dot_product_attention):
+        model = model.to_empty(device="cpu")
+        images, targets = torch.empty(batch, 1, size, size), torch.empty(batch, size, size, dtype=torch.uint8)
+        with Recorder() as recorder:
+            if work == TRAIN:
+                images, targets = augment_synapse(images, targets, Draws(torch.Generator(), batch), (size, size))
+            with torch.set_grad_enabled(work == TRAIN), torch.autocast("cpu", torch.bfloat16), Widen():
+                logits = model(images)
+            if work == TRAIN:
+                loss_for("ce_dice", NUM_CLASSES)(logits, targets).backward()
+            else:
+                logits.argmax(1)
     if work == TRAIN:  # fused: reads weight, gradient and two moments, writes all but the gradient, in float32
         count = sum(p.numel() for p in model.parameters())
         recorder.operations.append(Operation("fused AdamW", 0, {-1: 16 * count}, {-2: 12 * count}))
     return recorder.operations
-
-
-def _without_generator(function: Any) -> Any:
-    return lambda *args, generator=None, **kwargs: function(*args, **kwargs)

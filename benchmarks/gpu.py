@@ -1,6 +1,6 @@
 """What is to be known on a GPU, in one command of under ten minutes.
 
-    python -m benchmarks.gpu [--budget 540] [--only peers] [--output results/gpu.json]
+    python -m benchmarks.gpu [--budget 540] [--only peers forms] [--output results/gpu.json]
 
 Parts in the order of their worth, each with a limit of its own. A part that runs out of time, memory or luck leaves an
 error, and the next one starts. The result file is written again after every part, so that a run cut short leaves all
@@ -20,7 +20,6 @@ import torch
 from benchmarks import speed, training
 from benchmarks.machine import new_parser, write_json
 from benchmarks.station import INFER, TRAIN
-from benchmarks.variants import parse_variants
 from models.ssd import mamba_kernel
 from utils.device import choose_device, describe_device
 
@@ -85,11 +84,11 @@ def main(argv: list[str]) -> None:
     parser = new_parser(__doc__, "gpu.json")
     parser.set_defaults(repeats=5)
     parser.add_argument("--budget", type=float, default=540, help="seconds for everything")
-    parser.add_argument("--only", default="", help="parts whose name holds one of these words, such as peers,forms")
+    parser.add_argument("--only", nargs="+", default=[""], help="parts whose name holds one of these texts")
     args = parser.parse_args(argv)
     began = monotonic()
     device = choose_device(args.device)
-    parts = [part for part in PLAN if any(word in part.name for word in args.only.split(","))]
+    parts = [part for part in PLAN if any(text in part.name for text in args.only)]
     if args.smoke:
         parts, args.repeats = [Part(300, INFER, 1, "ours", (32, 64)), Part(300, LOOP, 2, "", (32,))], 1
     settings = {"tf32": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.version()}
@@ -116,9 +115,7 @@ def run(part: Part, device: torch.device, repeats: int, left: float, smoke: bool
             result = measure(part, device, repeats, smoke)
     except (Exception, OutOfTime) as error:  # whatever it is: the other parts are still worth their time
         result["error"] = f"{type(error).__name__}: {error}"
-        print(f"  {result['error'].splitlines()[0]}", flush=True)
-        if not isinstance(error, OutOfTime):
-            traceback.print_exc()
+        traceback.print_exc(limit=0 if isinstance(error, OutOfTime) else None)
     torch.compiler.reset()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -128,14 +125,11 @@ def run(part: Part, device: torch.device, repeats: int, left: float, smoke: bool
 def measure(part: Part, device: torch.device, repeats: int, smoke: bool) -> dict[str, Any]:
     if part.work == LOOP:
         slices, updates, compiled = (3, 1, False) if smoke else (training.SLICES, 200, True)
-        result = training.run_loop(device, part.batch, updates, compiled, part.sides[0], slices)
-        print(f"  {training.sentence(result)}", flush=True)
-        return result
+        return training.run_loop(device, part.batch, updates, compiled, part.sides[0], slices)
     rows = []
     for side in part.sides:
-        variants = parse_variants(VARIANTS[part.variants])
-        rows += speed.compare(variants, part.work, device, part.batch, side, repeats)
-    print("\n".join([speed.align(speed.HEADER, speed.WIDTHS), *speed.lines(rows)]), flush=True)
+        rows += speed.compare(VARIANTS[part.variants], part.work, device, part.batch, side, repeats)
+    speed.print_rows(rows)
     return {"rows": rows, "exponents": speed.exponents(rows)}
 
 

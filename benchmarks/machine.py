@@ -1,4 +1,4 @@
-"""What every benchmark shares: its options, its result file and, in that, the machine's description."""
+"""What every benchmark shares: its options, its table, its result file and, in that, the machine's description."""
 
 import argparse
 import json
@@ -17,19 +17,32 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def new_parser(doc: str | None, output: str, device: bool = True) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark takes, and `--device` where one is used."""
+    """A parser with the options that every benchmark takes, and those of a benchmark that measures on a device."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if device:
         parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds")
+        parser.add_argument("--repeats", type=int, default=7, help="rounds")
     parser.add_argument("--output", default=ROOT / "results" / output, help="JSON file to write")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, one round: does it run?")
     return parser
 
 
+def words(text: str) -> list[str]:
+    """The value of an option whose words are separated by commas."""
+    return text.split(",")
+
+
 def numbers(text: str) -> list[int]:
-    """An option's whole numbers, separated by commas."""
+    """The value of an option whose whole numbers are separated by commas."""
     return [int(number) for number in text.split(",")]
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under a header, columns aligned to the right; a row may be shorter than the header."""
+    table = [header, *rows]
+    widths = [max(len(row[i]) for row in table if i < len(row)) for i in range(len(header))]
+    for row in table:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)), flush=True)
 
 
 def write_json(path: str | Path, results: dict[str, Any]) -> None:
@@ -65,18 +78,8 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
-        return done.stdout.strip()
-
+    git = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
-        commit = git("rev-parse", "--short", "HEAD")
-        return commit + "+" if git("status", "--porcelain", "--untracked-files=no") else commit or "unknown"
+        return subprocess.run(git, cwd=ROOT, capture_output=True, encoding="utf-8").stdout.strip() or "unknown"
     except FileNotFoundError:
         return "unknown"
-
-
-def align(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """One line of a table; negative widths align to the left, the last cell may be longer than its column."""
-    text = [cell.ljust(-width) if width < 0 else cell.rjust(width) for cell, width in zip(cells, widths)]
-    return " ".join(text).rstrip()

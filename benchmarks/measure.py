@@ -14,7 +14,7 @@ import torch
 
 Timer = Callable[[int], float]  # number of steps -> seconds a step
 ENOUGH = 0.2  # seconds of a timing: shorter steps are timed several at once
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def timer(step: Callable[[], Any], device: torch.device) -> Timer:

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 from models import build_model
 
 STATE_SIZE, CHUNK = 64, 64
-ENCODER_BLOCKS, DECODER_BLOCKS = 6, (8, 2, 2)
-SKIP_HEADS, TOPK = (16, 12, 8), (8, 4, 2)
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -33,9 +31,7 @@ class Plain(nn.Module):
         self.stem, self.encoder, self.downsample = network.stem, network.encoder, network.downsample
         self.decoder, self.head = network.decoder, network.head
         self.scan = {"causal": causal, "noncausal": noncausal, "bidirectional": bidirectional}[ssd]
-        ramps = [torch.linspace(0, drop_path, 8)[:ENCODER_BLOCKS]]
-        ramps += [torch.linspace(0, drop_path, depth) for depth in DECODER_BLOCKS]
-        self.drop_rates = torch.cat(ramps).tolist()
+        self.drop_rates = network.drop_rates
 
     def forward(self, image: Tensor) -> Tensor:
         regions = image.shape[2] // 32, image.shape[3] // 32
@@ -48,11 +44,11 @@ class Plain(nn.Module):
                 x = vssd_block(block, x, self.scan, next(drops))
             skips.append(x)
             x = on_map(downsample, x)
-        for stage, heads, topk in zip(self.decoder, SKIP_HEADS, TOPK):
+        for stage in self.decoder:
             x = torch.cat([expand(stage.expand, x, 2), skips.pop()], dim=-1)
-            x = stage.reduce(scsa(stage.attention, x, heads))
+            x = stage.reduce(scsa(stage.attention, x))
             for block in stage.blocks:
-                x = bra_block(block, x, topk, *regions, next(drops))
+                x = bra_block(block, x, *regions, next(drops))
         x = expand(self.head.expand, self.head.norm(x), 4)
         return plain(self.head.classify, rearrange(x, "b h w c -> b c h w"))
 
@@ -85,11 +81,7 @@ def expand(layer: nn.Module, x: Tensor, scale: int) -> Tensor:
     return layer.norm(rearrange(layer.expand(x), "b h w (p q c) -> b (h p) (w q) c", p=scale, q=scale))
 
 
-def mlp(layer: nn.Module, x: Tensor) -> Tensor:
-    return layer.fc2(F.gelu(layer.fc1(x)))
-
-
-def scsa(layer: nn.Module, x: Tensor, heads: int) -> Tensor:
+def scsa(layer: nn.Module, x: Tensor) -> Tensor:
     convs = (layer.local_dwc, layer.global_dwc_s, layer.global_dwc_m, layer.global_dwc_l)
 
     def gate(line: Tensor, norm: nn.Module) -> Tensor:
@@ -99,7 +91,9 @@ def scsa(layer: nn.Module, x: Tensor, heads: int) -> Tensor:
     x = x * gate(x.mean(3), layer.norm_h).unsqueeze(3) * gate(x.mean(2), layer.norm_w).unsqueeze(2)
     window = (min(7, x.shape[2]), min(7, x.shape[3]))
     y = layer.norm(F.avg_pool2d(x, window, window))
-    q, k, v = (rearrange(conv(y), "b (m c) h w -> b m c (h w)", m=heads) for conv in (layer.q, layer.k, layer.v))
+    q, k, v = (
+        rearrange(conv(y), "b (m c) h w -> b m c (h w)", m=layer.num_heads) for conv in (layer.q, layer.k, layer.v)
+    )
     y = (q @ k.transpose(2, 3) * q.shape[2] ** -0.5).softmax(-1) @ v
     x = x * rearrange(y.mean(3), "b m c -> b (m c) 1 1").sigmoid()
     return rearrange(x, "b c h w -> b h w c").contiguous()
@@ -112,7 +106,7 @@ def vssd_block(block: nn.Module, x: Tensor, scan: Scan, rate: float) -> Tensor:
     x = x + on_map(block.cpe1, x)
     x = x + drop_path(mixer(block.attn, block.norm1(x), scan), rate)
     x = x + on_map(block.cpe2, x)
-    return x + drop_path(mlp(block.mlp, block.norm2(x)), rate)
+    return x + drop_path(block.mlp(block.norm2(x)), rate)
 
 
 def mixer(layer: nn.Module, u: Tensor, scan: Scan) -> Tensor:
@@ -168,14 +162,14 @@ def bidirectional(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Ten
 # --- decoder: routing attention ------------------------------------------------------------------------
 
 
-def bra_block(block: nn.Module, x: Tensor, topk: int, rows: int, columns: int, rate: float) -> Tensor:
+def bra_block(block: nn.Module, x: Tensor, rows: int, columns: int, rate: float) -> Tensor:
     x = block.norm1(x)
     x = x + on_map(block.pos_embed, x)
-    x = x + drop_path(bra(block.attn, block.norm1(x), topk, rows, columns), rate)
-    return x + drop_path(mlp(block.mlp, block.norm2(x)), rate)
+    x = x + drop_path(bra(block.attn, block.norm1(x), rows, columns), rate)
+    return x + drop_path(block.mlp(block.norm2(x)), rate)
 
 
-def bra(layer: nn.Module, x: Tensor, topk: int, rows: int, columns: int) -> Tensor:
+def bra(layer: nn.Module, x: Tensor, rows: int, columns: int) -> Tensor:
     """Routed attention whose regions are gathered from a view of all regions for every region, (B, R, R, n, 2C)."""
     dim = x.shape[-1]
     heads = dim // 32
@@ -183,7 +177,7 @@ def bra(layer: nn.Module, x: Tensor, topk: int, rows: int, columns: int) -> Tens
     q, kv = layer.qkv(parts).split([dim, 2 * dim], dim=-1)
     height, width = q.shape[2:4]
     q_mean, k_mean = q.mean([2, 3]).detach(), kv[..., :dim].mean([2, 3]).detach()
-    routes = ((q_mean * dim**-0.5) @ k_mean.transpose(1, 2)).topk(min(topk, rows * columns)).indices
+    routes = ((q_mean * dim**-0.5) @ k_mean.transpose(1, 2)).topk(min(layer.topk, rows * columns)).indices
     q, pixels = (rearrange(t, "b r h w c -> b r (h w) c") for t in (q, kv))
     b, r, n, c = pixels.shape
     everywhere = pixels.view(b, 1, r, n, c).expand(-1, r, -1, -1, -1)

@@ -12,7 +12,7 @@ The peers are U-Nets with a ResNet-34 and an EfficientNet-B4 encoder, a SegForme
 supervision (dynamic_network_architectures). One whose package is missing gets a line that says so.
 """
 
-import argparse
+import itertools
 import statistics
 import sys
 from collections import defaultdict
@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import align, new_parser, numbers, write_json
+from benchmarks.machine import new_parser, numbers, print_table, words, write_json
 from benchmarks.measure import in_turns, matrix_product, matrix_side, ratio, spread
-from benchmarks.station import FAILURES, INFER, TRAIN, Remote, Station, first_line, open_station, without_kernel
-from benchmarks.variants import PEERS, Variant, build_network, parse_variants
+from benchmarks.station import FAILURES, INFER, TRAIN, Remote, Station, open_station, without_kernel
+from benchmarks.variants import PEERS, Variant, build_network, parse_variant
 from utils.device import choose_device, describe_device
 
 Row = dict[str, Any]
@@ -37,59 +37,48 @@ ON_GPU = f"{ON_CPU},ours-bf16-compiled-noncausal,ours-bf16-graphs,ours-bf16-bidi
 # the backward pass of a depthwise convolution for that of a full one.
 FORWARDS = {TRAIN: 3, INFER: 1}
 HEADER = ("work", "size", "batch", "variant", "images/s", "s/image", "spread", "times", "peak MiB", "of rate")
-WIDTHS = (-6, 5, 6, -34, 9, 9, 7, 7, 9, 8)
 
 
 def main(argv: list[str]) -> None:
-    args = parse(argv)
-    device = choose_device(args.device)
-    words = args.variants or (ON_CPU if device.type == "cpu" else ON_GPU)
-    if args.peers:
-        words = with_peers(args.peers)
-    results: dict[str, Any] = {"device": describe_device(device), "rows": []}
-    print(align(HEADER, WIDTHS))
-    for size in args.size:
-        for batch in args.batch:
-            for work in args.work:
-                found = compare(parse_variants(words), work, device, batch, size, args.repeats)
-                print("\n".join(lines(found)), flush=True)
-                results["rows"] += found
-                results["exponents"] = exponents(results["rows"])
-                write_json(args.output, results)
-    for name, fitted in results["exponents"].items():
-        print(f"{name}: cost grows with the side to the power {', '.join(f'{p:.2f} ({c})' for c, p in fitted.items())}")
-    print(f"written: {args.output}")
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
     parser = new_parser(__doc__, "speed.json")
-    parser.add_argument(
-        "--work", type=lambda text: text.split(","), default=[TRAIN, INFER], help="train, infer or both"
-    )
+    parser.add_argument("--work", type=words, default=[TRAIN, INFER], help="train, infer or both")
     parser.add_argument("--batch", type=numbers, default=[8], help="batch sizes with commas")
     parser.add_argument("--size", type=numbers, default=[224], help="sides in pixels with commas")
     parser.add_argument("--variants", help="words with commas; the first is the reference")
     parser.add_argument("--peers", metavar="SETTING", help="instead: ours and the peers in this setting, such as bf16")
     args = parser.parse_args(argv)
+    device = choose_device(args.device)
+    chosen = args.variants or (ON_CPU if device.type == "cpu" else ON_GPU)
     if args.smoke:
         args.batch, args.size, args.repeats = [2], [32], 1
-        args.variants = args.variants or "plain-fp32,ours-fp32"
-    return args
+        chosen = args.variants or "plain-fp32,ours-fp32"
+    if args.peers:
+        chosen = with_peers(args.peers)
+    results: dict[str, Any] = {"device": describe_device(device), "rows": []}
+    for size, batch, work in itertools.product(args.size, args.batch, args.work):
+        found = compare(chosen, work, device, batch, size, args.repeats)
+        print_rows(found)
+        results["rows"] += found
+        results["exponents"] = exponents(results["rows"])
+        write_json(args.output, results)
+    for name, fitted in results["exponents"].items():
+        print(f"{name}: cost grows with the side to the power {', '.join(f'{p:.2f} ({c})' for c, p in fitted.items())}")
+    print(f"written: {args.output}")
 
 
 def with_peers(setting: str) -> str:
+    """Our network and the peers as variants in one setting, joined by commas."""
     return ",".join(f"{network}-{setting}" for network in ("ours", *PEERS))
 
 
-def compare(
-    variants: Sequence[Variant], work: str, device: torch.device, batch: int, size: int, repeats: int
-) -> list[Row]:
-    """One row a variant of one kind of work at one setting, timed in turns with large matrix products.
+def compare(chosen: str, work: str, device: torch.device, batch: int, size: int, repeats: int) -> list[Row]:
+    """Time the variants, named with commas, in turns with large matrix products: one row each.
 
     A variant that cannot run (memory, a package, the compiler) gets a row with its "error".
     out: seconds and ratio to the first variant (with their spread), images_per_s, bytes, and the fraction reached of
     the matrix rate measured in the same precision
     """
+    variants = [parse_variant(word) for word in chosen.split(",")]
     rows: dict[str, Row] = {}
     stations: dict[str, Station | Remote] = {}
     side = matrix_side(device)
@@ -102,7 +91,7 @@ def compare(
                 stations[variant.name] = open_station(variant, work, device, batch, size)
                 row["memory"] = stations[variant.name].memory
             except FAILURES as error:
-                row["error"] = first_line(error)
+                row["error"] = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
                 if device.type == "cuda":
                     torch.cuda.empty_cache()  # what the failed attempt held
         running = [variant for variant in variants if variant.name in stations]
@@ -140,31 +129,34 @@ def exponents(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     curves = defaultdict(list)
     for row in rows:
         if "seconds" in row:
-            curves[f"{row['work']} {row['variant']}, batch {row['batch']}"].append(row)
-    fitted = {}
-    for name, curve in curves.items():
-        if len(curve) > 1:
-            sides = np.log([row["size"] for row in curve])
-            costs = {"time": [row["seconds"]["median"] for row in curve]}
-            costs["memory"] = [row["memory"]["peak"] - row["memory"].get("start", 0) for row in curve]
-            costs["operations"] = [row["flop_per_image"] for row in curve]
-            fitted[name] = {what: float(np.polyfit(sides, np.log(cost), 1)[0]) for what, cost in costs.items()}
-    return fitted
+            costs = {"time": row["seconds"]["median"], "operations": row["flop_per_image"]}
+            costs["memory"] = row["memory"]["peak"] - row["memory"].get("start", 0)
+            curves[f"{row['work']} {row['variant']}, batch {row['batch']}"].append((row["size"], costs))
+    return {
+        name: {
+            what: float(np.polyfit(*np.log([(size, costs[what]) for size, costs in curve]).T, 1)[0])
+            for what in ("time", "memory", "operations")
+        }
+        for name, curve in curves.items()
+        if len(curve) > 1
+    }
 
 
-def lines(rows: Sequence[Row]) -> list[str]:
-    """Rows of `compare` as text. spread: (slowest - fastest) / median; of rate: fraction of the matrix rate."""
-    cells = []
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print rows of `compare`. spread: (slowest - fastest) / median; of rate: fraction of the matrix rate."""
+    table = []
     for row in rows:
-        cells.append([row["work"], str(row["size"]), str(row["batch"]), row["variant"]])
+        cells = [row["work"], str(row["size"]), str(row["batch"]), row["variant"]]
+        if "seconds" in row:
+            t = row["seconds"]
+            cells += [f"{row['images_per_s']:.4g}", f"{t['median'] / row['batch']:.3g}"]
+            cells += [f"{(t['max'] - t['min']) / t['median']:.0%}", f"{row['ratio']['median']:.2f}"]
+            cells += [f"{row['memory']['peak'] / 2**20:.0f}", f"{row['fraction_of_matrix_rate']:.3f}"]
+        table.append(cells)
+    print_table(HEADER, table)
+    for row in rows:
         if "error" in row:
-            cells[-1].append(row["error"])
-            continue
-        t = row["seconds"]
-        cells[-1] += [f"{row['images_per_s']:.4g}", f"{t['median'] / row['batch']:.3g}"]
-        cells[-1] += [f"{(t['max'] - t['min']) / t['median']:.0%}", f"{row['ratio']['median']:.2f}"]
-        cells[-1] += [f"{row['memory']['peak'] / 2**20:.0f}", f"{row['fraction_of_matrix_rate']:.3f}"]
-    return [align(line, WIDTHS) for line in cells]
+            print(f"{row['variant']}: {row['error']}", flush=True)
 
 
 if __name__ == "__main__":

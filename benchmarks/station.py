@@ -6,9 +6,8 @@ images that lie on the device: what the input costs is `benchmarks.training`'s q
 
 import contextlib
 import multiprocessing
-import signal
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -59,19 +58,16 @@ class Station:
         self.memory = self._cuda_memory(before) if cuda else self._process_memory()
 
     def step(self) -> None:
-        """One step; a GPU may still be at it on return."""
+        """Run one step; a GPU may still be at it on return."""
         if self.variant.mode == "graphs":
             torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
         with without_kernel() if self.variant.scan == "products" else contextlib.nullcontext():
-            if self.work == INFER:
-                with torch.no_grad(), autocast(self.device, self.variant.precision):
-                    self.network(self.images)
-                return
-            with autocast(self.device, self.variant.precision):
+            with torch.set_grad_enabled(self.work == TRAIN), autocast(self.device, self.variant.precision):
                 logits = self.network(self.images)
-            self.loss(logits, self.targets).backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            if self.work == TRAIN:
+                self.loss(logits, self.targets).backward()
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
 
     def close(self) -> None:
         """Let go of the network and of what the allocator keeps for it."""
@@ -120,63 +116,41 @@ def process_memory(field: str) -> int:
 
 # --- in a process of its own -----------------------------------------------------------------------
 
+_served: list[Station] = []  # the child process keeps its station here
+
 
 class Remote:
     """As `Station`, in a child process, so that peak memory and the allocator's setting are its own.
 
     Its memory has "start", too: the bytes before the network was built. Several may step in turns.
-    raises: RuntimeError with the child's last words when it fails
+    raises: what the child raised, or BrokenProcessPool, a RuntimeError, where the system killed it
     """
 
-    def __init__(self, variant: Variant, work: str, device: torch.device, batch: int, size: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.name = variant.name
-        self.pipe, theirs = context.Pipe()
-        self.child = context.Process(target=_serve, args=(theirs, variant, work, device, batch, size), daemon=True)
-        self.child.start()
-        theirs.close()
-        self.memory = self._answer()
+    def __init__(self, *given: Any) -> None:
+        self.child = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        try:
+            self.memory = self.child.submit(_serve, *given).result()
+        except BaseException:
+            self.close()
+            raise
 
     def seconds(self, count: int) -> float:
-        with contextlib.suppress(BrokenPipeError):  # its end is told by the missing answer
-            self.pipe.send(count)
-        return self._answer()
+        return self.child.submit(_served_seconds, count).result()
 
     def close(self) -> None:
-        self.pipe.close()
-        self.child.join()
-
-    def _answer(self) -> Any:
-        try:
-            answer = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self.child.join()
-            killed = "; killed by the system, so probably out of memory: compare fewer variants at once"
-            code = self.child.exitcode
-            answer = f"its process ended with code {code}{killed if code == -signal.SIGKILL else ''}"
-        if isinstance(answer, str):
-            self.close()
-            raise RuntimeError(f"{self.name}: {answer}")
-        return answer
+        self.child.shutdown()
 
 
-def _serve(pipe: Connection, variant: Variant, *given: Any) -> None:
-    """Build the station, send its memory, then the seconds a step for every number of steps that is asked for."""
-    try:
-        if variant.memory == "allocator":
-            keep_freed_memory()
-        start = process_memory("VmRSS")
-        station = Station(variant, *given)
-        pipe.send(station.memory | {"start": start})
-        with contextlib.suppress(EOFError):
-            while True:
-                pipe.send(station.seconds(pipe.recv()))
-    except FAILURES as error:
-        pipe.send(first_line(error))
+def _serve(variant: Variant, *given: Any) -> dict[str, int]:
+    if variant.memory == "allocator":
+        keep_freed_memory()
+    start = process_memory("VmRSS")
+    _served.append(Station(variant, *given))
+    return _served[0].memory | {"start": start}
 
 
-def first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+def _served_seconds(count: int) -> float:
+    return _served[0].seconds(count)
 
 
 def open_station(variant: Variant, work: str, device: torch.device, batch: int, size: int) -> Station | Remote:

@@ -5,6 +5,7 @@ The word starts with a network; the rest, in any order, says what differs from t
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from models import build_model
 
 NUM_CLASSES = 9
 CHOICES = {
-    "precision": ("fp32", "bf16", "fp16"),
+    "precision": ("fp32", "bf16"),
     "mode": ("eager", "compiled", "graphs"),  # graphs: torch.compile(mode="reduce-overhead"), CUDA only
     "ssd": ("causal", "noncausal", "bidirectional"),
     "scan": ("auto", "products"),  # products: without mamba_ssm's kernel even where it is installed
@@ -44,21 +45,13 @@ def parse_variant(word: str) -> Variant:
 
     raises: ValueError for a word that is none
     """
-    network, *words = word.split("-")
+    network, *rest = word.split("-")
     if network not in NETWORKS:
         raise ValueError(f"variant {word}: no network {network}; expected one of {', '.join(NETWORKS)}")
     fields = {choice: field for field, choices in CHOICES.items() for choice in choices}
-    unknown = [given for given in words if given not in fields]
-    if unknown:
+    if unknown := [given for given in rest if given not in fields]:
         raise ValueError(f"variant {word}: no such word {unknown[0]}; expected {', '.join(fields)}")
-    return Variant(network, **{fields[given]: given for given in words})
-
-
-def parse_variants(words: str) -> list[Variant]:
-    return [parse_variant(word) for word in words.split(",")]
-
-
-# --- networks ------------------------------------------------------------------------------------
+    return Variant(network, **{fields[given]: given for given in rest})
 
 
 def build_network(variant: Variant, size: int) -> nn.Module:
@@ -72,55 +65,46 @@ def build_network(variant: Variant, size: int) -> nn.Module:
     return network
 
 
-def _smp(architecture: str, encoder: str) -> Callable[[int, str], nn.Module]:
-    def build(_: int, __: str) -> nn.Module:
-        import segmentation_models_pytorch as smp
+def _smp(architecture: str, encoder: str) -> nn.Module:
+    import segmentation_models_pytorch as smp
 
-        return getattr(smp, architecture)(encoder, encoder_weights=None, in_channels=3, classes=NUM_CLASSES)
-
-    return build
+    return getattr(smp, architecture)(encoder, encoder_weights=None, in_channels=3, classes=NUM_CLASSES)
 
 
-def _nnunet(kind: str) -> Callable[[int, str], nn.Module]:
+def _nnunet(kind: str, size: int) -> nn.Module:
     """nnU-Net's default 2-D plan: 32 features doubled up to 512, pooling while a side stays at least 4."""
+    from dynamic_network_architectures.architectures import unet
 
-    def build(size: int, _: str) -> nn.Module:
-        from dynamic_network_architectures.architectures import unet
-
-        stages = max(1, size.bit_length() - 2)
-        if kind == "PlainConvUNet":
-            blocks = {"n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1)}
-        else:
-            residual = (1, 3, 4, *[6] * stages)[:stages]
-            blocks = {"n_blocks_per_stage": residual, "n_conv_per_stage_decoder": [1] * (stages - 1)}
-        return getattr(unet, kind)(
-            input_channels=3,
-            n_stages=stages,
-            features_per_stage=[min(32 * 2**i, 512) for i in range(stages)],
-            conv_op=nn.Conv2d,
-            kernel_sizes=3,
-            strides=[1] + [2] * (stages - 1),
-            num_classes=NUM_CLASSES,
-            conv_bias=True,
-            norm_op=nn.InstanceNorm2d,
-            norm_op_kwargs={"eps": 1e-5, "affine": True},
-            nonlin=nn.LeakyReLU,
-            nonlin_kwargs={"inplace": True},
-            deep_supervision=False,
-            **blocks,
-        )
-
-    return build
+    stages = max(1, size.bit_length() - 2)
+    blocks: dict[str, Any] = {"n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1)}
+    if kind == "ResidualEncoderUNet":
+        residual = (1, 3, 4, *[6] * stages)[:stages]
+        blocks = {"n_blocks_per_stage": residual, "n_conv_per_stage_decoder": [1] * (stages - 1)}
+    return getattr(unet, kind)(
+        input_channels=3,
+        n_stages=stages,
+        features_per_stage=[min(32 * 2**i, 512) for i in range(stages)],
+        conv_op=nn.Conv2d,
+        kernel_sizes=3,
+        strides=[1] + [2] * (stages - 1),
+        num_classes=NUM_CLASSES,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm2d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        **blocks,
+    )
 
 
 # name -> (side, form of SSD) -> network
 NETWORKS: dict[str, Callable[[int, str], nn.Module]] = {
     "ours": lambda _, ssd: build_model(NUM_CLASSES, ssd),
     "plain": lambda _, ssd: Plain(NUM_CLASSES, ssd),
-    "unet_resnet34": _smp("Unet", "resnet34"),
-    "unet_efficientnet_b4": _smp("Unet", "efficientnet-b4"),
-    "segformer_b2": _smp("Segformer", "mit_b2"),
-    "nnunet_plain": _nnunet("PlainConvUNet"),
-    "nnunet_residual": _nnunet("ResidualEncoderUNet"),
+    "unet_resnet34": lambda *_: _smp("Unet", "resnet34"),
+    "unet_efficientnet_b4": lambda *_: _smp("Unet", "efficientnet-b4"),
+    "segformer_b2": lambda *_: _smp("Segformer", "mit_b2"),
+    "nnunet_plain": lambda size, _: _nnunet("PlainConvUNet", size),
+    "nnunet_residual": lambda size, _: _nnunet("ResidualEncoderUNet", size),
 }
 PEERS = tuple(name for name in NETWORKS if name not in ("ours", "plain"))

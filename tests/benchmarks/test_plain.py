@@ -14,8 +14,11 @@ def quick_plain(*given):
         return Plain(*given)
 
 
-@pytest.mark.parametrize("ssd", ["causal", "noncausal", "bidirectional"])
-def test_plain_network_is_ours_in_values_and_gradients(ssd):
+@pytest.mark.parametrize(
+    ("ssd", "shape"),
+    [("causal", (2, 1, 64, 96)), ("noncausal", (1, 3, 32, 64)), ("bidirectional", (1, 3, 32, 64))],
+)
+def test_plain_network_is_ours_in_values_and_gradients(ssd, shape):
     torch.manual_seed(0)
     ours, plain = quick_model(2, ssd).double(), quick_plain(2, ssd, 0.0).double()
     ours.drop_rates = [0.0] * len(ours.drop_rates)
@@ -24,7 +27,7 @@ def test_plain_network_is_ours_in_values_and_gradients(ssd):
             spread = 0.1 if parameter.ndim < 2 else 0.5 / parameter[0].numel() ** 0.5
             parameter.add_(torch.randn_like(parameter), alpha=spread)
     plain.load_state_dict(ours.state_dict())
-    image = torch.randn(2, 1, 64, 96, dtype=torch.float64)
+    image = torch.randn(shape, dtype=torch.float64)
     found, expected = ours.train()(image), plain.train()(image)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     weight = torch.randn_like(found)
@@ -34,9 +37,8 @@ def test_plain_network_is_ours_in_values_and_gradients(ssd):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9 * float(largest), msg=name)
 
 
-def test_plain_network_drops_as_much_as_ours():
+def test_plain_network_drops_branches_in_training_alone():
     plain = quick_plain(1)
-    assert plain.drop_rates == pytest.approx(quick_model(1).drop_rates)
     x = torch.rand(1, 3, 32, 32).repeat(2, 1, 1, 1)
     assert torch.equal(plain.eval()(x), plain(x))
     assert not torch.equal(*plain.train()(x).detach())

@@ -64,7 +64,7 @@ def test_every_package_has_an_init_file():
 
 
 def test_rooms_hold_a_dozen_loose_files_and_files_do_one_thing():
-    for folder in {path.parent for path in PRODUCT} - {ROOT, ROOT / "benchmarks"}:
+    for folder in {path.parent for path in PRODUCT} - {ROOT}:
         assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 12, folder
     long = {str(path.relative_to(ROOT)): n for path in SOURCES if (n := path.read_text("utf-8").count("\n")) > 300}
     assert not long
@@ -84,3 +84,13 @@ def test_heavy_libraries_are_imported_where_they_are_needed():
         top = {alias.name.split(".")[0] for node in body if isinstance(node, ast.Import) for alias in node.names}
         top |= {(node.module or "").split(".")[0] for node in body if isinstance(node, ast.ImportFrom)}
         assert not LAZY & top, path
+
+
+def test_what_is_required_is_imported():
+    modules = {"opencv-python-headless": "cv2", "Jinja2": "jinja2", "tensorboard": "torch.utils.tensorboard"}
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    names = [re.split("[>=<]", line)[0] for line in lines if line and not line.startswith("#")]
+    used = {name for path in PRODUCT if place_of(path) != "benchmarks" for name in imported(path)}
+    for name in names:
+        module = modules.get(name, name)
+        assert any(found == module or found.startswith(module + ".") for found in used), f"{name} is never imported"

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     cfg = apply(loaded[0].cfg, {k: v for k, v in given.items() if k != "recipe"})
     precision = choose_precision(cfg.precision, device)
     log(f"HeteroMedSeg, segmenting {len(inputs)} inputs\n{describe(cfg, PREDICT)}")
-    log(f"device {describe_device(device)}, precision {precision}; {cfg.num_classes} outputs")
+    log(f"device {describe_device(device)}, precision {precision}")
     classes = cfg.class_names or loaded[0].class_names
     if classes:
         log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))

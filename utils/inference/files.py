@@ -56,7 +56,7 @@ def predict_mask(
     """
     pre, intensity = cfg.preprocess, choose_intensity(array, cfg.intensity, cfg.preprocess, source)
     if cfg.intensity == "auto":
-        log_once(f"intensity {intensity} (--intensity auto; first seen in {source})")
+        log_once(f"intensity {intensity}, chosen by --intensity auto")
     unit = as_trained(to_unit(array, intensity, source), pre, colour=array.ndim == 3 and not volume)
     if volume:
         labels = predict_volume(forward, unit, cfg, device)

@@ -186,7 +186,7 @@ def from_dict(values: Mapping[str, Any], source: str, recipes: Mapping[str, Conf
 
 
 def own_data(cfg: Config) -> Config:
-    """`cfg` as it is to be recorded: under a volume recipe with --list_dir nobody knows how intensities were made."""
+    """Mark the intensities as unknown where --list_dir names other data than the recipe's."""
     if cfg.list_dir is None:
         return cfg
     return dataclasses.replace(cfg, preprocess=dataclasses.replace(cfg.preprocess, intensity=UNKNOWN))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from benchmarks import breakdown, gpu, measure, roofline, scoring, speed, station, training, variants
+from benchmarks import gpu, measure, roofline, scoring, speed, station, training, variants
 from benchmarks.variants import NETWORKS, PEERS
 from datasets.memory import InMemory
 
@@ -91,15 +91,6 @@ def test_scoring_runs_with_medpys_figures(measured):
     result = measured(scoring)
     assert result["good"]["identical"]
     assert result["stray"]["identical"]
-
-
-def test_breakdown_runs(measured):
-    train, infer = measured(breakdown, "--device", "cpu")["rows"]
-    assert train["parts_ms"]["optimizer"] > 0
-    assert "optimizer" not in infer["parts_ms"]
-    libraries = [infer["parts_ms"][part] for part in ("matrix products", "convolutions", "attention")]
-    assert infer["kernels_ms"] == pytest.approx(sum(libraries))
-    assert min(libraries) > 0
 
 
 def test_roofline_runs(measured):

@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/python test.py --dataset phantom --root_path $(DEMO_DIR)/data --output_dir $(DEMO_DIR)/run --debug --is_savenii
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY_DEV)
 	$(BIN)/python -m ruff check .

@@ -1,9 +1,11 @@
 """`pytest --device cuda`: the tests that compute run on that device; the CPU where none is named.
 
 A device is named for the whole run. Data is made on the CPU and moved, so every device sees the same numbers.
+`pytest --numprocesses 2` runs two files of tests at a time; each process then takes its share of the cores.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--device {name}: tests cannot compute there: {str(error).splitlines()[0]}") from None
     if device.type not in LOOSER:
         raise pytest.UsageError(f"--device {name}: expected one of {', '.join(LOOSER)}")
+    if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        threads = max(1, (os.cpu_count() or 1) // int(processes))
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for the programs that tests start
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from datasets.memory import estimate_bytes, keep_in_memory
-from models.build import build_network, name_weights
+from models.build import build_network, count_flops, name_weights
 from models.memory import settle_memory
 from recipes import RECIPES, family_of, resolve_dataset
 from utils.command_line import apply, parse_flags
@@ -45,6 +45,7 @@ def train(cfg: Config) -> None:
         log(f"device {describe_device(device)}, precision {precision}{memory}")
         for line in (*notes, *more, *task.found, f"split: {task.split}", f"results in {out.resolve()}"):
             log(line)
+        log(f"{count_flops(model, cfg, device) / 1e9:.2f} GFLOP an image")
         best = fit(model, task, cfg, device, precision)
         log(f"done; test it with: python test.py --checkpoint {best}")
 

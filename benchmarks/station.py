@@ -19,13 +19,14 @@ from benchmarks.measure import timer
 from benchmarks.variants import NUM_CLASSES, Variant, build_network
 from models import ssd
 from utils.device import autocast
+from utils.errors import UserError
 from utils.inference.forward import Compiled
 from utils.training.allocator import keep_freed_memory
 from utils.training.losses import loss_for
 
 TRAIN, INFER = "train", "infer"
 WARM_UP = 3  # a CUDA graph is recorded by the second step of a shape
-FAILURES = (RuntimeError, ImportError, MemoryError)  # no memory, no package, the compiler: the variant cannot run
+FAILURES = (RuntimeError, UserError, MemoryError)  # no memory, no package, the compiler: the variant cannot run
 STATUS = Path("/proc/self/status")
 
 

@@ -5,14 +5,17 @@ The word starts with a network; the rest, in any order, says what differs from t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from torch import nn
 
 from benchmarks.plain import Plain
 from models import build_model
+from models.baselines import build_baseline
+from utils.config import Config
 
 NUM_CLASSES = 9
+PEERS = ("unet_resnet34", "unet_efficientnet_b4", "segformer_b2", "nnunet_plain", "nnunet_residual")
 CHOICES = {
     "precision": ("fp32", "bf16"),
     "mode": ("eager", "compiled", "graphs"),  # graphs: torch.compile(mode="reduce-overhead"), CUDA only
@@ -57,7 +60,7 @@ def parse_variant(word: str) -> Variant:
 def build_network(variant: Variant, size: int) -> nn.Module:
     """A freshly initialised network of `variant` for images (B, 3, size, size).
 
-    raises: ImportError where its package is not installed
+    raises: UserError where its package is not installed
     """
     network = NETWORKS[variant.network](size, variant.ssd)
     if variant.activations == "recompute":
@@ -65,46 +68,13 @@ def build_network(variant: Variant, size: int) -> nn.Module:
     return network
 
 
-def _smp(architecture: str, encoder: str) -> nn.Module:
-    import segmentation_models_pytorch as smp
-
-    return getattr(smp, architecture)(encoder, encoder_weights=None, in_channels=3, classes=NUM_CLASSES)
-
-
-def _nnunet(kind: str, size: int) -> nn.Module:
-    """nnU-Net's default 2-D plan: 32 features doubled up to 512, pooling while a side stays at least 4."""
-    from dynamic_network_architectures.architectures import unet
-
-    stages = max(1, size.bit_length() - 2)
-    blocks: dict[str, Any] = {"n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1)}
-    if kind == "ResidualEncoderUNet":
-        residual = (1, 3, 4, *[6] * stages)[:stages]
-        blocks = {"n_blocks_per_stage": residual, "n_conv_per_stage_decoder": [1] * (stages - 1)}
-    return getattr(unet, kind)(
-        input_channels=3,
-        n_stages=stages,
-        features_per_stage=[min(32 * 2**i, 512) for i in range(stages)],
-        conv_op=nn.Conv2d,
-        kernel_sizes=3,
-        strides=[1] + [2] * (stages - 1),
-        num_classes=NUM_CLASSES,
-        conv_bias=True,
-        norm_op=nn.InstanceNorm2d,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-        **blocks,
-    )
+def _peer(name: str, size: int, _: str) -> nn.Module:
+    return build_baseline(Config(network=name, num_classes=NUM_CLASSES, img_size=(size, size)))
 
 
 # name -> (side, form of SSD) -> network
 NETWORKS: dict[str, Callable[[int, str], nn.Module]] = {
     "ours": lambda _, ssd: build_model(NUM_CLASSES, ssd),
     "plain": lambda _, ssd: Plain(NUM_CLASSES, ssd),
-    "unet_resnet34": lambda *_: _smp("Unet", "resnet34"),
-    "unet_efficientnet_b4": lambda *_: _smp("Unet", "efficientnet-b4"),
-    "segformer_b2": lambda *_: _smp("Segformer", "mit_b2"),
-    "nnunet_plain": lambda size, _: _nnunet("PlainConvUNet", size),
-    "nnunet_residual": lambda size, _: _nnunet("ResidualEncoderUNet", size),
+    **{name: partial(_peer, name) for name in PEERS},
 }
-PEERS = tuple(name for name in NETWORKS if name not in ("ours", "plain"))

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from models.baselines import NAMES, build_baseline, is_baseline
 from models.hetero_medseg import HeteroMedSeg, build_model
 from models.ssd import backend_name
 from models.weights.pretrained import initialise
@@ -23,15 +25,29 @@ from utils.errors import UserError
 
 # --network -> what builds it: images (B, 1 or 3, H, W) in, logits (B, num_classes, H, W) out
 NETWORKS: dict[str, Callable[[Config], nn.Module]] = {
-    "heteromedseg": lambda cfg: build_model(cfg.num_classes, cfg.ssd, cfg.drop_path)
+    "heteromedseg": lambda cfg: build_model(
+        cfg.num_classes,
+        cfg.ssd,
+        cfg.drop_path,
+        cfg.skips,
+        cfg.decoder,
+        cfg.width,
+        cfg.encoder_depths,
+        cfg.decoder_depths,
+    )
 }
 
 
 def make_network(cfg: Config) -> nn.Module:
-    """A freshly initialised network of the kind cfg.network. raises: UserError for a name that is not in `NETWORKS`"""
-    if cfg.network not in NETWORKS:
-        raise UserError(f"--network {cfg.network}: no such network; expected one of {', '.join(NETWORKS)}")
-    return NETWORKS[cfg.network](cfg)
+    """A freshly initialised network of the kind cfg.network: of `NETWORKS`, or of another package.
+
+    raises: UserError for an unknown name or a package that is not installed
+    """
+    if cfg.network in NETWORKS:
+        return NETWORKS[cfg.network](cfg)
+    if is_baseline(cfg.network):
+        return build_baseline(cfg)
+    raise UserError(f"--network {cfg.network}: no such network; expected one of {', '.join((*NETWORKS, *NAMES))}")
 
 
 def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[str, ...]]:
@@ -39,14 +55,17 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
 
     raises: UserError when weights that were asked for are missing or do not fit
     """
-    model = make_network(cfg)
+    others_weights = None if is_ours(cfg) or cfg.pretrained in ("auto", "none") else cfg.pretrained
+    if others_weights and not is_baseline(cfg.network):
+        raise UserError(f"--pretrained {others_weights}: there are none for --network {cfg.network}; leave it out")
+    if not is_ours(cfg) and cfg.pretrained_vssd not in ("auto", "none"):
+        raise UserError(f"--pretrained_vssd {cfg.pretrained_vssd}: only for --network heteromedseg; leave it out")
+    model = build_baseline(cfg, others_weights) if others_weights else make_network(cfg)
     count = sum(p.numel() for p in model.parameters())
     notes = [f"network {cfg.network}: {count:,} parameters"]
     if not isinstance(model, HeteroMedSeg):
-        for field in ("pretrained", "pretrained_vssd"):
-            if getattr(cfg, field) not in ("auto", "none"):
-                raise UserError(f"--{field} {getattr(cfg, field)}: only for --network heteromedseg; leave it out")
-        return model, (*notes, "initialised from scratch")
+        start = f"with {others_weights} weights in the encoder" if others_weights else "from scratch"
+        return model, (*notes, f"initialised {start}")
     notes[0] += f", SSD {backend_name(cfg.ssd, device)}"
     biformer, vssd = _weights_file(cfg.pretrained, "biformer"), _weights_file(cfg.pretrained_vssd, "vssd")
     if biformer or vssd:
@@ -59,10 +78,27 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
     return model, tuple(notes)
 
 
+def is_ours(cfg: Config) -> bool:
+    """Whether cfg.network is HeteroMedSeg, in any of its sizes and ablations."""
+    return cfg.network == "heteromedseg"
+
+
+def count_flops(model: nn.Module, cfg: Config, device: torch.device) -> int:
+    """Move `model` to the device and count the operations of one image's forward pass.
+
+    A multiplication and an addition are two. The scan of mamba_ssm's kernel is not counted.
+    """
+    image = torch.zeros(1, cfg.preprocess.channels, *cfg.img_size, device=device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.to(device).eval()(image)
+    return counter.get_total_flops()
+
+
 def name_weights(cfg: Config) -> Config:
     """`cfg` with the path of each weights file, or `none`, in place of `auto`, as checkpoints record it."""
-    if cfg.network != "heteromedseg":
-        return dataclasses.replace(cfg, pretrained="none", pretrained_vssd="none")
+    if not is_ours(cfg):
+        weights = "none" if cfg.pretrained == "auto" else cfg.pretrained
+        return dataclasses.replace(cfg, pretrained=weights, pretrained_vssd="none")
     biformer, vssd = _weights_file(cfg.pretrained, "biformer"), _weights_file(cfg.pretrained_vssd, "vssd")
     return dataclasses.replace(cfg, pretrained=str(biformer or "none"), pretrained_vssd=str(vssd or "none"))
 

@@ -3,7 +3,8 @@
 Shapes: B batch, H/W height and width of the image or of the map at hand, C channels, K classes.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -11,21 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.bra import BRABlock
+from models.bra import HEAD_DIM, BRABlock
 from models.fast import recomputed
 from models.head import Head
-from models.layers import PatchExpand, down_conv, to_nchw, to_nhwc
+from models.layers import ConvBlock, PatchExpand, down_conv, to_nchw, to_nhwc
 from models.scsa import SCSA
 from models.ssd import SSD_FORMS, log_backend
 from models.vssd import VSSDBlock
 from utils.errors import UserError
 
-DIMS = (96, 192, 384, 768)
-HEADS = (3, 6, 12)  # of the encoder's mixers
+WIDTH = 96  # channels at stride 4; each halving of the resolution doubles them
 ENCODER_DEPTHS = (2, 2, 2)
 DECODER_DEPTHS = (8, 2, 2)
 TOPK = (8, 4, 2)  # routes of a region in the decoder, coarse to fine
 SKIP_HEADS = (16, 12, 8)  # of the skips' channel attention, coarse to fine
+SKIPS, DECODERS = ("scsa", "plain"), ("bra", "conv")
 REGION = 32  # side of an attention region in input pixels; inputs are padded to multiples of it
 
 
@@ -43,28 +44,41 @@ class HeteroMedSeg(nn.Module):
     With `recompute` set, training keeps only the input of each part and computes the rest again in the backward
     pass: the same numbers from a fraction of the memory, in a third more time.
 
+    For ablations: skips "plain" leave SCSA out, decoder "conv" has a convolution block in the place of each BRA block,
+    and width and depths change the size. `build_model` has the defaults, which are the published network.
+
     in:  image (B, 1 or 3, H, W), float; keep (blocks, B, 2) from `draw_paths`, drawn here if None in training
     out: logits (B, K, H, W); K counts the background, or is 1 for a binary task
     """
 
-    def __init__(self, num_classes: int, ssd: str, drop_path: float) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        ssd: str,
+        drop_path: float,
+        skips: str,
+        decoder: str,
+        width: int,
+        encoder_depths: Sequence[int],
+        decoder_depths: Sequence[int],
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.ssd = ssd
         self.recompute = False
-        self.drop_rates = _drop_rates(drop_path)
-        half = DIMS[0] // 2
-        self.stem = nn.Sequential(*down_conv(3, half), nn.GELU(), *down_conv(half, DIMS[0]))
+        self.drop_rates = _drop_rates(drop_path, encoder_depths, decoder_depths)
+        dims = (width, 2 * width, 4 * width)
+        self.stem = nn.Sequential(*down_conv(3, width // 2), nn.GELU(), *down_conv(width // 2, width))
         self.encoder = nn.ModuleList(
-            nn.ModuleList(VSSDBlock(dim, heads, ssd) for _ in range(depth))
-            for dim, heads, depth in zip(DIMS, HEADS, ENCODER_DEPTHS)
+            nn.ModuleList(VSSDBlock(dim, dim // HEAD_DIM, ssd) for _ in range(depth))
+            for dim, depth in zip(dims, encoder_depths)
         )
-        self.downsample = nn.ModuleList(nn.Sequential(*down_conv(dim, 2 * dim)) for dim in DIMS[:3])
+        self.downsample = nn.ModuleList(nn.Sequential(*down_conv(dim, 2 * dim)) for dim in dims)
         self.decoder = nn.ModuleList(
-            DecoderStage(dim, heads, topk, depth)
-            for dim, heads, topk, depth in zip(DIMS[2::-1], SKIP_HEADS, TOPK, DECODER_DEPTHS)
+            DecoderStage(dim, stride, heads, topk, depth, skips, decoder)
+            for dim, stride, heads, topk, depth in zip(dims[::-1], (16, 8, 4), SKIP_HEADS, TOPK, decoder_depths)
         )
-        self.head = Head(DIMS[0], num_classes)
+        self.head = Head(width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 # six deviations: older PyTorch may return the bounds themselves, by default a hundred away
@@ -108,17 +122,18 @@ class HeteroMedSeg(nn.Module):
 class DecoderStage(nn.Module):
     """Double the resolution, join the skip, weigh both with SCSA, then bi-level routing attention.
 
+    stride: input pixels in a pixel of the stage's map, in each direction
     in:  x (B, H, W, 2C), skip (B, 2H, 2W, C); keep: one entry for each block, see BRABlock; run: calls each part
     out: (B, 2H, 2W, C)
     """
 
-    def __init__(self, dim: int, num_heads: int, topk: int, depth: int) -> None:
+    def __init__(self, dim: int, stride: int, num_heads: int, topk: int, depth: int, skips: str, decoder: str) -> None:
         super().__init__()
-        self.stride = REGION * dim // DIMS[-1]
+        self.stride = stride
         self.expand = PatchExpand(2 * dim, dim)
-        self.attention = SCSA(2 * dim, num_heads)
+        self.attention = SCSA(2 * dim, math.gcd(num_heads, 2 * dim)) if skips == "scsa" else nn.Identity()
         self.reduce = nn.Linear(2 * dim, dim)
-        self.blocks = nn.ModuleList(BRABlock(dim, topk) for _ in range(depth))
+        self.blocks = nn.ModuleList(BRABlock(dim, topk) if decoder == "bra" else ConvBlock(dim) for _ in range(depth))
 
     def forward(self, x: Tensor, skip: Tensor, keep: list[Tensor | None], run: Callable[..., Tensor]) -> Tensor:
         x = run(self.join, x, skip)
@@ -143,23 +158,45 @@ def pad_to_regions(image: Tensor) -> Tensor:
     return F.pad(image, (0, -width % REGION, 0, -height % REGION), mode="replicate")
 
 
-def _drop_rates(drop_path: float) -> list[float]:
+def _drop_rates(drop_path: float, encoder_depths: Sequence[int], decoder_depths: Sequence[int]) -> list[float]:
     """Rates of stochastic depth for all blocks, in the order of the forward pass.
 
     They rise from 0 to `drop_path` over the encoder, and again over each decoder stage. As in the published network,
-    the encoder's ramp is that of 8 blocks, of which the last 2 do not exist.
+    the encoder's ramp is that of two blocks more, which do not exist.
     """
-    ramps = [torch.linspace(0, drop_path, 8)[: sum(ENCODER_DEPTHS)]]
-    ramps += [torch.linspace(0, drop_path, depth) for depth in DECODER_DEPTHS]
+    ramps = [torch.linspace(0, drop_path, sum(encoder_depths) + 2)[:-2]]
+    ramps += [torch.linspace(0, drop_path, depth) for depth in decoder_depths]
     return torch.cat(ramps).tolist()
 
 
-def build_model(num_classes: int, ssd: str = "causal", drop_path: float = 0.2) -> HeteroMedSeg:
-    """Build a network with new weights; `ssd` is one of `models.ssd.SSD_FORMS`, `drop_path` the largest drop rate."""
+def build_model(
+    num_classes: int,
+    ssd: str = "causal",
+    drop_path: float = 0.2,
+    skips: str = "scsa",
+    decoder: str = "bra",
+    width: int = WIDTH,
+    encoder_depths: Sequence[int] = ENCODER_DEPTHS,
+    decoder_depths: Sequence[int] = DECODER_DEPTHS,
+) -> HeteroMedSeg:
+    """Build a network with new weights; the defaults are the published one.
+
+    ssd, skips, decoder: of `models.ssd.SSD_FORMS`, SKIPS, DECODERS; drop_path: largest rate of stochastic depth;
+    width: channels at stride 4; encoder_depths: blocks at strides 4, 8, 16; decoder_depths: at strides 16, 8, 4
+    raises: UserError for a value that is not possible
+    """
     if num_classes < 1:
         raise UserError(f"num_classes: found {num_classes}, expected 1 (binary) or more; count the background too")
     if ssd not in SSD_FORMS:
         raise UserError(f"ssd: found {ssd!r}, expected one of {', '.join(SSD_FORMS)}")
     if not 0 <= drop_path < 1:
         raise UserError(f"drop_path: found {drop_path}, expected a rate from 0 up to, not including, 1")
-    return HeteroMedSeg(num_classes, ssd, drop_path)
+    for name, found, choices in (("skips", skips, SKIPS), ("decoder", decoder, DECODERS)):
+        if found not in choices:
+            raise UserError(f"{name}: found {found!r}, expected one of {', '.join(choices)}")
+    if width < HEAD_DIM or width % HEAD_DIM:
+        raise UserError(f"width: found {width}, expected a multiple of {HEAD_DIM}, the channels of a head")
+    for name, depths in (("encoder_depths", encoder_depths), ("decoder_depths", decoder_depths)):
+        if len(depths) != 3 or min(depths) < 1:
+            raise UserError(f"{name}: found {depths}, expected three numbers of blocks, each 1 or more")
+    return HeteroMedSeg(num_classes, ssd, drop_path, skips, decoder, width, encoder_depths, decoder_depths)

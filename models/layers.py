@@ -124,3 +124,18 @@ def add_branch(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
     if keep is None:
         return x + branch
     return torch.addcmul(x, branch, keep.to(branch.dtype)[:, None, None, None])
+
+
+class ConvBlock(nn.Module):
+    """A residual branch of two 3x3 convolutions, each followed by BatchNorm; for ablations, in place of a BRABlock.
+
+    in/out: (B, H, W, C); regions are not needed; keep (B, 2): the second factor is the branch's, or None
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        first, second = (nn.Conv2d(dim, dim, 3, padding=1, bias=False) for _ in range(2))
+        self.branch = nn.Sequential(first, BatchNorm(dim), nn.GELU(), second, BatchNorm(dim))
+
+    def forward(self, x: Tensor, regions: tuple[int, int], keep: Tensor | None = None) -> Tensor:
+        return add_branch(x, to_nhwc(self.branch(to_nchw(x))), None if keep is None else keep[:, 1])

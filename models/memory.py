@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.build import make_network
+from models.build import is_ours, make_network
 from utils import checkpoint
 from utils.config import AUTO_BATCH, Config, from_dict
 from utils.device import autocast, free_memory
@@ -32,9 +32,13 @@ def settle_memory(
 
     data_bytes: size of the decoded training set
     last: epoch_last.pth, whose batch size a resumed run keeps
-    raises: UserError if not even one image fits
+    raises: UserError if not even one image fits, or for --recompute yes of another network than ours
     """
     notes = []
+    if not is_ours(cfg):
+        if cfg.recompute == "yes":
+            raise UserError(f"--recompute yes: --network {cfg.network} has no such mode; leave it out")
+        cfg = replace(cfg, recompute="no")
     if cfg.cache == "auto":
         cfg = replace(cfg, cache=choose_cache(data_bytes))
     free = free_memory(device)

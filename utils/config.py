@@ -64,10 +64,17 @@ class Config:
     img_size: tuple[int, int] = option((224, 224), "input size: 224 or 160x224 (height x width)", verbs=RUNS)
 
     # The network
-    network: str = option("heteromedseg", "network to train: a name in models/build.py")
+    network: str = option("heteromedseg", "network to train, e.g. unet_resnet34, nnunet_plain, smp:Unet:resnet50")
     ssd: str = option("causal", "state-space form", choices=("causal", "noncausal", "bidirectional"))
     drop_path: float = option(0.2, "stochastic depth of the deepest block", least=0, below=1)
-    pretrained: str = option("auto", "BiFormer-Base weights: auto (if the file is found), none, or a file")
+    skips: str = option("scsa", "what weighs the skips", choices=("scsa", "plain"))
+    decoder: str = option("bra", "blocks of the decoder", choices=("bra", "conv"))
+    width: int = option(96, "channels at stride 4, a multiple of 32", least=32)
+    encoder_depths: tuple[int, ...] = option((2, 2, 2), "VSSD blocks at strides 4, 8 and 16", least=1)
+    decoder_depths: tuple[int, ...] = option((8, 2, 2), "blocks of the decoder at strides 16, 8 and 4", least=1)
+    pretrained: str = option(
+        "auto", "BiFormer-Base weights: auto (if the file is found), none, or a file; imagenet for smp networks"
+    )
     pretrained_vssd: str = option("none", "VSSD-Base weights for the encoder: auto, none, or a file")
     pretrained_form: str = option(
         "extended", "what to take from BiFormer-Base: all that fits, or as published", choices=("extended", "published")

@@ -11,7 +11,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from models.hetero_medseg import DIMS
+from models.bra import HEAD_DIM
+from models.hetero_medseg import WIDTH
 from models.ssd import SSD_FORMS
 from models.vssd import Mixer, VSSDBlock
 from models.weights.state_dicts import LoadSummary, bare_state, compare
@@ -38,7 +39,7 @@ BLOCK_RULES = ((".attn.qkv.qkv.", ".attn.qkv."), (".mlp.0.", ".mlp.fc1."), (".ml
 def _dead_stage() -> dict[str, tuple[int, ...]]:
     """Names and shapes of the fourth encoder stage: two VSSD blocks, built without memory for their weights."""
     with torch.device("meta"):
-        block = VSSDBlock(DIMS[3], DIMS[3] // 32, "causal").state_dict()
+        block = VSSDBlock(8 * WIDTH, 8 * WIDTH // HEAD_DIM, "causal").state_dict()
     return {f"stages.3.{i}.{name}": tuple(value.shape) for i in (0, 1) for name, value in block.items()}
 
 

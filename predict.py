@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets.files.find import find_inputs, mask_paths
 from datasets.files.image import read_image, save_mask
+from datasets.files.orientation import oriented, restore
 from models.build import load_network
 from recipes import RECIPES, find_recipe
 from utils import checkpoint
@@ -45,7 +46,12 @@ def main(argv: list[str]) -> None:
     forward = forward_fn([one.model for one in loaded], device, precision, cfg)
     targets = mask_paths(Path(cfg.output_dir), inputs, cfg.force)
     barrier()  # no rank writes before all have looked at what is there
-    written = predict_files(cfg, forward, device, list(zip(inputs, targets)), read_image, save_mask)
+    orientation = cfg.preprocess.orientation
+    written = predict_files(
+        *(cfg, forward, device, list(zip(inputs, targets))),
+        lambda path: oriented(read_image(path), orientation),
+        lambda path, mask, image: save_mask(path, restore(mask, image.meta, orientation), image),
+    )
     log(f"{len(written)} masks in {Path(cfg.output_dir).resolve()}")
 
 

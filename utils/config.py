@@ -186,10 +186,10 @@ def from_dict(values: Mapping[str, Any], source: str, recipes: Mapping[str, Conf
 
 
 def own_data(cfg: Config) -> Config:
-    """Mark the intensities as unknown where --list_dir names other data than the recipe's."""
+    """Mark intensities and orientation as unknown where --list_dir names other data than the recipe's."""
     if cfg.list_dir is None:
         return cfg
-    return dataclasses.replace(cfg, preprocess=dataclasses.replace(cfg.preprocess, intensity=UNKNOWN))
+    return dataclasses.replace(cfg, preprocess=dataclasses.replace(cfg.preprocess, intensity=UNKNOWN, orientation=""))
 
 
 def describe(cfg: Config, verb: str) -> str:

@@ -9,6 +9,7 @@ Letters: N images or slices, H/W an image's own height and width, S/T the networ
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import permutations, product
 from typing import Any
 
 import cv2
@@ -24,6 +25,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INTENSITIES = ("ct", "range", "percentile", "unit")
 WINDOW = (-125.0, 275.0)  # HU, the window of Synapse
 UNKNOWN = "unknown"
+ORIENTATIONS = ("", *("".join(ends) for axes in permutations(("RL", "AP", "IS")) for ends in product(*axes)))
 HU_OF_AIR = -500.0  # every CT shows air below this, whatever its calibration
 
 
@@ -36,6 +38,9 @@ class Preprocess:
         "area", the mean of areas where an image shrinks, on a grid that keeps the edges, of 8-bit values (pictures)
     mean, std: what normalises values in [0, 1], one for each channel
     intensity: how the values in [0, 1] were made of raw ones, one of INTENSITIES, or "unknown"
+    orientation: the patient's direction (R or L, A or P, I or S) in which the axes (slice, row, column) of the training
+        arrays grow, such as "SPL"; "" where it is not known: volumes are then taken as stored
+    raises: UserError for an orientation that is not in ORIENTATIONS
     """
 
     channels: int
@@ -43,6 +48,11 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     intensity: str = UNKNOWN
+    orientation: str = ""
+
+    def __post_init__(self) -> None:
+        if self.orientation not in ORIENTATIONS:
+            raise UserError(f"orientation {self.orientation!r}: expected one of R and L, of A and P, of I and S")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":

@@ -25,8 +25,8 @@ SUFFIXES = (*PICTURE_SUFFIXES, *ARRAY_SUFFIXES, ".nii.gz", ".nii", ".dcm")
 class Image:
     """An image in its stored type (HU for CT) and where it lies in space.
 
-    kind: "picture" (H, W[, 3]) or "volume" (D, H, W); meta: origin, direction (x first, as in
-    SimpleITK) and dimension of a NIfTI or DICOM file, empty of others.
+    kind: "picture" (H, W[, 3]) or "volume" (D, H, W); meta: origin, direction (x first, as in SimpleITK), dimension
+    and oriented (whether origin and direction mean anything) of a NIfTI or DICOM file, empty of others.
     """
 
     array: np.ndarray

@@ -49,6 +49,9 @@ def check_same_run(state: dict[str, Any], cfg: Config, split: str, split_sha256:
     if state.get("format") != "heteromedseg" or "optimizer" not in state:
         raise UserError(f"{source}: not an epoch_last.pth of a training run; --resume needs one")
     before = from_dict(state["config"], source, {cfg.recipe: cfg})
+    if not before.preprocess.orientation:  # not known when the run began; training does not use it
+        known = cfg.preprocess.orientation
+        before = replace(before, preprocess=replace(before.preprocess, orientation=known))
     if changed := changed_settings(before, cfg, AGREE):
         raise UserError(
             f"--resume: {source} was trained with other settings: {'; '.join(changed)}; "

@@ -137,7 +137,12 @@ class Config:
     report: bool = option(True, "write report.html, a page with the figures and every case to look at", verbs=(TEST,))
 
     # Predicting
-    input: tuple[str, ...] = option((), "files or folders to segment", verbs=(PREDICT,))
+    input: tuple[str, ...] = option((), "files, folders or patterns such as 'scans/*.nii.gz'", verbs=(PREDICT,))
+    recursive: bool = option(False, "search folders within folders, too", verbs=(PREDICT,))
+    keep_largest: bool = option(False, "keep only the largest connected part of each class", verbs=(PREDICT,))
+    fill_holes: bool = option(False, "fill what a class encloses, slice by slice in volumes", verbs=(PREDICT,))
+    overlay: bool = option(False, "write a picture of each mask on its image", verbs=(PREDICT,))
+    probabilities: bool = option(False, "write the probability of each class as npz", verbs=(PREDICT,))
     intensity: str = option(
         "auto",
         "how values become [0, 1]: auto as in training, ct clips HU to -125..275, range divides by the type's largest, "

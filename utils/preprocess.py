@@ -9,7 +9,6 @@ Letters: N images or slices, H/W an image's own height and width, S/T the networ
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations, product
 from typing import Any
 
 import cv2
@@ -20,12 +19,12 @@ from scipy.ndimage import zoom
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.orientation import ORIENTATIONS
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INTENSITIES = ("ct", "range", "percentile", "unit")
 WINDOW = (-125.0, 275.0)  # HU, the window of Synapse
 UNKNOWN = "unknown"
-ORIENTATIONS = ("", *("".join(ends) for axes in permutations(("RL", "AP", "IS")) for ends in product(*axes)))
 HU_OF_AIR = -500.0  # every CT shows air below this, whatever its calibration
 
 

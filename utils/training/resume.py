@@ -30,6 +30,7 @@ ON_RESUME = {
     **dict.fromkeys(("output_dir", "resume", "force"), NO_PART),
     **dict.fromkeys(("checkpoint", "split", "protocol", "tolerance", "tta", "tta_scales"), NO_PART),
     **dict.fromkeys(("is_savenii", "debug", "report", "input", "intensity"), NO_PART),
+    **dict.fromkeys(("recursive", "keep_largest", "fill_holes", "overlay", "probabilities"), NO_PART),
 }
 
 

@@ -1,18 +1,17 @@
 """Volumes in every orientation: SimpleITK is the oracle, and every mask comes back voxel by voxel."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from datasets.files.image import Image, read_image
-from datasets.files.orientation import orient, orient_spacing, oriented, restore, stored_orientation
+from datasets.files.image import read_image
+from datasets.files.orientation import orient, orient_spacing, restore, stored_orientation
 from datasets.phantom.generate import draw_case
 from datasets.phantom.organs import CLASS_NAMES
 from recipes import RECIPES
 from tests.datasets.files.test_itk import write_itk
 from utils.errors import UserError
-from utils.preprocess import ORIENTATIONS, SLICES, Preprocess
+from utils.orientation import ORIENTATIONS
+from utils.preprocess import SLICES, Preprocess
 
 RNG = np.random.default_rng(0)
 ARRAY = RNG.integers(-1000, 1500, (4, 6, 9), dtype=np.int16)
@@ -75,19 +74,17 @@ def test_a_nifti_file_that_denies_its_geometry(tmp_path):
     data = bytearray(path.read_bytes())
     data[252:256] = bytes(4)  # qform_code and sform_code
     path.write_bytes(data)
+    assert read_image(path).orientation == ""
+
+
+def test_a_nrrd_file_that_names_no_space(tmp_path):
+    path = write_itk(tmp_path / "a.nrrd", ARRAY)
+    assert read_image(path).orientation == "SLA"
+    header = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 9 6 4\nspacings: 1 1 2\nencoding: raw\nendian: little\n\n"
+    path.write_bytes(header + ARRAY.astype("<i2").tobytes())
     image = read_image(path)
-    assert stored_orientation(image.meta) == ""
-    assert oriented(image, "LIA").array.shape == ARRAY.shape
-
-
-def test_one_slice_cut_in_another_direction_is_refused():
-    flat = Image(ARRAY[:1], (1.0, 1.0, 1.0), "volume", Path("slice.dcm"), meta_of("LIP"))
-    with pytest.raises(UserError, match=r"slice\.dcm: found one slice, .* towards LIP, .*\(SPL\); give the folder"):
-        oriented(flat, "SPL")
-    assert oriented(flat, "RSP").array.shape == (1, 6, 9)
-    assert oriented(flat, "RPS").array.shape == (1, 9, 6)
-    picture = Image(ARRAY[0], None, "picture", Path("a.png"))
-    assert oriented(picture, "SPL") is picture
+    assert np.array_equal(image.array, ARRAY)
+    assert (image.spacing, image.orientation) == ((2, 1, 1), "")
 
 
 def test_what_is_no_orientation_is_refused():

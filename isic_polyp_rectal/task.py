@@ -52,7 +52,14 @@ CVC_CLINICDB = replace(
     batch_size=44,
     folds=9,
 )
-RECTAL = replace(CVC_CLINICDB, dataset="rectal", recipe="rectal", img_size=(224, 224), epochs=180)
+RECTAL = replace(
+    CVC_CLINICDB,
+    dataset="rectal",
+    recipe="rectal",
+    preprocess=replace(PICTURES, orientation="SPL"),  # that of its DICOM files
+    img_size=(224, 224),
+    epochs=180,
+)
 RECIPES = {"isic2018": ISIC2018, "cvc_clinicdb": CVC_CLINICDB, "rectal": RECTAL}
 FOREGROUND = {"isic2018": "lesion", "cvc_clinicdb": "polyp", "rectal": "tumour"}
 

@@ -138,7 +138,8 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
             "expected best_model.pth, epoch_last.pth or a file named in pretrained_ckpt/README.md"
         )
     if recipe is None:
-        raise UserError(f"{path}: released weights hold no settings; name their recipe, e.g. --dataset Synapse")
+        named = "--recipe synapse, in Python recipes=recipes.RECIPES, recipe='synapse'"
+        raise UserError(f"{path}: released weights hold no settings; name their recipe, e.g. {named}")
     num_classes = released_num_classes(state, str(path))
     cfg = dataclasses.replace(recipes[recipe], num_classes=num_classes, ssd="causal")
     model = build_model(num_classes, cfg.ssd, drop_path=0.0)
@@ -148,6 +149,10 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
 
 
 def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Mapping[str, Config]) -> Loaded:
+    if not recipes and "preprocess" not in state["config"]:
+        raise UserError(
+            f"{path}: from before checkpoints kept their preprocessing; load it with recipes=recipes.RECIPES"
+        )
     cfg = from_dict(state["config"], str(path), recipes)
     model = make_network(cfg)
     weights = state["model"]

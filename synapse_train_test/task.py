@@ -28,7 +28,8 @@ from utils.training.task import Task, hash_names
 from utils.training.validation import ValidationSet
 
 LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
-CT = replace(SLICES, intensity="ct")  # HU clipped to -125..275
+# HU clipped to -125..275. Slices lie on their side: they grow upwards, rows to the left, columns to the back.
+CT = replace(SLICES, intensity="ct", orientation="SLP")
 TRAIN_LIST, VAL_LIST, TEST_LIST = "train.txt", "val_vol.txt", "test_vol.txt"
 
 # As published: 93 updates an epoch close the last complete cycle at update 25,550, in epoch 275 of 300.
@@ -54,7 +55,7 @@ PHANTOM = Config(
     dataset="phantom",
     recipe="phantom",
     num_classes=9,
-    preprocess=CT,
+    preprocess=replace(CT, orientation="SPL"),
     img_size=(96, 96),
     epochs=11,
     batch_size=8,

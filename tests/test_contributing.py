@@ -101,4 +101,4 @@ def test_recipe_loss_metric_and_network_are_added_where_the_guide_says(house, tm
     summary = json.loads((run / "test_standard" / "summary.json").read_text(encoding="utf-8"))
     assert "error_rate" in summary["overall"]["metrics"]
     script("predict.py", "--checkpoint", run / "best_model.pth", "--input", tree / "images", "--device", "cpu")
-    assert len(list((tmp_path / "predictions").iterdir())) == 12
+    assert len(list((tmp_path / "predictions").glob("*_mask.png"))) == 12

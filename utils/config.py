@@ -144,7 +144,12 @@ class Config:
     report: bool = option(True, "write report.html, a page with the figures and every case to look at", verbs=(TEST,))
 
     # Predicting
-    input: tuple[str, ...] = option((), "files or folders to segment", verbs=(PREDICT,))
+    input: tuple[str, ...] = option((), "files, folders or patterns such as 'scans/*.nii.gz'", verbs=(PREDICT,))
+    recursive: bool = option(False, "search folders within folders, too", verbs=(PREDICT,))
+    keep_largest: bool = option(False, "keep only the largest connected part of each class", verbs=(PREDICT,))
+    fill_holes: bool = option(False, "fill what a class encloses, slice by slice in volumes", verbs=(PREDICT,))
+    overlay: bool = option(False, "write a picture of each mask on its image", verbs=(PREDICT,))
+    probabilities: bool = option(False, "write the probability of each class as npz", verbs=(PREDICT,))
     intensity: str = option(
         "auto",
         "how values become [0, 1]: auto as in training, ct clips HU to -125..275, range divides by the type's largest, "
@@ -193,10 +198,10 @@ def from_dict(values: Mapping[str, Any], source: str, recipes: Mapping[str, Conf
 
 
 def own_data(cfg: Config) -> Config:
-    """Mark the intensities as unknown where --list_dir names other data than the recipe's."""
+    """Mark intensities and orientation as unknown where --list_dir names other data than the recipe's."""
     if cfg.list_dir is None:
         return cfg
-    return dataclasses.replace(cfg, preprocess=dataclasses.replace(cfg.preprocess, intensity=UNKNOWN))
+    return dataclasses.replace(cfg, preprocess=dataclasses.replace(cfg.preprocess, intensity=UNKNOWN, orientation=""))
 
 
 def describe(cfg: Config, verb: str) -> str:

@@ -4,6 +4,7 @@ In a single process every collective operation returns its input.
 """
 
 import contextlib
+import datetime
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -75,6 +76,20 @@ def barrier() -> None:
     """Wait until every rank is here."""
     if world_size() > 1:
         dist.barrier()
+
+
+def patient_group() -> Any:
+    """A group of all ranks for `gather`; every rank asks for it at about the same time."""
+    return dist.new_group(backend="gloo", timeout=datetime.timedelta(days=30)) if world_size() > 1 else None
+
+
+def gather(values: list[Any], group: Any) -> list[Any]:
+    """The values of all ranks one after the other; waits for the slowest rank, however long it takes."""
+    if world_size() == 1:
+        return values
+    held: list[list[Any]] = [[]] * world_size()
+    dist.all_gather_object(held, values, group=group)
+    return [value for one in held for value in one]
 
 
 def smallest_of_ranks(value: int, device: torch.device) -> int:

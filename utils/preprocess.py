@@ -19,6 +19,7 @@ from scipy.ndimage import zoom
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.orientation import ORIENTATIONS
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INTENSITIES = ("ct", "range", "percentile", "unit")
@@ -36,6 +37,9 @@ class Preprocess:
         "area", the mean of areas where an image shrinks, on a grid that keeps the edges, of 8-bit values (pictures)
     mean, std: what normalises values in [0, 1], one for each channel
     intensity: how the values in [0, 1] were made of raw ones, one of INTENSITIES, or "unknown"
+    orientation: the patient's direction (R or L, A or P, I or S) in which the axes (slice, row, column) of the training
+        arrays grow, such as "SPL"; "" where it is not known: volumes are then taken as stored
+    raises: UserError for an orientation that is not in ORIENTATIONS
     """
 
     channels: int
@@ -43,6 +47,11 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     intensity: str = UNKNOWN
+    orientation: str = ""
+
+    def __post_init__(self) -> None:
+        if self.orientation not in ORIENTATIONS:
+            raise UserError(f"orientation {self.orientation!r}: expected one of R and L, of A and P, of I and S")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":

@@ -12,21 +12,23 @@ import h5py
 import numpy as np
 
 from datasets.files.itk import read_itk, series_files, write_nifti
-from datasets.files.pictures import PICTURE_SUFFIXES, read_picture
+from datasets.files.orientation import stored_orientation
+from datasets.files.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_pages
 from utils.errors import UserError
 from utils.files import reading, replacing
 from utils.results.overlay import class_color
 
+SPLIT = "save each volume, such as array[0], as a file of its own"
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
-SUFFIXES = (*PICTURE_SUFFIXES, *ARRAY_SUFFIXES, ".nii.gz", ".nii", ".dcm")
+SUFFIXES = (*PICTURE_SUFFIXES, *ARRAY_SUFFIXES, ".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
 
 
 @dataclass(frozen=True)
 class Image:
     """An image in its stored type (HU for CT) and where it lies in space.
 
-    kind: "picture" (H, W[, 3]) or "volume" (D, H, W); meta: origin, direction (x first, as in
-    SimpleITK) and dimension of a NIfTI or DICOM file, empty of others.
+    kind: "picture" (H, W[, 3]) or "volume" (D, H, W); meta: origin, direction (x first, as in SimpleITK), dimension
+    and oriented (whether origin and direction mean anything) of a NIfTI or DICOM file, empty of others.
     """
 
     array: np.ndarray
@@ -35,6 +37,11 @@ class Image:
     path: Path
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def orientation(self) -> str:
+        """The patient's directions in which the axes of the array grow, as in `utils.orientation`; "" if unknown."""
+        return stored_orientation(self.meta)
+
 
 def suffix_of(path: str | Path) -> str:
     """The ending that names the format, in lower case, `.nii.gz` as a whole; "" when it is none we know."""
@@ -42,10 +49,11 @@ def suffix_of(path: str | Path) -> str:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
-def read_image(path: str | Path) -> Image:
-    """Read a picture, an array file, a NIfTI or DICOM file, or a folder that holds one DICOM series.
+def read_image(path: str | Path, upright: bool = False) -> Image:
+    """Read a picture, an array file, a NIfTI, NRRD, MetaImage or DICOM file, or a folder that holds one DICOM series.
 
-    An .npz or .h5 file gives its array `image`, and `spacing` where it has one.
+    An .npz or .h5 file gives its array `image`, and `spacing` where it has one. A TIFF file of several pages is a
+    volume. upright: turn a photograph by its EXIF orientation, as viewers show it
     raises: UserError for what is missing, damaged or of no known kind
     """
     path = Path(path)
@@ -55,15 +63,25 @@ def read_image(path: str | Path) -> Image:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected an image ({', '.join(SUFFIXES)}) or a folder of DICOM files")
     if suffix in PICTURE_SUFFIXES:
-        return Image(read_picture(path), None, "picture", path)
+        pages = read_pages(path, upright)
+        return Image(pages[0], None, "picture", path) if len(pages) == 1 else _stack(path, pages)
     if suffix in ARRAY_SUFFIXES:
         return _image(path, *_read_array(path, suffix), {})
-    if suffix or _is_dicom(path):
+    if suffix or is_dicom(path):
         return _image(path, *read_itk(path, [str(path)]))
     raise UserError(f"{path}: of no known kind, expected DICOM or one of {', '.join(SUFFIXES)}; convert it")
 
 
-def _is_dicom(path: Path) -> bool:
+def _stack(path: Path, pages: list[np.ndarray]) -> Image:
+    """The pages of a TIFF file as the slices of a volume. raises: UserError unless they are grey and of one size"""
+    kinds = {(page.shape, page.dtype.name) for page in pages}
+    if len(kinds) > 1 or pages[0].ndim > 2:
+        found = ", ".join(sorted(f"{'x'.join(map(str, shape))} {dtype}" for shape, dtype in kinds))
+        raise UserError(f"{path}: found {len(pages)} pages of {found}, expected grey pages of one size and type")
+    return Image(np.stack(pages), None, "volume", path)
+
+
+def is_dicom(path: Path) -> bool:
     """DICOM files often have no ending, or the last part of a number in its place."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -99,7 +117,8 @@ def _image(path: Path, array: np.ndarray, spacing: Any, meta: dict[str, Any]) ->
     elif array.ndim in (2, 3):
         kind = "picture" if array.ndim == 2 else "volume"
     else:
-        raise UserError(f"{path}: found an array of shape {array.shape}, expected (H, W), (H, W, 3) or (D, H, W)")
+        expected = "(H, W), (H, W, 3) or (D, H, W)"
+        raise UserError(f"{path}: found an array of shape {array.shape}, expected {expected}; {SPLIT}")
     if array.dtype.kind not in "buif" or array.size == 0:
         raise UserError(f"{path}: found {array.dtype} values of shape {array.shape}, expected one or more real numbers")
     if spacing is not None:
@@ -113,18 +132,21 @@ def _image(path: Path, array: np.ndarray, spacing: Any, meta: dict[str, Any]) ->
 def save_mask(path: Path, mask: np.ndarray, like: Image) -> Path:
     """Write a mask of the size of `like`; add the suffix of its kind to `path`; return the file written.
 
-    A picture's mask is a .png. A volume's is a .nii.gz with the origin, direction and spacing of `like`, or a .npy
-    where the spacing is not known. Labels are uint8; a bool mask of a picture becomes 0 and 255, and a picture's
-    labels have a palette, so that a viewer shows them in colours.
+    A picture's mask is a .png. A volume's is a .nii.gz with the origin, direction and spacing of `like`; where the
+    spacing is not known it is a .tif of as many pages as a TIFF file has, or a .npy. Labels are uint8; a bool mask of a
+    picture becomes 0 and 255, and a picture's labels have a palette, so that a viewer shows them in colours.
     mask: bool or uint8
     raises: UserError when the file cannot be written; then nothing is left behind
     """
-    suffix = ".png" if like.kind == "picture" else ".npy" if like.spacing is None else ".nii.gz"
+    suffix = ".png" if like.kind == "picture" else ".nii.gz" if like.spacing else ".npy"
+    suffix = ".tif" if suffix == ".npy" and like.path.suffix.lower() in TIFF_SUFFIXES else suffix
     path, labels = path.with_name(path.name + suffix), mask.astype(np.uint8)
     with replacing(path) as part:
         if like.kind == "picture":
             _write_png(part, labels * np.uint8(255) if mask.dtype == bool else labels, palette=mask.dtype != bool)
-        elif like.spacing is None:
+        elif suffix == ".tif":
+            cv2.imencodemulti(suffix, list(labels))[1].tofile(part)
+        elif suffix == ".npy":
             np.save(part, labels)
         else:
             write_nifti(part, labels, like.spacing, like.meta)

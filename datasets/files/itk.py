@@ -19,7 +19,7 @@ UNEVEN = 0.01
 
 
 def read_itk(path: Path, files: Sequence[str]) -> tuple[np.ndarray, tuple[float, ...], dict[str, Any]]:
-    """Array (D, H, W), or (H, W, 3) of a colour picture; its spacing in mm; origin, direction, dimension.
+    """Array (D, H, W), or (H, W, 3) of a colour picture; its spacing in mm; origin, direction, dimension, oriented.
 
     Rescale slope and intercept are applied: CT comes in HU. `files` are the slices of a series or one file.
     """
@@ -29,10 +29,17 @@ def read_itk(path: Path, files: Sequence[str]) -> tuple[np.ndarray, tuple[float,
         image = sitk.ReadImage(files[0] if len(files) == 1 else list(files))
     array, spacing = sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
     meta = {"origin": image.GetOrigin(), "direction": image.GetDirection(), "dimension": image.GetDimension()}
+    codes = [image.GetMetaData(key) for key in ("qform_code", "sform_code") if image.HasMetaDataKey(key)]
+    meta["oriented"] = set(codes) != {"0"}  # a NIfTI file may say that its axes mean nothing, a NRRD file not say more
+    if image.HasMetaDataKey("ITK_InputFilterName") and image.GetMetaData("ITK_InputFilterName") == "NrrdImageIO":
+        meta["oriented"] = image.HasMetaDataKey("NRRD_space")
     if image.GetNumberOfComponentsPerPixel() == 3 and array.size == 3 * array.shape[-3] * array.shape[-2]:
         return array.reshape(array.shape[-3:]), spacing[-2:], {}
     if image.GetNumberOfComponentsPerPixel() > 1 or image.GetDimension() > 3:
-        raise UserError(f"{path}: found an array of shape {array.shape}, expected one volume (D, H, W); split it first")
+        raise UserError(
+            f"{path}: found an array of shape {array.shape}, expected one volume (D, H, W); "
+            "save each of its volumes as a file of its own, e.g. SimpleITK.WriteImage(image[..., 0], 'first.nii.gz')"
+        )
     if array.ndim == 2:
         return array[None], (1.0, *spacing), meta
     return array, spacing, meta

@@ -2,7 +2,7 @@
 
 Shapes: pictures are (H, W, 3) RGB or (H, W) grey, masks (H, W) bool. Files are read as bytes and
 decoded by OpenCV, so that any file name works on any system; the EXIF orientation is never
-applied, because a mask does not carry the one of its image.
+applied where a mask stands beside the image, because it does not carry the one of its image.
 """
 
 from pathlib import Path
@@ -15,6 +15,7 @@ from utils.files import reading
 from utils.log import log_once
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+TIFF_SUFFIXES = (".tif", ".tiff")
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
@@ -23,18 +24,34 @@ def read_picture(path: Path) -> np.ndarray:
 
     raises: UserError for a file that is missing, empty, cut short, of several pages or no picture
     """
+    pages = read_pages(path)
+    if len(pages) > 1:
+        raise UserError(f"{path}: found {len(pages)} pages, expected one picture; store a volume as NIfTI")
+    return pages[0]
+
+
+def read_pages(path: Path, upright: bool = False) -> list[np.ndarray]:
+    """As `read_picture`, every page of a TIFF file.
+
+    upright: turn the picture by its EXIF orientation
+    raises: UserError for a file that is missing, empty, cut short or no picture
+    """
+    # IMREAD_UNCHANGED keeps OpenCV from turning the picture by its EXIF orientation
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if upright else cv2.IMREAD_UNCHANGED
     with reading(path, "restore the file"):
         data = np.fromfile(path, dtype=np.uint8)
-    if data.size and path.suffix.lower() in (".tif", ".tiff"):
-        pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1]
-    else:  # IMREAD_UNCHANGED also keeps OpenCV from turning the picture by its EXIF orientation
-        pages = [cv2.imdecode(data, cv2.IMREAD_UNCHANGED)] if data.size else []
+    if data.size and path.suffix.lower() in TIFF_SUFFIXES:
+        pages = cv2.imdecodemulti(data, flags)[1]
+    else:
+        pages = [cv2.imdecode(data, flags)] if data.size else []
     if not pages or pages[0] is None:
         found = f"{data.size} bytes that do not decode" if data.size else "an empty file"
         raise UserError(f"{path}: found {found}, expected a whole picture; copy or download the file again")
-    if len(pages) > 1:
-        raise UserError(f"{path}: found {len(pages)} pages, expected one picture; store a volume as NIfTI")
-    picture = pages[0]
+    return [_rgb(page) for page in pages]
+
+
+def _rgb(picture: np.ndarray) -> np.ndarray:
+    """What OpenCV decoded, without alpha and as RGB."""
     if picture.ndim == 2:
         return picture
     if picture.shape[2] <= 2:  # grey, or grey and alpha

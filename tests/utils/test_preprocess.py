@@ -12,7 +12,7 @@ from datasets.images.pairs import ImageMaskSet, Pair
 from datasets.volumes.sets import SynapseSlices
 from utils.config import Config
 from utils.errors import UserError
-from utils.inference.files import predict_mask
+from utils.inference.segment import predict_mask
 from utils.preprocess import (
     PICTURES,
     SLICES,

@@ -1,5 +1,10 @@
-"""Segment a user's files one after the other; the ranks share them. The caller passes what reads and writes."""
+"""Segment a user's files one after the other; the ranks share them. The caller passes what reads and writes.
 
+Beside each mask NAME_mask, a file may get a picture NAME_overlay.png and NAME_probabilities.npz; all get rows in
+summary.csv.
+"""
+
+import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,58 +13,103 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils.config import Config
-from utils.distributed import is_main, rank, world_size
-from utils.errors import UserError
-from utils.inference.forward import Forward
-from utils.inference.images import decide, predict_images
-from utils.inference.volumes import predict_volume
-from utils.log import log, log_once
-from utils.preprocess import as_trained, choose_intensity, to_unit
+from utils.distributed import gather, is_main, patient_group, rank, world_size
+from utils.errors import UserError, join_listed
+from utils.files import csv_text, reading, replacing, write_atomically
+from utils.inference.components import measure
+from utils.inference.segment import Segmented, segment
+from utils.log import log
+from utils.results.overlay import contact_sheet, overlay, save_overlay
+
+SUMMARY = "summary.csv"
+COLUMNS = ("file", "mask", "label", "class", "pixels", "area_mm2", "volume_ml", "components", "largest_component")
+MASK, OVERLAY, PROBABILITIES = "_mask", "_overlay.png", "_probabilities.npz"
 
 
 def predict_files(
-    cfg: Config,
-    forward: Forward,
-    device: torch.device,
+    network: Any,
     files: Sequence[tuple[Path, Path]],
+    class_names: Sequence[str],
     read: Callable[[Path], Any],
     write: Callable[[Path, np.ndarray, Any], Path],
 ) -> list[Path]:
-    """Segment each file of `files` (image, mask without its ending); ranks share them. Returns the masks written here.
+    """Segment each of `files` (image, its results without their endings); ranks share them. Returns all masks.
 
-    read: path -> image with `array`, `kind` and `path`; write: path, mask, image -> the file written
-    raises: UserError that lists every file that could not be segmented, after all others are done
+    network: what has the `cfg`, `forward` and `device` of `segment`, a `models.Predictor`
+    read: path -> image with `array`, `kind`, `spacing` and `orientation`
+    write: path without suffix, mask, image -> the file written
+    raises: on rank 0, UserError that lists every file that could not be segmented, after all others are done
     """
-    written, problems = [], []
+    cfg, folder = network.cfg, Path(network.cfg.output_dir)
+    read_summary(folder / SUMMARY)  # refused before anything is written
+    all_ranks = patient_group()
+    rows, problems = [], []
     mine = files[rank() :: world_size()]
     for source, target in tqdm(mine, desc="files", disable=None if is_main() else True, leave=False):
         try:
             image = read(source)
-            mask = predict_mask(cfg, forward, device, image.array, image.kind == "volume", str(source))
-            written.append(write(target, mask, image))
+            volume = image.kind == "volume"
+            found = segment(cfg, network.forward, network.device, image.array, volume, str(source), image.orientation)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if cfg.probabilities:
+                save_probabilities(target, found, class_names, image.spacing)
+            if cfg.overlay:
+                save_picture(target, found, class_names)
+            mask = write(target.with_name(target.name + MASK), found.mask, image)
         except UserError as error:
             problems.append(str(error))
             continue
-        log(f"{source} -> {written[-1]}")
-    if problems:
-        raise UserError(f"{len(problems)} of {len(mine)} inputs were not segmented:\n  " + "\n  ".join(problems))
-    return written
+        except OSError as error:
+            problems.append(f"{target.parent}: cannot be written ({error.strerror})")
+            continue
+        except (MemoryError, torch.OutOfMemoryError):
+            problems.append(f"{source}: there is not enough memory for it; give a smaller --batch_size, or cut it")
+            continue
+        log(f"{source} -> {mask}")
+        name = {"file": str(source), "mask": mask.relative_to(folder).as_posix()}
+        rows += [name | row for row in measure(found.mask, image.spacing, class_names)]
+    rows, problems = gather(rows, all_ranks), gather(problems, all_ranks)
+    if rows and is_main():
+        write_summary(folder / SUMMARY, rows)
+    if problems and is_main():
+        listed = join_listed(problems, 100)
+        raise UserError(f"{len(problems)} of {len(files)} inputs were not segmented:\n  {listed}")
+    return [folder / name for name in dict.fromkeys(row["mask"] for row in rows)]
 
 
-def predict_mask(
-    cfg: Config, forward: Forward, device: torch.device, array: np.ndarray, volume: bool, source: str
-) -> np.ndarray:
-    """Labels at the image's own size: bool for one class, else uint8 with 0 the background.
+def save_picture(target: Path, found: Segmented, class_names: Sequence[str]) -> None:
+    """The mask on the image, or on some slices of a volume, as the file stores them."""
+    if found.mask.ndim == 3:
+        picture = contact_sheet(found.unit, found.mask, None, len(class_names) + 1, class_names)
+    else:
+        picture = overlay(found.unit, found.mask, None, len(class_names) + 1)
+    save_overlay(target.with_name(target.name + OVERLAY), picture)
 
-    in:  raw values, (H, W) or (H, W, 3), or for a volume (D, H, W); source: the file's name, for messages
-    """
-    pre, intensity = cfg.preprocess, choose_intensity(array, cfg.intensity, cfg.preprocess, source)
-    if cfg.intensity == "auto":
-        log_once(f"intensity {intensity}, chosen by --intensity auto")
-    unit = as_trained(to_unit(array, intensity, source), pre, colour=array.ndim == 3 and not volume)
-    if volume:
-        labels = predict_volume(forward, unit, cfg, device)
-        return labels > 0 if cfg.num_classes == 1 else labels
-    (found,) = predict_images(forward, [unit], cfg, device)
-    return decide(found)
+
+def save_probabilities(
+    target: Path, found: Segmented, class_names: Sequence[str], spacing: Sequence[float] | None
+) -> None:
+    """`probabilities` float16 (K, H, W) or (K, D, H, W), `classes` (K names), and `spacing` where it is known."""
+    count = len(found.probabilities)
+    names = list(class_names) if count == 1 else ["background", *class_names]
+    arrays = {"probabilities": found.probabilities, "classes": np.array(names)}
+    path = target.with_name(target.name + PROBABILITIES)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays | ({"spacing": np.array(spacing)} if spacing else {}))
+
+
+def write_summary(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the rows to a summary; rows that it holds of other masks stay."""
+    new = {row["mask"] for row in rows}
+    write_atomically(path, csv_text([*(row for row in read_summary(path) if row["mask"] not in new), *rows]))
+
+
+def read_summary(path: Path) -> list[dict[str, str]]:
+    """The rows of a summary; none where there is no file. raises: UserError for a file of another kind"""
+    if not path.is_file():
+        return []
+    with reading(path, "move it elsewhere"), path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            raise UserError(f"{path}: found another file of this name, expected masks' sizes; move it elsewhere")
+        return list(rows)

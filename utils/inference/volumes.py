@@ -7,6 +7,7 @@ a normalised batch (B, C, S, T) on the device to logits (B, K, S, T).
 SciPy itself and labels back.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -15,16 +16,23 @@ import numpy as np
 import torch
 
 from utils.config import Config
-from utils.inference.forward import Forward, labels_from_logits
+from utils.inference.forward import Forward, labels_from_logits, probabilities
 from utils.preprocess import network_input, resize_image, resize_labels, resize_logits
 
 MAX_LOGITS = 2**26  # values of logits at the slices' own size that are held at once: 256 MiB
 
 
-def predict_volume(forward: Forward, image: np.ndarray, cfg: Config, device: torch.device) -> np.ndarray:
+def predict_volume(
+    forward: Forward,
+    image: np.ndarray,
+    cfg: Config,
+    device: torch.device,
+    keep: Callable[[torch.Tensor], None] | None = None,
+) -> np.ndarray:
     """Label every slice of a volume.
 
-    in:  slices as `utils.preprocess.as_trained` gives them, (D, H, W) or (D, H, W, 3)
+    in:  slices as `utils.preprocess.as_trained` gives them, (D, H, W) or (D, H, W, 3); keep: called with the
+        probabilities (n, K, H, W) of the next slices under `standard`
     out: uint8 (D, H, W)
     """
     pre, native, labels = cfg.preprocess, image.shape[1:3], []
@@ -39,6 +47,10 @@ def predict_volume(forward: Forward, image: np.ndarray, cfg: Config, device: tor
                 labels.append(labels_from_logits(logits))
                 continue
             at_once = max(1, MAX_LOGITS // (logits.shape[1] * native[0] * native[1]))
-            labels += [labels_from_logits(resize_logits(part, native, pre)) for part in logits.split(at_once)]
+            for part in logits.split(at_once):
+                part = resize_logits(part, native, pre)
+                labels.append(labels_from_logits(part))
+                if keep:
+                    keep(probabilities(part))
         found = torch.cat(labels).cpu().numpy()
     return resize_labels(found, native, pre) if legacy else found

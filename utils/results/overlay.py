@@ -38,9 +38,9 @@ def class_color(label: int) -> tuple[int, int, int]:
 
 
 def overlay(
-    image: np.ndarray, prediction: np.ndarray, target: np.ndarray, num_classes: int, title: str | None = None
+    image: np.ndarray, prediction: np.ndarray, target: np.ndarray | None, num_classes: int, title: str | None = None
 ) -> np.ndarray:
-    """Prediction as coloured contour and tint, ground truth as a white contour with a dark edge.
+    """Prediction as coloured contour and tint, ground truth, if there is one, as a white contour with a dark edge.
 
     in: image (H, W) or (H, W, 3), uint8 or floats in [0, 1]; label maps (H, W), boolean for one class;
         num_classes as the network counts them; title: a line above the picture
@@ -49,30 +49,34 @@ def overlay(
     factor = max(1, -(-LEAST_SIDE // min(image.shape[:2])))
     canvas = _enlarge(to_rgb(image), factor, cv2.INTER_CUBIC)
     prediction = _enlarge(prediction.astype(np.uint8), factor, cv2.INTER_NEAREST)
-    truth = _enlarge(target.astype(np.uint8), factor, cv2.INTER_NEAREST)
+    truth = None if target is None else _enlarge(target.astype(np.uint8), factor, cv2.INTER_NEAREST)
     width = max(2, round(min(canvas.shape[:2]) / 400))
     labels = range(1, max(num_classes, 2))
     for label in labels:
         area = prediction == label
         canvas[area] = np.rint((1 - FILL) * canvas[area] + FILL * np.array(class_color(label))).astype(np.uint8)
-    for label in labels:
-        _contour(canvas, truth == label, BLACK, width + 2)
-    for label in labels:
-        _contour(canvas, truth == label, WHITE, width)
+    for color, wider in ((BLACK, 2), (WHITE, 0)) if truth is not None else ():
+        for label in labels:
+            _contour(canvas, truth == label, color, width + wider)
     for label in labels:
         _contour(canvas, prediction == label, class_color(label), width)
     return canvas if title is None else np.vstack([_title(canvas.shape[1], title), canvas])
 
 
 def contact_sheet(
-    image: np.ndarray, prediction: np.ndarray, target: np.ndarray, num_classes: int, class_names: Sequence[str]
+    image: np.ndarray, prediction: np.ndarray, target: np.ndarray | None, num_classes: int, class_names: Sequence[str]
 ) -> np.ndarray:
     """Overlays of several slices of one volume, with a legend; the slice with most wrong pixels is among them.
 
+    Without a target it is the slice with most foreground.
     in: image (D, H, W), label maps (D, H, W); class_names without the background
     """
-    chosen = choose_slices(prediction, target, NUM_SLICES)
-    pictures = [overlay(image[i], prediction[i], target[i], num_classes, f"slice {i + 1}") for i in chosen]
+    truth = np.zeros_like(prediction) if target is None else target
+    chosen = choose_slices(prediction, truth, NUM_SLICES)
+    pictures = [
+        overlay(image[i], prediction[i], None if target is None else target[i], num_classes, f"slice {i + 1}")
+        for i in chosen
+    ]
     gap, blank = 4, np.full_like(pictures[0], PANEL[0])
     rows = []
     for start in range(0, len(pictures), COLUMNS):
@@ -80,9 +84,9 @@ def contact_sheet(
         row += [blank] * (min(COLUMNS, len(pictures)) - len(row))
         rows.append(np.hstack([np.pad(p, ((0, gap), (0, gap), (0, 0))) for p in row]))
     sheet = np.vstack(rows)
-    shown = np.stack([prediction[chosen], target[chosen]])
+    shown = np.stack([prediction[chosen], truth[chosen]])
     present = [k for k in range(1, max(num_classes, 2)) if (shown == k).any()]
-    return np.vstack([sheet, _legend(sheet.shape[1], present, class_names)])
+    return np.vstack([sheet, _legend(sheet.shape[1], present, class_names, target is not None)])
 
 
 def choose_slices(prediction: np.ndarray, target: np.ndarray, num_slices: int) -> list[int]:
@@ -126,9 +130,12 @@ def _title(width: int, text: str) -> np.ndarray:
     return bar
 
 
-def _legend(width: int, labels: Sequence[int], class_names: Sequence[str]) -> np.ndarray:
-    """A strip that names the white line and the colour of every class, wrapped to the width."""
-    entries = [("ground truth", None), *((class_names[label - 1], class_color(label)) for label in labels)]
+def _legend(width: int, labels: Sequence[int], class_names: Sequence[str], truth: bool) -> np.ndarray:
+    """A strip that names the white line, if there is one, and the colour of every class, wrapped to the width."""
+    entries = [
+        *([("ground truth", None)] if truth else []),
+        *((class_names[label - 1], class_color(label)) for label in labels),
+    ]
     places, x, y = [], 8, 0
     for text, color in entries:
         length = 28 + cv2.getTextSize(text, FONT, FONT_SCALE, 1)[0][0] + 14

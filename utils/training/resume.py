@@ -31,6 +31,7 @@ ON_RESUME = {
     **dict.fromkeys(("output_dir", "resume", "force"), NO_PART),
     **dict.fromkeys(("checkpoint", "split", "protocol", "tolerance", "tta", "tta_scales"), NO_PART),
     **dict.fromkeys(("is_savenii", "debug", "report", "input", "intensity"), NO_PART),
+    **dict.fromkeys(("recursive", "keep_largest", "fill_holes", "overlay", "probabilities"), NO_PART),
 }
 
 
@@ -50,6 +51,9 @@ def check_same_run(state: dict[str, Any], cfg: Config, split: str, split_sha256:
     if state.get("format") != "heteromedseg" or "optimizer" not in state:
         raise UserError(f"{source}: not an epoch_last.pth of a training run; --resume needs one")
     before = from_dict(state["config"], source, {cfg.recipe: cfg})
+    if not before.preprocess.orientation:  # not known when the run began; training does not use it
+        known = cfg.preprocess.orientation
+        before = replace(before, preprocess=replace(before.preprocess, orientation=known))
     if changed := changed_settings(before, cfg, AGREE):
         raise UserError(
             f"--resume: {source} was trained with other settings: {'; '.join(changed)}; "

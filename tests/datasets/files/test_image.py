@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from datasets.files.image import Image, read_image, save_mask, suffix_of
+from datasets.files.pictures import read_picture
 from datasets.images.classes import palette_indices
 from utils.errors import UserError
 from utils.preprocess import window_ct
@@ -134,7 +135,7 @@ def test_what_is_no_image_is_refused(tmp_path):
         read_image(tmp_path / "a.gif")
     for array, words in (
         (np.zeros(5), r"shape \(5,\)"),
-        (np.zeros((2, 3, 4, 5)), r"shape \(2, 3, 4, 5\)"),
+        (np.zeros((2, 3, 4, 5)), r"shape \(2, 3, 4, 5\), .*; save each volume, such as array\[0\], as a file"),
         (np.zeros((2, 3), complex), "complex128"),
         (np.zeros((0, 3)), r"shape \(0, 3\)"),
     ):
@@ -174,3 +175,70 @@ def test_labels_of_a_picture_have_a_palette_and_keep_their_numbers(tmp_path):
     assert np.array_equal(palette_indices(path), labels)
     colours = [(0, 0, 0), *map(class_color, range(1, 9))]
     assert np.array_equal(read_image(path).array, np.array(colours)[labels])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_of_several_pages_is_a_volume_and_its_mask_is_one_too(tmp_path, dtype):
+    pages = RNG.integers(0, 255, (4, 6, 9)).astype(dtype)
+    cv2.imencodemulti(".tif", list(pages))[1].tofile(tmp_path / "stack.tif")
+    image = read_image(tmp_path / "stack.tif", upright=True)
+    assert (image.kind, image.spacing, image.orientation) == ("volume", None, "")
+    assert np.array_equal(image.array, pages)
+    path = save_mask(tmp_path / "m", pages > 99, image)
+    assert path.name == "m.tif"
+    assert np.array_equal(read_image(path).array, pages > 99)
+    with pytest.raises(UserError, match="4 pages, expected one picture"):
+        read_picture(tmp_path / "stack.tif")
+
+
+def test_pages_of_a_tiff_that_make_no_volume_are_refused(tmp_path):
+    grey, colour = np.zeros((6, 9), np.uint8), np.zeros((6, 9, 3), np.uint8)
+    for pages, words in (([grey, grey[:5]], "5x9 uint8, 6x9 uint8"), ([colour, colour], "6x9x3 uint8")):
+        cv2.imencodemulti(".tif", pages)[1].tofile(tmp_path / "a.tif")
+        with pytest.raises(UserError, match=f"found 2 pages of {words}, expected grey pages"):
+            read_image(tmp_path / "a.tif")
+
+
+def with_exif(jpeg: bytes, orientation: int) -> bytes:
+    """The JPEG with the tag that a camera writes, right after the start marker."""
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([orientation]) + b"\0\0\0\0\0\0\0"
+    body = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
+
+
+TURNS = {1: lambda a: a, 3: lambda a: a[::-1, ::-1], 6: lambda a: np.rot90(a, -1), 8: np.rot90, 2: lambda a: a[:, ::-1]}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_photograph_is_turned_upright_where_no_mask_stands_beside_it(tmp_path, orientation, channels):
+    array = cv2.resize(RNG.integers(0, 255, (3, 4, channels), np.uint8), (64, 48), interpolation=cv2.INTER_NEAREST)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(with_exif(cv2.imencode(".jpg", array)[1].tobytes(), orientation))
+    stored = read_image(path).array
+    assert stored.shape[:2] == (48, 64)
+    assert np.array_equal(read_image(path, upright=True).array, TURNS[orientation](stored))
+
+
+def test_upright_changes_nothing_else(tmp_path):
+    for suffix in (".png", ".tif", ".bmp", ".jpg"):
+        for shape, dtype in (((6, 9), np.uint8), ((6, 9, 3), np.uint8), ((6, 9, 4), np.uint8), ((6, 9, 3), np.uint16)):
+            if suffix in (".bmp", ".jpg") and (dtype == np.uint16 or shape[-1] == 4):
+                continue
+            path = tmp_path / f"a{suffix}"
+            cv2.imencode(suffix, RNG.integers(0, 255, shape).astype(dtype))[1].tofile(path)
+            assert np.array_equal(read_image(path, upright=True).array, read_image(path).array)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_nrrd_and_metaimage(tmp_path, suffix):
+    import SimpleITK as sitk
+
+    array = volume(4, 6, 9)
+    file = sitk.GetImageFromArray(array)
+    file.SetSpacing((0.5, 0.75, 2.5))
+    file.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
+    sitk.WriteImage(file, str(tmp_path / f"a{suffix}"))
+    image = read_image(tmp_path / f"a{suffix}")
+    assert np.array_equal(image.array, array)
+    assert (image.spacing, image.orientation) == ((2.5, 0.75, 0.5), "SLA")

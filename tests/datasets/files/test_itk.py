@@ -148,7 +148,7 @@ def test_a_narrow_nifti_is_no_colour_picture(tmp_path):
 
 def test_vectors_are_no_volume(tmp_path):
     write_itk(tmp_path / "a.nii", RNG.random((3, 4, 5, 2), np.float32), vector=True)
-    with pytest.raises(UserError, match="expected one volume"):
+    with pytest.raises(UserError, match=r"expected one volume \(D, H, W\); save each of its volumes as a file"):
         read_image(tmp_path / "a.nii")
 
 

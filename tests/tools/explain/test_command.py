@@ -20,7 +20,7 @@ from tools.explain.receptive_field import Field
 from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
-from utils.inference.files import predict_mask
+from utils.inference.segment import predict_mask
 
 CLASSES = ("one", "the second of the classes, with a name that is longer than any title can be, and more")
 

@@ -9,10 +9,10 @@ import torch
 
 from tests.support.toy import ToyNetwork, assert_same_weights, losses, toy_config, toy_task, train_toy
 from utils import checkpoint
-from utils.config import FIELDS, TRAIN, Config
+from utils.config import FIELDS, TRAIN, Config, to_dict
 from utils.errors import UserError
 from utils.log import logging_to
-from utils.training.resume import AGREE, APPLY, KEEP, NO_PART, ON_RESUME, changed_settings, restore
+from utils.training.resume import AGREE, APPLY, KEEP, NO_PART, ON_RESUME, changed_settings, check_same_run, restore
 from utils.training.run import LAST, start
 from utils.training.schedule import learning_rate
 from utils.training.task import hash_names
@@ -79,8 +79,9 @@ def test_the_table_has_an_entry_for_every_field():
 def test_another_setting_is_refused_by_its_name(tmp_path, name):
     cfg = Config()
     state = {"format": "heteromedseg", "optimizer": {}, "config": dataclasses.asdict(cfg)}
-    other = dataclasses.replace(cfg, **{name: "another"})
-    with pytest.raises(UserError, match=f"--resume: FILE was trained with other settings: {name} .* -> another"):
+    another = dataclasses.replace(cfg.preprocess, resize="another") if name == "preprocess" else "another"
+    other = dataclasses.replace(cfg, **{name: another})
+    with pytest.raises(UserError, match=f"--resume: FILE was trained with other settings: {name} .* -> .*another"):
         restore(None, state, other, toy_task(), "FILE")
 
 
@@ -140,3 +141,15 @@ def test_a_field_without_an_entry_is_an_error(monkeypatch):
     monkeypatch.setitem(FIELDS, "brand_new", None)
     with pytest.raises(KeyError, match="brand_new"):
         changed_settings(Config(), Config(), AGREE)
+
+
+def test_a_run_of_before_the_orientation_was_recorded_goes_on(tmp_path):
+    """Only predict.py uses it."""
+    cfg = toy_config(tmp_path, epochs=2)
+    with_it = dataclasses.replace(cfg, preprocess=dataclasses.replace(cfg.preprocess, orientation="SPL"))
+    state = {"format": "heteromedseg", "optimizer": {}, "config": to_dict(cfg)}
+    del state["config"]["preprocess"]["orientation"]
+    assert check_same_run(state, with_it, "split", "hash", "file").preprocess == with_it.preprocess
+    state["config"] = to_dict(with_it)
+    with pytest.raises(UserError, match="preprocess"):
+        check_same_run(state, cfg, "split", "hash", "file")

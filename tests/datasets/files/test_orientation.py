@@ -1,0 +1,110 @@
+"""Volumes in every orientation: SimpleITK is the oracle, and every mask comes back voxel by voxel."""
+
+import numpy as np
+import pytest
+
+from datasets.files.image import read_image
+from datasets.files.orientation import orient, orient_spacing, restore, stored_orientation
+from datasets.phantom.generate import draw_case
+from datasets.phantom.organs import CLASS_NAMES
+from recipes import RECIPES
+from tests.datasets.files.test_itk import write_itk
+from utils.errors import UserError
+from utils.orientation import ORIENTATIONS
+from utils.preprocess import SLICES, Preprocess
+
+RNG = np.random.default_rng(0)
+ARRAY = RNG.integers(-1000, 1500, (4, 6, 9), dtype=np.int16)
+EVERY = ORIENTATIONS[1:]
+
+
+def meta_of(orientation: str) -> dict:
+    """What a file says whose array has this orientation: x is the last letter, and grows towards it."""
+    columns = np.zeros((3, 3))
+    for x, letter in enumerate(orientation[::-1]):
+        axis = next(k for k, ends in enumerate(("RL", "AP", "IS")) if letter in ends)
+        columns[axis, x] = 1 if letter in "LPS" else -1
+    return {"origin": (0.0, 0.0, 0.0), "direction": tuple(columns.ravel()), "dimension": 3, "oriented": True}
+
+
+def test_there_are_48_orientations():
+    assert len(set(EVERY)) == 48
+    assert all(stored_orientation(meta_of(name)) == name for name in EVERY)
+
+
+@pytest.mark.parametrize("stored", ["SPL", "SPR", "LIA", "PSR", "IAL"])
+def test_every_orientation_is_that_of_simpleitk(stored):
+    import SimpleITK as sitk
+
+    file = sitk.GetImageFromArray(ARRAY)
+    file.SetDirection(meta_of(stored)["direction"])
+    file.SetSpacing((0.5, 0.75, 2.5))
+    for wanted in EVERY:
+        # DICOMOrient names the direction that x, y and z grow to; ours is z, y, x
+        turned = sitk.DICOMOrient(file, wanted[::-1])
+        found = orient(ARRAY, meta_of(stored), wanted)
+        assert np.array_equal(found, sitk.GetArrayFromImage(turned))
+        assert orient_spacing((2.5, 0.75, 0.5), meta_of(stored), wanted) == turned.GetSpacing()[::-1]
+        assert np.array_equal(restore(found, meta_of(stored), wanted), ARRAY)
+        classes = np.stack([found, found + 1])
+        assert np.array_equal(restore(classes, meta_of(stored), wanted), np.stack([ARRAY, ARRAY + 1]))
+
+
+def test_an_oblique_volume_takes_the_nearest_axes():
+    for degrees, expected in ((-40, "SPL"), (40, "SPL"), (50, "SLA"), (140, "SAR")):
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        assert stored_orientation({"direction": (c, s, 0, -s, c, 0, 0, 0, 1)}) == expected
+
+
+@pytest.mark.parametrize("meta", [{}, {"direction": (1, 0, 0, 1)}, meta_of("SPL") | {"oriented": False}])
+def test_without_geometry_a_volume_is_left_as_stored(meta):
+    assert orient(ARRAY, meta, "LIA") is ARRAY
+    assert restore(ARRAY, meta, "LIA") is ARRAY
+    assert orient_spacing((1, 2, 3), meta, "LIA") == (1, 2, 3)
+
+
+def test_nothing_moves_where_the_training_data_have_no_orientation():
+    assert orient(ARRAY, meta_of("LIA"), "") is ARRAY
+    assert orient(ARRAY, meta_of("LIA"), "LIA") is ARRAY
+
+
+def test_a_nifti_file_that_denies_its_geometry(tmp_path):
+    path = write_itk(tmp_path / "a.nii", ARRAY)
+    assert read_image(path).meta["oriented"]
+    data = bytearray(path.read_bytes())
+    data[252:256] = bytes(4)  # qform_code and sform_code
+    path.write_bytes(data)
+    assert read_image(path).orientation == ""
+
+
+def test_a_nrrd_file_that_names_no_space(tmp_path):
+    path = write_itk(tmp_path / "a.nrrd", ARRAY)
+    assert read_image(path).orientation == "SLA"
+    header = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 9 6 4\nspacings: 1 1 2\nencoding: raw\nendian: little\n\n"
+    path.write_bytes(header + ARRAY.astype("<i2").tobytes())
+    image = read_image(path)
+    assert np.array_equal(image.array, ARRAY)
+    assert (image.spacing, image.orientation) == ((2, 1, 1), "")
+
+
+def test_what_is_no_orientation_is_refused():
+    for wrong in ("SPI", "SP", "spl", "XYZ", "SPLL"):
+        with pytest.raises(UserError, match=f"orientation '{wrong}': expected one of R and L"):
+            Preprocess(1, "spline", (0.5,), (0.5,), orientation=wrong)
+
+
+def test_a_preprocess_of_before_has_no_orientation():
+    old = {"channels": 1, "resize": "spline", "mean": [0.5], "std": [0.5], "intensity": "ct"}
+    assert Preprocess.from_dict(old).orientation == ""
+    assert SLICES.orientation == ""
+    assert RECIPES["synapse"].preprocess.orientation == "SLP"
+
+
+def test_the_phantom_lies_as_its_recipe_says():
+    """Liver on the right, spleen on the left, kidneys to the back, the lung bases at the upper end."""
+    assert RECIPES["phantom"].preprocess.orientation == "SPL"
+    case = draw_case("case", (1,), 48, 16)
+    middle = {name: np.argwhere(case.label == k).mean(0) for k, name in enumerate(CLASS_NAMES, 1)}
+    assert middle["liver"][2] < middle["stomach"][2] < middle["spleen"][2]
+    assert middle["left kidney"][1] > middle["pancreas"][1]
+    assert middle["spleen"][0] > middle["left kidney"][0]

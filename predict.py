@@ -15,6 +15,7 @@ from utils.config import NOT_PASSED_ON, PREDICT, describe
 from utils.device import choose_device, choose_precision, describe_device
 from utils.distributed import barrier, init_distributed
 from utils.errors import UserError, run_main
+from utils.files import allow_bytes
 from utils.inference.checkpoints import check_alike
 from utils.inference.files import predict_files
 from utils.inference.forward import forward_fn
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> None:
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
     given = NOT_PASSED_ON | {"output_dir": "predictions", "force": False} | given
     cfg = apply(loaded[0].cfg, {k: v for k, v in given.items() if k != "recipe"})
+    allow_bytes(cfg.max_image_bytes)
     precision = choose_precision(cfg.precision, device)
     log(f"HeteroMedSeg, segmenting {len(inputs)} inputs\n{describe(cfg, PREDICT)}")
     log(f"device {describe_device(device)}, precision {precision}")

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cv2
-import h5py
 import numpy as np
 
-from datasets.files.itk import read_itk, series_files, write_nifti
+from datasets.files.arrays import checked_spacing, read_arrays, read_npy
+from datasets.files.dicom import is_dicom, series_files
+from datasets.files.itk import read_itk, write_nifti
 from datasets.files.pictures import PICTURE_SUFFIXES, read_picture
 from utils.errors import UserError
-from utils.files import reading, replacing
+from utils.files import replacing
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
-SUFFIXES = (*PICTURE_SUFFIXES, *ARRAY_SUFFIXES, ".nii.gz", ".nii", ".dcm")
+SUFFIXES = (*PICTURE_SUFFIXES, *ARRAY_SUFFIXES, ".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
 
 
 @dataclass(frozen=True)
@@ -43,43 +44,34 @@ def suffix_of(path: str | Path) -> str:
 
 
 def read_image(path: str | Path) -> Image:
-    """Read a picture, an array file, a NIfTI or DICOM file, or a folder that holds one DICOM series.
+    """Read a picture, an array file, a NIfTI, NRRD, MetaImage or DICOM file, or a folder that holds one DICOM series.
 
     An .npz or .h5 file gives its array `image`, and `spacing` where it has one.
-    raises: UserError for what is missing, damaged or of no known kind
+    raises: UserError for what is missing, damaged, larger than allowed or of no known kind, and for values that are
+        not finite
     """
     path = Path(path)
     suffix = suffix_of(path)
     if path.is_dir():
         return _image(path, *read_itk(path, series_files(path)))
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path}: no such file; expected an image ({', '.join(SUFFIXES)}) or a folder of DICOM files")
     if suffix in PICTURE_SUFFIXES:
         return Image(read_picture(path), None, "picture", path)
     if suffix in ARRAY_SUFFIXES:
         return _image(path, *_read_array(path, suffix), {})
-    if suffix or _is_dicom(path):
+    if suffix or is_dicom(path):
         return _image(path, *read_itk(path, [str(path)]))
     raise UserError(f"{path}: of no known kind, expected DICOM or one of {', '.join(SUFFIXES)}; convert it")
 
 
-def _is_dicom(path: Path) -> bool:
-    """DICOM files often have no ending, or the last part of a number in its place."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def _read_array(path: Path, suffix: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The array `image` (or the only one) of the file, and its `spacing` if there is one."""
-    with reading(path):
-        if suffix == ".npy":
-            return np.load(path, allow_pickle=False), None
-        if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return file[_key(path, file.files)], file.get("spacing")
-        with h5py.File(path, "r") as file:
-            spacing = file["spacing"][()] if "spacing" in file else file.attrs.get("spacing")
-            return file[_key(path, list(file))][()], spacing
+    if suffix == ".npy":
+        return read_npy(path), None
+    arrays = read_arrays(path, lambda names: [_key(path, names), *({"spacing"} & set(names))])
+    spacing = arrays.pop("spacing", None)
+    return next(iter(arrays.values())), spacing
 
 
 def _key(path: Path, keys: list[str]) -> str:
@@ -102,11 +94,12 @@ def _image(path: Path, array: np.ndarray, spacing: Any, meta: dict[str, Any]) ->
         raise UserError(f"{path}: found an array of shape {array.shape}, expected (H, W), (H, W, 3) or (D, H, W)")
     if array.dtype.kind not in "buif" or array.size == 0:
         raise UserError(f"{path}: found {array.dtype} values of shape {array.shape}, expected one or more real numbers")
+    # the extremes are NaN or infinite where any value is, and take no memory
+    if array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
+        found = f"{np.count_nonzero(~np.isfinite(array)):,} of {array.size:,} values that are not finite"
+        raise UserError(f"{path}: found {found} (NaN or infinite), expected numbers; replace them first")
     if spacing is not None:
-        spacing = tuple(float(value) for value in np.asarray(spacing).ravel())
-        expected = 2 if kind == "picture" else 3
-        if len(spacing) != expected or min(spacing) <= 0:
-            raise UserError(f"{path}: found the spacing {spacing}, expected {expected} positive numbers in mm, z first")
+        spacing = checked_spacing(path, spacing, 2 if kind == "picture" else 3)
     return Image(array, spacing, kind, path, meta)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from datasets.files.headers import page_bytes
 from utils.errors import UserError
-from utils.files import reading
+from utils.files import check_bytes, reading
 from utils.log import log_once
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -21,20 +22,22 @@ LOSSY_SUFFIXES = (".jpg", ".jpeg")
 def read_picture(path: Path) -> np.ndarray:
     """The picture as stored, without its alpha channel: (H, W) or (H, W, 3) RGB, native type.
 
-    raises: UserError for a file that is missing, empty, cut short, of several pages or no picture
+    raises: UserError for a file that is missing, empty, cut short, larger than allowed, of several pages or no picture
     """
-    with reading(path, "restore the file"):
-        data = np.fromfile(path, dtype=np.uint8)
-    if data.size and path.suffix.lower() in (".tif", ".tiff"):
-        pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1]
-    else:  # IMREAD_UNCHANGED also keeps OpenCV from turning the picture by its EXIF orientation
-        pages = [cv2.imdecode(data, cv2.IMREAD_UNCHANGED)] if data.size else []
-    if not pages or pages[0] is None:
-        found = f"{data.size} bytes that do not decode" if data.size else "an empty file"
+    with reading(path, "copy or download the file again"):
+        check_bytes(path, path.stat().st_size)
+        data = path.read_bytes()
+        if not data:
+            raise UserError(f"{path}: found an empty file, expected a whole picture; copy or download the file again")
+        sizes = page_bytes(data)
+        check_bytes(path, sum(sizes))
+        if len(sizes) > 1:
+            raise UserError(f"{path}: found {len(sizes)} pages, expected one picture; store a volume as NIfTI")
+        # IMREAD_UNCHANGED also keeps OpenCV from turning the picture by its EXIF orientation
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        found = f"{len(data)} bytes that do not decode"
         raise UserError(f"{path}: found {found}, expected a whole picture; copy or download the file again")
-    if len(pages) > 1:
-        raise UserError(f"{path}: found {len(pages)} pages, expected one picture; store a volume as NIfTI")
-    picture = pages[0]
     if picture.ndim == 2:
         return picture
     if picture.shape[2] <= 2:  # grey, or grey and alpha

@@ -4,6 +4,7 @@ import argparse
 
 from datasets.images.make_split import split_dataset
 from utils.errors import UserError, run_main
+from utils.log import printable
 
 
 def main(argv: list[str]) -> None:
@@ -27,11 +28,10 @@ def main(argv: list[str]) -> None:
         raise UserError(
             f"--group-cuts {args.group_cuts}: expected whole numbers and commas, such as 25,50,67"
         ) from None
-    print(
-        split_dataset(
-            args.dataset, args.size, args.seed, args.output, args.force, args.group_by, cuts, num_folds=args.folds
-        )
+    made = split_dataset(
+        args.dataset, args.size, args.seed, args.output, args.force, args.group_by, cuts, num_folds=args.folds
     )
+    print(printable(made))
 
 
 if __name__ == "__main__":

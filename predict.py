@@ -17,6 +17,7 @@ from utils.config import PREDICT, describe
 from utils.device import choose_device, describe_device
 from utils.distributed import barrier, init_distributed
 from utils.errors import UserError, join_listed, run_main
+from utils.files import allow_bytes
 from utils.inference.files import predict_files
 from utils.log import log
 
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> None:
     loaded = [load_network(path, RECIPES, recipe) for path in paths]
     predictor = Predictor(loaded, device, **{"force": False, **given, "output_dir": str(out)})
     cfg = predictor.cfg
+    allow_bytes(cfg.max_image_bytes)
     log(f"HeteroMedSeg, segmenting {len(inputs.places)} inputs\n{describe(cfg, PREDICT)}")
     log(f"device {describe_device(predictor.device)}, precision {predictor.precision}")
     classes = cfg.class_names or loaded[0].class_names or family_of(cfg).class_names(cfg)

@@ -11,6 +11,7 @@ from utils.command_line import parse_flags
 from utils.config import TEST, describe
 from utils.device import choose_device, choose_precision, describe_device
 from utils.errors import run_main
+from utils.files import allow_bytes
 from utils.inference.checkpoints import check_alike, find_checkpoints, settle
 from utils.inference.forward import forward_fn
 from utils.log import log
@@ -26,6 +27,7 @@ def main(argv: list[str]) -> None:
     loaded = [load_network(path, RECIPES, given.get("recipe")) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
     cfg = settle(loaded[0].cfg, given)
+    allow_bytes(cfg.max_image_bytes)
     precision = choose_precision(cfg.precision, device, evaluating=True)
     family = family_of(cfg)
     classes = cfg.class_names or loaded[0].class_names or family.class_names(cfg)

@@ -11,6 +11,7 @@ from utils.config import TRAIN, Config, describe, own_data
 from utils.device import choose_device, choose_precision, describe_device, seed_everything
 from utils.distributed import init_distributed
 from utils.errors import UserError, run_main
+from utils.files import allow_bytes
 from utils.log import log, logging_to
 from utils.training.allocator import keep_freed_memory
 from utils.training.engine import fit
@@ -27,6 +28,7 @@ def configure(argv: list[str]) -> Config:
 
 def train(cfg: Config) -> None:
     """One run: check, say what will happen, fit. Nothing is written before the data has been checked."""
+    allow_bytes(cfg.max_image_bytes)
     device = choose_device(cfg.device)
     init_distributed(device)
     kept = device.type == "cpu" and keep_freed_memory()

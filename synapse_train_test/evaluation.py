@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from datasets.files.itk import write_nifti
 from datasets.summary import DataSummary
 from datasets.volumes.files import Volume
 from datasets.volumes.lists import find_root, hold_out_cases, read_list
@@ -15,6 +16,7 @@ from datasets.volumes.sets import SliceVolumes, SynapseVolumes, check_slices, ch
 from synapse_train_test.task import TEST_LIST, TRAIN_LIST, VAL_LIST, locate
 from utils.config import Config
 from utils.distributed import is_main
+from utils.files import replacing
 from utils.inference.forward import Forward
 from utils.inference.volumes import predict_volume
 from utils.log import log
@@ -84,11 +86,7 @@ def open_split(cfg: Config) -> tuple[Sequence[Volume], str, DataSummary]:
 
 def save_volume(folder: Path, volume: Volume, labels: np.ndarray) -> None:
     """Write NAME_img, NAME_gt and NAME_pred.nii.gz; spacing in mm where the file has one, else 1."""
-    import SimpleITK
-
-    folder.mkdir(parents=True, exist_ok=True)
     for suffix, array in (("img", volume.image), ("gt", volume.label), ("pred", labels)):
         if array is not None:
-            image = SimpleITK.GetImageFromArray(array)
-            image.SetSpacing((volume.spacing or (1.0, 1.0, 1.0))[::-1])
-            SimpleITK.WriteImage(image, str(folder / f"{volume.name}_{suffix}.nii.gz"), useCompression=True)
+            with replacing(folder / f"{volume.name}_{suffix}.nii.gz") as part:
+                write_nifti(part, array, volume.spacing or (1.0, 1.0, 1.0), {})

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from utils.errors import UserError
+from utils.files import MAX_IMAGE_BYTES
 from utils.preprocess import INTENSITIES, SLICES, UNKNOWN, Preprocess
 
 TRAIN, TEST, PREDICT = "train", "test", "predict"
@@ -24,7 +25,13 @@ AUTO_BATCH = 0  # --batch_size auto, until train.py has found what fits
 LOSSES = ("ce_dice", "ce", "dice", "dice_bce", "bce")
 
 # Settings of training only: test.py and predict.py use these values instead of the checkpoint's.
-NOT_PASSED_ON = {"compile": False, "graphs": False, "accumulate": 1, "precision": "auto"}
+NOT_PASSED_ON = {
+    "compile": False,
+    "graphs": False,
+    "accumulate": 1,
+    "precision": "auto",
+    "max_image_bytes": MAX_IMAGE_BYTES,
+}
 
 
 def option(
@@ -117,6 +124,9 @@ class Config:
         "auto",
         "decoded images are kept: yes, in memory; disk, in files; auto, if they fit",
         choices=("auto", "yes", "disk", "no"),
+    )
+    max_image_bytes: int = option(
+        MAX_IMAGE_BYTES, "largest image or volume to read, in bytes of the decoded array", verbs=ALL, least=1
     )
     workers: int = option(4, "loader processes where the set is not kept in memory", least=0)
     log_every: int = option(20, "updates between two looks at the loss", least=1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch.distributed as dist
 
-from utils.log import _Terminal, logging_to
+from utils.log import _Terminal, logging_to, printable
 
 EXIT_USER_ERROR = 2
 
@@ -36,7 +36,7 @@ def run_main(main: Callable[[list[str]], None]) -> None:
             with logging_to(_Terminal()):
                 main(sys.argv[1:])
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(printable(f"error: {error}"), file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
         finally:
             sys.stdout.flush()

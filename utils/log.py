@@ -17,7 +17,13 @@ LOGGER = logging.getLogger("heteromedseg")
 def log(message: str) -> None:
     """One line to the terminal and, during a run, to its log.txt; rank 0 only."""
     if is_main():
-        LOGGER.info(message)
+        LOGGER.info("%s", printable(message))
+
+
+def printable(text: str) -> str:
+    """`text` with every character that could steer a terminal, or that has no form, as an escape sequence."""
+    shown = (c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+    return "".join(shown)
 
 
 @cache

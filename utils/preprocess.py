@@ -66,6 +66,14 @@ PICTURES = Preprocess(channels=3, resize="area", mean=IMAGENET_MEAN, std=IMAGENE
 # --- values -------------------------------------------------------------------------------------
 
 
+def check_finite(array: np.ndarray, source: str) -> None:
+    """Refuse NaN and infinite values, which would give an empty mask. raises: UserError"""
+    # the extremes are NaN or infinite where any value is, and take no memory
+    if array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
+        found = f"{np.count_nonzero(~np.isfinite(array)):,} of {array.size:,} values that are not finite"
+        raise UserError(f"{source}: found {found} (NaN or infinite), expected numbers; replace them first")
+
+
 def choose_intensity(array: np.ndarray, asked: str, pre: Preprocess, source: str) -> str:
     """How to bring the values of one file to [0, 1]: one of INTENSITIES.
 

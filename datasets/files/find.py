@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets.files.image import is_dicom, suffix_of
+from datasets.files.dicom import is_dicom
+from datasets.files.image import suffix_of
 from utils.errors import UserError
 
 # What predict.py may write for an input NAME

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
+import cv2
 import numpy as np
 
-from datasets.files.itk import read_itk, series_files, write_nifti
+from datasets.files.arrays import checked_spacing, read_arrays, read_npy
+from datasets.files.dicom import is_dicom, series_files
+from datasets.files.itk import read_itk, write_nifti
 from datasets.files.orientation import stored_orientation
 from datasets.files.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_pages
 from utils.errors import UserError
-from utils.files import reading, replacing
+from utils.files import replacing
+from utils.preprocess import check_finite
 from utils.results.overlay import class_color
 
 SPLIT = "save each volume, such as array[0], as a file of its own"
@@ -54,13 +57,14 @@ def read_image(path: str | Path, upright: bool = False) -> Image:
 
     An .npz or .h5 file gives its array `image`, and `spacing` where it has one. A TIFF file of several pages is a
     volume. upright: turn a photograph by its EXIF orientation, as viewers show it
-    raises: UserError for what is missing, damaged or of no known kind
+    raises: UserError for what is missing, damaged, larger than allowed or of no known kind, and for values that are
+        not finite
     """
     path = Path(path)
     suffix = suffix_of(path)
     if path.is_dir():
         return _image(path, *read_itk(path, series_files(path)))
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path}: no such file; expected an image ({', '.join(SUFFIXES)}) or a folder of DICOM files")
     if suffix in PICTURE_SUFFIXES:
         pages = read_pages(path, upright)
@@ -81,23 +85,13 @@ def _stack(path: Path, pages: list[np.ndarray]) -> Image:
     return Image(np.stack(pages), None, "volume", path)
 
 
-def is_dicom(path: Path) -> bool:
-    """DICOM files often have no ending, or the last part of a number in its place."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def _read_array(path: Path, suffix: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The array `image` (or the only one) of the file, and its `spacing` if there is one."""
-    with reading(path):
-        if suffix == ".npy":
-            return np.load(path, allow_pickle=False), None
-        if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return file[_key(path, file.files)], file.get("spacing")
-        with h5py.File(path, "r") as file:
-            spacing = file["spacing"][()] if "spacing" in file else file.attrs.get("spacing")
-            return file[_key(path, list(file))][()], spacing
+    if suffix == ".npy":
+        return read_npy(path), None
+    arrays = read_arrays(path, lambda names: [_key(path, names), *({"spacing"} & set(names))])
+    spacing = arrays.pop("spacing", None)
+    return next(iter(arrays.values())), spacing
 
 
 def _key(path: Path, keys: list[str]) -> str:
@@ -121,11 +115,9 @@ def _image(path: Path, array: np.ndarray, spacing: Any, meta: dict[str, Any]) ->
         raise UserError(f"{path}: found an array of shape {array.shape}, expected {expected}; {SPLIT}")
     if array.dtype.kind not in "buif" or array.size == 0:
         raise UserError(f"{path}: found {array.dtype} values of shape {array.shape}, expected one or more real numbers")
+    check_finite(array, str(path))
     if spacing is not None:
-        spacing = tuple(float(value) for value in np.asarray(spacing).ravel())
-        expected = 2 if kind == "picture" else 3
-        if len(spacing) != expected or min(spacing) <= 0:
-            raise UserError(f"{path}: found the spacing {spacing}, expected {expected} positive numbers in mm, z first")
+        spacing = checked_spacing(path, spacing, 2 if kind == "picture" else 3)
     return Image(array, spacing, kind, path, meta)
 
 

@@ -1,32 +1,47 @@
-"""NIfTI and DICOM through SimpleITK: arrays with spacing, origin and direction, and back.
+"""NIfTI, NRRD, MetaImage and DICOM through SimpleITK: arrays with spacing, origin and direction, and back.
 
 SimpleITK counts x first, arrays z first: sizes and spacings are turned round here, nowhere else.
 """
 
+import contextlib
+import math
+import re
+import zlib
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from datasets.files.dicom import check_elements
+from datasets.files.nifti import check_whole, whole_nifti
 from utils.errors import UserError
-from utils.files import reading
-from utils.log import log_once
+from utils.files import check_bytes, reading
 
-# Slices of a series may lie this far from even spacing, as a share of it (positions are rounded in the files).
-UNEVEN = 0.01
+KINDS = {".nii": "Nifti", ".gz": "Nifti", ".nrrd": "Nrrd", ".mha": "Meta"}  # by the last part of the name; else DICOM
+MAX_HEADER = 2**20  # bytes of a header in text
 
 
 def read_itk(path: Path, files: Sequence[str]) -> tuple[np.ndarray, tuple[float, ...], dict[str, Any]]:
     """Array (D, H, W), or (H, W, 3) of a colour picture; its spacing in mm; origin, direction, dimension, oriented.
 
     Rescale slope and intercept are applied: CT comes in HU. `files` are the slices of a series or one file.
+    raises: UserError for what is damaged, larger than allowed, or has its values in another file
     """
     import SimpleITK as sitk
 
-    with reading(path, as_what=" as NIfTI or DICOM"):
-        image = sitk.ReadImage(files[0] if len(files) == 1 else list(files))
+    suffix = path.suffix.lower()
+    kind = "GDCM" if path.is_dir() or suffix not in KINDS else KINDS[suffix]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(reading(path, as_what=f" as {'DICOM' if kind == 'GDCM' else kind}"))
+        if kind == "Nifti":
+            files = [str(stack.enter_context(whole_nifti(path)))]
+        elif kind != "GDCM":
+            check_attached(path)
+        elif path.is_file():
+            check_elements(path)
+        check_bytes(path, _claimed_bytes(files[0], f"{kind}ImageIO") * len(files))
+        image = sitk.ReadImage(files[0] if len(files) == 1 else list(files), imageIO=f"{kind}ImageIO")
     array, spacing = sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
     meta = {"origin": image.GetOrigin(), "direction": image.GetDirection(), "dimension": image.GetDimension()}
     codes = [image.GetMetaData(key) for key in ("qform_code", "sform_code") if image.HasMetaDataKey(key)]
@@ -45,44 +60,48 @@ def read_itk(path: Path, files: Sequence[str]) -> tuple[np.ndarray, tuple[float,
     return array, spacing, meta
 
 
-def series_files(folder: Path) -> list[str]:
-    """The DICOM files of a folder in the order of their positions; warns where slices are missing.
+def _claimed_bytes(file: str, image_io: str) -> int:
+    """How much memory the image of a file will take, by its header."""
+    import SimpleITK as sitk
 
-    raises: UserError unless they are one series
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(image_io)
+    reader.SetFileName(file)
+    reader.ReadImageInformation()
+    channels = reader.GetNumberOfComponents()
+    pixel = sitk.Image([1, 1], reader.GetPixelID(), channels if channels > 1 else 0)
+    return math.prod(reader.GetSize()) * channels * pixel.GetSizeOfPixelComponent()
+
+
+def check_attached(path: Path) -> None:
+    """Refuse a NRRD or MetaImage file whose values lie in another file. raises: ValueError"""
+    with path.open("rb") as file:
+        header = file.read(MAX_HEADER)
+    if path.suffix.lower() == ".nrrd":
+        header, end, _ = header.replace(b"\r", b"").partition(b"\n\n")
+        attached = end and not re.search(rb"^\s*data\s*file", header, re.IGNORECASE | re.MULTILINE)
+    else:
+        attached = re.search(rb"^ElementDataFile\s*=\s*(\S+)", header, re.MULTILINE)
+        attached = attached and attached[1] == b"LOCAL"
+    if not attached:
+        raise ValueError("its values do not lie in the file itself; save header and values as one file")
+
+
+def write_nifti(path: Path, array: np.ndarray, spacing: Sequence[float], meta: dict[str, Any]) -> None:
+    """Write (D, H, W) with its spacing and the `meta` of `read_itk`; an empty one means at the origin.
+
+    raises: OSError where what is on the disk is not the whole file: the library does not tell of a full disk
     """
     import SimpleITK as sitk
 
-    series = sitk.ImageSeriesReader
-    files = {key: series.GetGDCMSeriesFileNames(str(folder), key) for key in series.GetGDCMSeriesIDs(str(folder))}
-    if len(files) != 1:
-        found = "; ".join(f"{len(names)} files such as {Path(names[0]).name}" for names in files.values())
-        raise UserError(
-            f"{folder}: found {len(files)} DICOM series ({found or 'no DICOM file'}), expected one; "
-            "give a folder for each series"
-        )
-    (names,) = files.values()
-    reader, origins = sitk.ImageFileReader(), []
-    for name in names:
-        reader.SetFileName(name)
-        reader.ReadImageInformation()
-        origins.append(np.array(reader.GetOrigin()))
-    gaps = [float(np.linalg.norm(after - before)) for before, after in pairwise(origins)]
-    if gaps and max(gaps) - min(gaps) > UNEVEN * min(gaps):
-        log_once(
-            f"warning: {folder}: slices lie {min(gaps):g} to {max(gaps):g} mm apart (some missing, or twice?); "
-            "the volume is read as if evenly spaced"
-        )
-    return list(names)
-
-
-def write_nifti(path: Path, labels: np.ndarray, spacing: Sequence[float], meta: dict[str, Any]) -> None:
-    """Write labels (D, H, W) with their spacing and the `meta` of `read_itk`; an empty one means at the origin."""
-    import SimpleITK as sitk
-
     flat = meta.get("dimension") == 2
-    image = sitk.GetImageFromArray(labels[0] if flat else labels)
+    image = sitk.GetImageFromArray(array[0] if flat else array)
     image.SetSpacing(spacing[:0:-1] if flat else spacing[::-1])
     if meta:
         image.SetOrigin(meta["origin"])
         image.SetDirection(meta["direction"])
     sitk.WriteImage(image, str(path), useCompression=True)
+    try:
+        check_whole(path)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise OSError(f"incomplete: {error}") from None

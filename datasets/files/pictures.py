@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from datasets.files.headers import page_bytes
 from utils.errors import UserError
-from utils.files import reading
+from utils.files import check_bytes, reading
 from utils.log import log_once
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -22,7 +23,7 @@ LOSSY_SUFFIXES = (".jpg", ".jpeg")
 def read_picture(path: Path) -> np.ndarray:
     """The picture as stored, without its alpha channel: (H, W) or (H, W, 3) RGB, native type.
 
-    raises: UserError for a file that is missing, empty, cut short, of several pages or no picture
+    raises: UserError for a file that is missing, empty, cut short, larger than allowed, of several pages or no picture
     """
     pages = read_pages(path)
     if len(pages) > 1:
@@ -34,18 +35,21 @@ def read_pages(path: Path, upright: bool = False) -> list[np.ndarray]:
     """As `read_picture`, every page of a TIFF file.
 
     upright: turn the picture by its EXIF orientation
-    raises: UserError for a file that is missing, empty, cut short or no picture
+    raises: UserError for a file that is missing, empty, cut short, larger than allowed or no picture
     """
     # IMREAD_UNCHANGED keeps OpenCV from turning the picture by its EXIF orientation
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if upright else cv2.IMREAD_UNCHANGED
-    with reading(path, "restore the file"):
-        data = np.fromfile(path, dtype=np.uint8)
-    if data.size and path.suffix.lower() in TIFF_SUFFIXES:
-        pages = cv2.imdecodemulti(data, flags)[1]
-    else:
-        pages = [cv2.imdecode(data, flags)] if data.size else []
-    if not pages or pages[0] is None:
-        found = f"{data.size} bytes that do not decode" if data.size else "an empty file"
+    with reading(path, "copy or download the file again"):
+        check_bytes(path, path.stat().st_size)
+        data = path.read_bytes()
+        if not data:
+            raise UserError(f"{path}: found an empty file, expected a whole picture; copy or download the file again")
+        sizes = page_bytes(data)
+        check_bytes(path, sum(sizes))
+        buffer = np.frombuffer(data, np.uint8)
+        pages = cv2.imdecodemulti(buffer, flags)[1] if len(sizes) > 1 else [cv2.imdecode(buffer, flags)]
+    if len(pages) != max(1, len(sizes)) or pages[0] is None:
+        found = f"{len(data)} bytes that do not decode"
         raise UserError(f"{path}: found {found}, expected a whole picture; copy or download the file again")
     return [_rgb(page) for page in pages]
 

@@ -4,11 +4,9 @@ Columns: image_id, category (train or test), and where wanted group (a patient, 
 two parts) and fold (of a training image).
 """
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +14,7 @@ from datasets.images.classes import ClassTable
 from datasets.images.folds import assign_folds
 from datasets.images.pairs import Pair, stem_of
 from utils.errors import UserError
-from utils.files import reading, replacing
+from utils.files import csv_text, parse_csv, read_text, reading, write_atomically
 
 DEFAULT_NAME = "test_train_data.csv"
 
@@ -107,14 +105,10 @@ def read_split(path: str | Path) -> list[Row]:
     an unknown category, a fold that is no number, an id that was there before, or no group where others have one
     """
     path = Path(path)
-    with reading(path, "make one with data_split_csv.py"):
-        text = path.read_bytes()
-    try:
-        text = text.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; save it as CSV UTF-8") from None
+    text = read_text(path, "save it as CSV UTF-8, or make one with data_split_csv.py")
     header = text.lstrip().partition("\n")[0]
-    lines = csv.reader(StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+    with reading(path, "save it as CSV UTF-8, or make one with data_split_csv.py", as_what=" as CSV"):
+        lines = parse_csv(text, max(",;\t", key=header.count))
     table = [[value.strip() for value in line] for line in lines if any(value.strip() for value in line)]
     names = [name.lower() for name in table[0]] if table else []
     for name in ("image_id", "category"):
@@ -143,24 +137,25 @@ def _parse(values: dict[str, str]) -> tuple[Row, str]:
     """The row of one line and what is wrong with it, if anything."""
     image_id, fold = values.get("image_id", ""), values.get("fold", "")
     category = values.get("category", "").lower()
-    row = Row(image_id, category, int(fold) if fold.isdecimal() else None, values.get("group") or None)
+    row = Row(image_id, category, int(fold) if _is_number(fold) else None, values.get("group") or None)
     if not stem_of(image_id):
         return row, f"a line of category {category!r} without an image_id"
     if category not in ("train", "test"):
         return row, f"{image_id}: category {category!r}, expected train or test"
-    if fold and not fold.isdecimal():
+    if fold and not _is_number(fold):
         return row, f"{image_id}: fold {fold!r}, expected a number from 0"
     return row, ""
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
 
 
 def write_split(path: Path, rows: Sequence[Row]) -> None:
     """Write the CSV in one step, with the columns group and fold where rows have them."""
     columns = ["image_id", "category"]
     columns += [name for name in ("group", "fold") if any(getattr(row, name) is not None for row in rows)]
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([getattr(row, name) for name in columns] for row in rows)  # None is written as nothing
+    write_atomically(path, csv_text([{name: getattr(row, name) for name in columns} for row in rows]))
 
 
 def check_output(path: Path, force: bool) -> None:

@@ -11,7 +11,6 @@ the number of others. Windowed and scaled as PROTOCOL's Synapse: HU clipped to [
 
 import json
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from datasets.phantom.organs import CLASS_NAMES
 from datasets.phantom.shapes import FIELD_OF_VIEW, HEIGHT, Scene, smooth_field
 from datasets.volumes.files import Volume
 from utils.errors import UserError
+from utils.files import read_text, reading, replacing
 
 __all__ = ["CLASS_NAMES", "NUM_CLASSES", "draw_case", "write_phantom"]
 
@@ -63,17 +63,14 @@ def write_phantom(
             raise UserError(f"phantom: {field} is {getattr(parameters, field)}; expected at least {bound}")
     if _is_there(root, parameters):
         return
-    unfinished = root.absolute().with_name(f".{root.absolute().name}.{os.getpid()}")
     try:
-        _write(unfinished, parameters)
-        if root.is_dir():
-            root.rmdir()
-        unfinished.rename(root)
-    except OSError:
+        with replacing(root.absolute()) as part:
+            _write(part, parameters)
+            if root.is_dir():
+                root.rmdir()
+    except UserError:
         if not _is_there(root, parameters):  # else another process was faster: its data are the same
             raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _is_there(root: Path, parameters: _Parameters) -> bool:
@@ -81,8 +78,10 @@ def _is_there(root: Path, parameters: _Parameters) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        text = read_text(root / MANIFEST)
+        with reading(root / MANIFEST):
+            found = json.loads(text)
+    except UserError:
         raise UserError(f"{root}: holds something that is no phantom data set; give an empty or a new folder") from None
     if found != asdict(parameters):
         expected = json.dumps(asdict(parameters))

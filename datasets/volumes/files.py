@@ -8,15 +8,13 @@ Images are floats in [0, 1], or uint8 / uint16 that stand for fractions of their
 Letters: D slices, H height, W width.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from datasets.files.arrays import checked_spacing, read_arrays
 from utils.errors import UserError
-from utils.files import reading
 
 # A float image may leave [0, 1] by this much, since cubic resampling overshoots. Beyond, it was never scaled.
 RANGE_TOLERANCE = 0.05
@@ -34,31 +32,23 @@ class Volume:
 
 def read_slice(path: Path, num_classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Image (H, W) float32 in [0, 1] and label (H, W) uint8 of one npz. raises: UserError with all that is wrong"""
-    with reading(path):
-        if not zipfile.is_zipfile(path):
-            raise UserError(f"{path}: not a complete npz file (truncated, or another format); copy or convert it again")
-        with np.load(path, allow_pickle=False) as arrays:
-            if not {"image", "label"} <= set(arrays.files):
-                raise UserError(f"{path}: holds {sorted(arrays.files)}; expected `image` and `label`")
-            image, label = arrays["image"], arrays["label"]
+    arrays = read_arrays(path, lambda names: _choose(path, names, ("image", "label")))
+    image, label = arrays["image"], arrays["label"]
     return _checked(path, image, label, ("H", "W"), num_classes)
 
 
 def read_volume(path: Path, name: str, num_classes: int | None = None) -> Volume:
     """The volume of one h5 file; its label is None where the file has none. raises: UserError with all that is wrong"""
-    with reading(path), h5py.File(path, "r") as file:
-        if "image" not in file:
-            raise UserError(f"{path}: holds {sorted(file)}; expected `image` and `label`")
-        image = np.asarray(file["image"])
-        label = np.asarray(file["label"]) if "label" in file else None
-        spacing = file["spacing"][()] if "spacing" in file else file.attrs.get("spacing")
-    image, label = _checked(path, image, label, ("D", "H", "W"), num_classes)
-    if spacing is not None:
-        values = np.asarray(spacing)
-        if values.shape != (3,) or values.dtype.kind not in "iuf" or not (np.isfinite(values) & (values > 0)).all():
-            raise UserError(f"{path}: `spacing` is {values.tolist()}; expected three positive lengths (z, y, x) in mm")
-        spacing = tuple(values.astype(float).tolist())
+    arrays = read_arrays(path, lambda names: _choose(path, names, ("image",), ("label", "spacing")))
+    image, label = _checked(path, arrays["image"], arrays.get("label"), ("D", "H", "W"), num_classes)
+    spacing = checked_spacing(path, arrays["spacing"], 3) if "spacing" in arrays else None
     return Volume(name, image, label, spacing)
+
+
+def _choose(path: Path, names: list[str], needed: tuple[str, ...], more: tuple[str, ...] = ()) -> list[str]:
+    if not set(needed) <= set(names):
+        raise UserError(f"{path}: holds {sorted(names)}; expected `image` and `label`")
+    return [name for name in (*needed, *more) if name in names]
 
 
 def _checked(path: Path, image: np.ndarray, label: np.ndarray | None, axes: tuple[str, ...], num_classes: int | None):

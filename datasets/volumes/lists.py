@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError, join_listed
-from utils.files import reading
+from utils.files import read_text
 
 SLICE_SUFFIXES = (".npz",)
 VOLUME_SUFFIXES = (".npy.h5", ".npz.h5", ".h5")
@@ -59,8 +59,7 @@ def read_list(path: str | Path) -> list[str]:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such list file; expected one name a line (see --list_dir)")
-    with reading(path, "give a text file in UTF-8, one name a line", as_what=" as a list of names"):
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path, "give a text file in UTF-8, one name a line", as_what=" as a list of names").splitlines()
     names = [strip_suffix(line.strip(), VOLUME_SUFFIXES + SLICE_SUFFIXES) for line in lines if line.strip()]
     if not names:
         raise UserError(f"{path}: the list is empty; expected one name a line")

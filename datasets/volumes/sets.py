@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datasets.files.arrays import read_arrays
 from datasets.summary import DataSummary, try_each
 from datasets.volumes.files import Volume, read_slice, read_volume
 from datasets.volumes.lists import SLICE_SUFFIXES, VOLUME_SUFFIXES, find_files, group_by_case
@@ -42,8 +43,7 @@ class SynapseSlices(Dataset):
 
     def storage_dtype(self) -> torch.dtype:
         """The type to store these images in: uint8 where the first file has bytes of the right size, else float16."""
-        with np.load(self.paths[0], allow_pickle=False) as arrays:
-            image = arrays["image"]
+        image = read_arrays(self.paths[0], lambda names: ["image"])["image"]
         return torch.uint8 if image.dtype == np.uint8 and image.shape == self.img_size else torch.float16
 
 

@@ -17,7 +17,7 @@ from utils.inference.images import decide, predict_images
 from utils.inference.volumes import predict_volume
 from utils.log import log_once
 from utils.orientation import turn, turn_back
-from utils.preprocess import as_trained, choose_intensity, to_unit
+from utils.preprocess import as_trained, check_finite, choose_intensity, to_unit
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,6 @@ def predict_mask(
 ) -> np.ndarray:
     """The mask alone of `segment`, for a volume that lies as the training data do."""
     return segment(cfg, forward, device, array, volume, source).mask
-
-
-def check_finite(array: np.ndarray, source: str) -> None:
-    """Refuse NaN and infinite values, which would give an empty mask. raises: UserError"""
-    if array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
-        found = f"{np.count_nonzero(~np.isfinite(array)):,} of {array.size:,} values that are not finite"
-        raise UserError(f"{source}: found {found} (NaN or infinite), expected numbers; replace them first")
 
 
 def turned(array: np.ndarray, stored: str, trained: str, source: str) -> np.ndarray:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.results.summary import CASES, SUMMARY, figures_table, metric_names, names_of, read_cases
+from utils.files import read_text, reading
+from utils.results.summary import CASES, DAMAGED, SUMMARY, figures_table, metric_names, names_of, read_cases
 from utils.scoring.protocols import Row
 from utils.scoring.statistics import mean_over
 
@@ -97,15 +98,10 @@ def find_result(path: str | Path, part: str | None = None) -> Path:
 
 def read_result(folder: Path) -> Result:
     """Read summary.json and cases.csv. raises: UserError for files that are missing, damaged or not of one run"""
-    try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        rows = read_cases(folder / CASES)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename}: cannot be read ({error.strerror}); expected {SUMMARY} and {CASES} of one test run"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{folder}: its files are damaged ({error}); run test.py again") from None
+    text = read_text(folder / SUMMARY, DAMAGED)
+    with reading(folder / SUMMARY, DAMAGED):
+        summary = json.loads(text)
+    rows = read_cases(folder / CASES)
     needed = ("protocol", "split", "selection", "checkpoints", "img_size", "num_cases", "overall", "classes")
     missing = [name for name in needed if name not in summary] if isinstance(summary, dict) else needed
     if missing or not rows or not {"case", "class", "outcome"} <= rows[0].keys():

@@ -4,7 +4,6 @@ The CSV holds every figure in full precision, an undefined one as an empty cell.
 figures were made, and how many were left out of each mean.
 """
 
-import csv
 import json
 import math
 from collections import Counter
@@ -15,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from utils.config import Config
-from utils.files import csv_text, write_atomically
+from utils.files import csv_text, parse_csv, read_text, reading, write_atomically
 from utils.scoring.protocols import ABSENT, FALSE_POSITIVE, FOUND, MISSED, Row
 from utils.scoring.statistics import NUM_RESAMPLES, bootstrap_means, interval, mean_over
 
 KEYS = ("case", "class", "outcome")
 OUTCOMES = (FOUND, MISSED, FALSE_POSITIVE, ABSENT)
 SUMMARY, CASES = "summary.json", "cases.csv"
+DAMAGED = f"expected {SUMMARY} and {CASES} of one test run; run test.py again"
 
 
 def describe_result(cfg: Config, precision: str, origins: list[dict[str, Any]], split: str) -> dict[str, Any]:
@@ -67,12 +67,13 @@ def write_results(folder: str | Path, rows: Sequence[Row], meta: dict[str, Any])
 
 
 def read_cases(path: str | Path) -> list[Row]:
-    """The rows that `write_results` wrote; empty cells are NaN."""
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return [
-            {key: value if key in KEYS else float(value or "nan") for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    """The rows that `write_results` wrote; empty cells are NaN. raises: UserError for a file that it did not write"""
+    path = Path(path)
+    text = read_text(path, DAMAGED)
+    with reading(path, DAMAGED):
+        header, *lines = parse_csv(text)
+        rows = [dict(zip(header, line, strict=True)) for line in lines]
+        return [{key: value if key in KEYS else float(value or "nan") for key, value in row.items()} for row in rows]
 
 
 def metric_names(rows: Sequence[Row]) -> list[str]:

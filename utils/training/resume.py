@@ -30,8 +30,8 @@ ON_RESUME = {
     **dict.fromkeys(("pretrained", "pretrained_vssd", "pretrained_form"), KEEP),
     **dict.fromkeys(("output_dir", "resume", "force"), NO_PART),
     **dict.fromkeys(("checkpoint", "split", "protocol", "tolerance", "tta", "tta_scales"), NO_PART),
-    **dict.fromkeys(("is_savenii", "debug", "report", "input", "intensity"), NO_PART),
     **dict.fromkeys(("recursive", "keep_largest", "fill_holes", "overlay", "probabilities"), NO_PART),
+    **dict.fromkeys(("max_image_bytes", "is_savenii", "debug", "report", "input", "intensity"), NO_PART),
 }
 
 

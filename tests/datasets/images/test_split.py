@@ -193,7 +193,7 @@ def test_all_mistakes_are_listed_and_unreadable_files_named(tmp_path):
     assert len(str(error.value).splitlines()) == 4
     with pytest.raises(UserError, match=r"none\.csv: cannot be read .*make one with data_split_csv\.py"):
         read_split(tmp_path / "none.csv")
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match=r"cannot be read .*utf-8.*save it as CSV UTF-8"):
         read_split(write(path, "image_id,category\né,train\n", "utf-16"))
 
 

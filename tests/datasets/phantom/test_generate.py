@@ -107,7 +107,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(phantom, "draw_case", run_out_of_space)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match=r"p: cannot be written \(no space"):
         write_phantom(tmp_path / "p", **SMALL)
     assert not list(tmp_path.iterdir())
     (tmp_path / "p").mkdir()

@@ -137,7 +137,7 @@ def test_one_name_two_volumes(tmp_path):
         ({"label": random_label(0, (5, 22, 18))}, r"\(5, 22, 18\) and `image` \(5, 18, 22\)"),
         ({"image": random_image(0, (18, 22)), "label": random_label(0, (18, 22))}, r"\(18, 22\); expected \(D, H, W\)"),
         ({"image": random_image(0, (5, 18, 22)) * 400 - 125}, r"ranges over -12\d"),
-        ({"spacing": np.array([1.0, 2.0])}, r"`spacing` is \[1\.0, 2\.0\]; expected three"),
+        ({"spacing": np.array([1.0, 2.0])}, r"`spacing` is \[1\.0, 2\.0\]; expected 3"),
         ({"spacing": np.array([1.0, 0.0, 2.0])}, "`spacing`"),
         ({"spacing": np.array([1.0, np.nan, 2.0])}, "`spacing`"),
     ],

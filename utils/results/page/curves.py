@@ -1,32 +1,50 @@
 """Training curves from the history.csv beside a checkpoint."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from utils.errors import UserError
+from utils.files import parse_csv, read_text, reading
+from utils.log import log
 from utils.results.page.charts import INK, Chart, color_of, inline_svg, new_figure, short
 
 PANELS = (("Training loss", "loss", 1), ("Validation Dice, %", "mean_dice", 100), ("Learning rate", "lr", 1))
+DAMAGED = "restore or remove it: it only draws the curves of the report"
 CLASS = "dice "  # start of the columns with the Dice of one class
 Points = list[tuple[float, float]]
 
 
 def read_histories(checkpoints: Iterable[Path]) -> dict[str, dict[str, Points]]:
-    """Name of each training folder that has a history.csv -> its columns; released weights have none."""
-    files = dict.fromkeys(path.resolve().parent / "history.csv" for path in checkpoints)
-    return {file.parent.name: read_history(file) for file in files if file.is_file()}
+    """Name of each training folder that has a history.csv -> its columns; released weights have none.
+
+    A damaged one is left out with a warning: the figures of the test do not need it.
+    """
+    found = {}
+    for file in dict.fromkeys(path.resolve().parent / "history.csv" for path in checkpoints):
+        try:
+            if file.is_file():
+                found[file.parent.name] = read_history(file)
+        except UserError as error:
+            log(f"warning: {error}")
+    return found
 
 
 def read_history(path: Path) -> dict[str, Points]:
-    """Column -> (epoch, value) where there is a value; empty for a file that is no history."""
+    """Column -> (epoch, value) where there is a value; empty for a file that is no history.
+
+    raises: UserError for a file that is no text, or no CSV
+    """
     found: dict[str, Points] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            epoch = _number(row.pop("epoch", None))
-            for name, text in row.items():
-                if math.isfinite(epoch) and math.isfinite(value := _number(text)):
-                    found.setdefault(name, []).append((epoch, value))
+    text = read_text(path, DAMAGED)
+    with reading(path, DAMAGED, as_what=" as CSV"):
+        header, *lines = parse_csv(text) or [[]]
+    for line in lines:
+        row = dict(zip(header, line))
+        epoch = _number(row.pop("epoch", None))
+        for name, text in row.items():
+            if math.isfinite(epoch) and math.isfinite(value := _number(text)):
+                found.setdefault(name, []).append((epoch, value))
     return found
 
 
@@ -59,8 +77,8 @@ def training_charts(histories: Mapping[str, Mapping[str, Points]]) -> list[Chart
     return charts
 
 
-def _number(text: str | list[str] | None) -> float:
+def _number(text: str | None) -> float:
     try:
         return float(text or "nan")
-    except (TypeError, ValueError):
+    except ValueError:
         return math.nan

@@ -11,7 +11,7 @@ from models.build import load_network
 from recipes import RECIPES, find_recipe
 from utils import checkpoint
 from utils.command_line import apply, parse_flags
-from utils.config import NOT_PASSED_ON, PREDICT, describe
+from utils.config import PREDICT, describe
 from utils.device import choose_device, choose_precision, describe_device
 from utils.distributed import barrier, init_distributed
 from utils.errors import UserError, run_main
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     recipe = find_recipe(given.get("recipe"))
     loaded = [load_network(path, RECIPES, recipe) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
-    given = NOT_PASSED_ON | {"output_dir": "predictions", "force": False} | given
+    given = {"output_dir": "predictions"} | given
     cfg = apply(loaded[0].cfg, {k: v for k, v in given.items() if k != "recipe"})
     precision = choose_precision(cfg.precision, device)
     log(f"HeteroMedSeg, segmenting {len(inputs)} inputs\n{describe(cfg, PREDICT)}")

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.hetero_medseg import HeteroMedSeg, build_model
 from models.ssd import backend_name
 from models.weights.pretrained import initialise
 from models.weights.released import is_released, load_released, released_num_classes
-from models.weights.state_dicts import compare
 from utils import checkpoint
-from utils.config import Config, from_dict
+from utils.checkpoint_content import compare
+from utils.config import Config
 from utils.errors import UserError
+from utils.training.resume import passed_on, read_config
 
 # --network -> what builds it: images (B, 1 or 3, H, W) in, logits (B, num_classes, H, W) out
 NETWORKS: dict[str, Callable[[Config], nn.Module]] = {
@@ -74,8 +75,10 @@ def _weights_file(wanted: str, kind: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network in evaluation mode, with the config of its training.
+    """A network in evaluation mode, with what its checkpoint may decide of a test or a prediction.
 
+    cfg: the network, its input, its data; all else has its default (see `passed_on`)
+    trained: all settings of the training; None for released weights, which hold none
     origin: file, sha256, epoch, selection, split, seed and more, for the result files; notes: lines for the log
     """
 
@@ -84,6 +87,7 @@ class Loaded:
     class_names: tuple[str, ...] | None
     origin: dict[str, Any]
     notes: tuple[str, ...] = ()
+    trained: Config | None = None
 
 
 def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None = None) -> Loaded:
@@ -104,7 +108,7 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
     if recipe is None:
         raise UserError(f"{path}: released weights hold no settings; name their recipe, e.g. --dataset Synapse")
     num_classes = released_num_classes(state, str(path))
-    cfg = dataclasses.replace(recipes[recipe], num_classes=num_classes, ssd="causal")
+    cfg = passed_on(dataclasses.replace(recipes[recipe], num_classes=num_classes, ssd="causal"))
     model = build_model(num_classes, cfg.ssd, drop_path=0.0)
     note = str(load_released(model, state, str(path)))
     origin |= {"epoch": None, "selection": "as published", "split": "as published", "seed": None}
@@ -112,17 +116,25 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
 
 
 def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Mapping[str, Config]) -> Loaded:
-    cfg = from_dict(state["config"], str(path), recipes)
-    model = make_network(cfg)
+    trained = read_config(state, str(path), recipes)
+    model = make_network(trained)
+    model.load_state_dict(own_weights(state, model, str(path)))
+    origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
+    origin |= {name: getattr(trained, name) for name in ("seed", "pretrained", "pretrained_vssd")}
+    return Loaded(model.eval(), passed_on(trained), tuple(state["class_names"]), origin, trained=trained)
+
+
+def own_weights(state: dict[str, Any], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """The weights to use of a file of ours: the moving average where it holds one.
+
+    raises: UserError where names, shapes, types or values are not those of `model`
+    """
     weights = state["model"]
     if averaged := state.get("ema"):  # the state of an `AveragedModel`
         weights = {name.removeprefix("module."): value for name, value in averaged.items() if name != "n_averaged"}
     if problems := compare(weights, {name: tuple(value.shape) for name, value in model.state_dict().items()}):
         raise UserError(
-            f"{path}: its tensors are not those of this version's network:\n{problems}\n"
+            f"{source}: its tensors are not those of this version's network:\n{problems}\n"
             "Evaluate it with the version that wrote it"
         )
-    model.load_state_dict(weights)
-    origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
-    origin |= {"seed": cfg.seed, "pretrained": cfg.pretrained, "pretrained_vssd": cfg.pretrained_vssd}
-    return Loaded(model.eval(), cfg, tuple(state["class_names"]), origin)
+    return weights

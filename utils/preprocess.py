@@ -6,7 +6,8 @@ run's Config, so that training and testing see an image alike.
 Letters: N images or slices, H/W an image's own height and width, S/T the network's, C channels, K classes.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,8 +20,10 @@ from scipy.ndimage import zoom
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.fields import check_saved
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RESIZES = ("spline", "area")
 INTENSITIES = ("ct", "range", "percentile", "unit")
 WINDOW = (-125.0, 275.0)  # HU, the window of Synapse
 UNKNOWN = "unknown"
@@ -46,8 +49,20 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
-        """The value that `dataclasses.asdict` and JSON made of one."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        """The value that `dataclasses.asdict` and JSON made of one. raises: ValueError that says what was expected"""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        if (
+            not isinstance(values, Mapping)
+            or not {"channels", "resize", "mean", "std"} <= values.keys() <= known.keys()
+        ):
+            raise ValueError(f"a dict of {', '.join(known)}")
+        pre = cls(**{name: check_saved(known[name], value) for name, value in values.items()})
+        for name, choices in {"channels": (1, 3), "resize": RESIZES, "intensity": (*INTENSITIES, UNKNOWN)}.items():
+            if getattr(pre, name) not in choices:
+                raise ValueError(f"{name} to be one of {', '.join(map(str, choices))}")
+        if not len(pre.mean) == len(pre.std) == pre.channels or min(pre.std) <= 0:
+            raise ValueError("a mean and an std above 0 for each channel")
+        return pre
 
 
 SLICES = Preprocess(channels=1, resize="spline", mean=(0.5,), std=(0.5,))

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from models.hetero_medseg import DIMS
 from models.ssd import SSD_FORMS
 from models.vssd import Mixer, VSSDBlock
-from models.weights.state_dicts import LoadSummary, bare_state, compare
+from models.weights.state_dicts import LoadSummary, bare_state
+from utils.checkpoint_content import compare
 from utils.errors import UserError
 
 RULES = (

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from utils import checkpoint
+from utils.checkpoint_content import leaves
 from utils.config import Config, to_dict
 from utils.distributed import is_main, world_size
 from utils.errors import UserError
@@ -75,9 +76,12 @@ class Run:
     scaler: torch.amp.GradScaler
     device: torch.device
     precision: str
-    epoch: int = 0  # next epoch
+    loss_sum: Tensor  # of this epoch's batches so far
+    epoch: int = 0  # next epoch, or the one that is going on
+    batch: int = 0  # batches of it that are done
     iteration: int = 0  # updates made
     best: float = -math.inf
+    saved: bool = False  # whether epoch_last.pth is there
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -99,7 +103,7 @@ def start(model: nn.Module, cfg: Config, device: torch.device, precision: str) -
         parameter_groups(model, cfg.weight_decay), lr=cfg.lr, fused=device.type in ("cpu", "cuda") or None
     )
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    return Run(model, network, ema, optimizer, scaler, device, precision)
+    return Run(model, network, ema, optimizer, scaler, device, precision, torch.zeros((), device=device))
 
 
 def wrap_ranks(network: nn.Module, device: torch.device) -> DistributedDataParallel:
@@ -142,7 +146,7 @@ def save_best(run: Run, cfg: Config, task: Task, rule: str, out: Path) -> None:
 
 
 def save_last(run: Run, cfg: Config, task: Task, out: Path) -> None:
-    """Write epoch_last.pth: all that resuming needs."""
+    """Write epoch_last.pth: all that resuming needs, within an epoch, too."""
     state = {
         "model": run.model.state_dict(),
         "ema": run.ema.state_dict() if run.ema else None,
@@ -151,12 +155,20 @@ def save_last(run: Run, cfg: Config, task: Task, out: Path) -> None:
         "best": run.best,
         "history": run.history,
         "selection": "last",
+        "position": {"batch": run.batch, "loss": run.loss_sum} if run.batch else None,
     }
     _save(run, cfg, task, out / LAST, state)
 
 
 def _save(run: Run, cfg: Config, task: Task, path: Path, state: dict[str, Any]) -> None:
-    """Write `state` and the description of the run; rank 0 only."""
+    """Write `state` and the description of the run; rank 0 only.
+
+    raises: UserError, on every rank and before anything is written, where a value is infinite or NaN
+    """
+    values = [value for _, value in leaves(state, path.name) if isinstance(value, Tensor) and value.is_floating_point()]
+    finite = torch.stack([value.isfinite().all().to(run.device, non_blocking=True) for value in values]).all()
+    if not finite:
+        raise diverged(f"the weights, or what is kept of their gradients, became infinite or NaN for {path.name}", run)
     description = {
         "format": "heteromedseg",
         "config": to_dict(cfg),
@@ -168,3 +180,15 @@ def _save(run: Run, cfg: Config, task: Task, path: Path, state: dict[str, Any]) 
     }
     if is_main():
         checkpoint.save(path, description | state)
+    run.saved = path.name == LAST or run.saved
+
+
+def diverged(found: str, run: Run) -> UserError:
+    """The error of a run whose loss or weights are no numbers any more, with what is left and what to do."""
+    kept, goes_on = "nothing was saved yet", "start again with --force"
+    if run.saved:
+        kept, goes_on = f"{LAST} still holds the state that was saved last", "--resume"
+    return UserError(
+        f"{found} in epoch {run.epoch + 1} (precision {run.precision}); {kept}. "
+        f"Lower --lr, set --clip_grad 1, or use --precision fp32, then {goes_on}"
+    )

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from tests.support.toy import ToyNetwork, assert_same_weights, losses, toy_config, toy_task, train_toy
+from tests.support.toy import ToyNetwork, assert_same_weights, losses, saved_state, toy_config, toy_task, train_toy
 from utils import checkpoint
 from utils.config import FIELDS, TRAIN, Config
 from utils.errors import UserError
@@ -78,7 +78,7 @@ def test_the_table_has_an_entry_for_every_field():
 @pytest.mark.parametrize("name", [name for name, kind in ON_RESUME.items() if kind == AGREE])
 def test_another_setting_is_refused_by_its_name(tmp_path, name):
     cfg = Config()
-    state = {"format": "heteromedseg", "optimizer": {}, "config": dataclasses.asdict(cfg)}
+    state = saved_state(cfg)
     other = dataclasses.replace(cfg, **{name: "another"})
     with pytest.raises(UserError, match=f"--resume: FILE was trained with other settings: {name} .* -> another"):
         restore(None, state, other, toy_task(), "FILE")
@@ -131,7 +131,9 @@ def test_a_run_may_go_on_in_another_precision(tmp_path):
 
 def test_the_first_weights_stay_on_record(tmp_path):
     train_toy(tmp_path, epochs=1, pretrained="biformer.pth")
-    state = train_toy(tmp_path, epochs=2, resume=True, pretrained="none")
+    with pytest.raises(UserError, match=r"other settings: pretrained biformer\.pth -> none"):
+        train_toy(tmp_path, epochs=2, resume=True, pretrained="none")
+    state = train_toy(tmp_path, epochs=2, resume=True, pretrained="auto")
     assert state["config"]["pretrained"] == "biformer.pth"
     assert json.loads((tmp_path / "config.json").read_text())["pretrained"] == "biformer.pth"
 

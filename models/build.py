@@ -36,33 +36,64 @@ def make_network(cfg: Config) -> nn.Module:
 
 
 def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build a network to train, with pretrained weights if `cfg` asks for them; also return lines for the log.
+    """Build a network to train, with the weights that `cfg` asks for; also return lines for the log.
 
+    Under --resume it is left as it is, because all weights come from the run.
     raises: UserError when weights that were asked for are missing or do not fit
     """
     model = make_network(cfg)
-    count = sum(p.numel() for p in model.parameters())
-    notes = [f"network {cfg.network}: {count:,} parameters"]
-    if not isinstance(model, HeteroMedSeg):
-        for field in ("pretrained", "pretrained_vssd"):
-            if getattr(cfg, field) not in ("auto", "none"):
-                raise UserError(f"--{field} {getattr(cfg, field)}: only for --network heteromedseg; leave it out")
-        return model, (*notes, "initialised from scratch")
-    notes[0] += f", SSD {backend_name(cfg.ssd, device)}"
+    ours = isinstance(model, HeteroMedSeg)
+    note = f"network {cfg.network}: {sum(p.numel() for p in model.parameters()):,} parameters"
+    notes = (note + (f", SSD {backend_name(cfg.ssd, device)}" if ours else ""),)
+    for field in () if ours else ("pretrained", "pretrained_vssd"):
+        if getattr(cfg, field) not in ("auto", "none"):
+            raise UserError(f"--{field} {getattr(cfg, field)}: only for --network heteromedseg; leave it out")
+    if ours:
+        model.recompute = cfg.recompute == "yes"
+    if cfg.resume:
+        return model, notes
+    if cfg.init:
+        return model, (*notes, take_weights(model, cfg))
+    return model, (*notes, *_pretrained(model, cfg)) if ours else (*notes, "initialised from scratch")
+
+
+def take_weights(model: nn.Module, cfg: Config) -> str:
+    """Copy the weights of the checkpoint cfg.init into `model`; the line for the log.
+
+    Where the number of classes differs, what has one value a class stays as it was initialised.
+    raises: UserError for weights of another network
+    """
+    path = checkpoint.find(cfg.init)
+    loaded = load_network(path, {"": cfg}, "")
+    own, given = model.state_dict(), loaded.model.state_dict()
+    new = []
+    if loaded.cfg.num_classes != cfg.num_classes:
+        ends = (cfg.num_classes, loaded.cfg.num_classes)
+        new = [n for n in own.keys() & given.keys() if own[n].ndim and (len(own[n]), len(given[n])) == ends]
+    shapes = {name: tuple(value.shape) for name, value in own.items() if name not in new}
+    if problems := compare({name: value for name, value in given.items() if name not in new}, shapes):
+        raise UserError(f"--init {path}: not the weights of --network {cfg.network}:\n{problems}")
+    model.load_state_dict({name: own[name] if name in new else given[name] for name in own})
+    head = f"; {', '.join(sorted(new))} start anew: {loaded.cfg.num_classes} classes there, {cfg.num_classes} here"
+    unlike = "" if loaded.cfg.preprocess == cfg.preprocess else "; warning: its images were prepared in another way"
+    return f"initialised from {path} ({len(own) - len(new)} tensors){head if new else ''}{unlike}"
+
+
+def _pretrained(model: HeteroMedSeg, cfg: Config) -> tuple[str, ...]:
+    """Copy ImageNet weights into `model` as --pretrained and --pretrained_vssd say; lines for the log."""
     biformer, vssd = _weights_file(cfg.pretrained, "biformer"), _weights_file(cfg.pretrained_vssd, "vssd")
     if biformer or vssd:
         states = [checkpoint.read(path) if path else None for path in (biformer, vssd)]
-        notes += map(str, initialise(model, *states, cfg.pretrained_form, str(biformer), str(vssd)))
-    else:
-        missing = "no BiFormer-Base weights in pretrained_ckpt/ (its README says where from)"
-        notes.append(f"initialised from scratch: {missing if cfg.pretrained == 'auto' else '--pretrained none'}")
-    model.recompute = cfg.recompute == "yes"
-    return model, tuple(notes)
+        return tuple(map(str, initialise(model, *states, cfg.pretrained_form, str(biformer), str(vssd))))
+    missing = "no BiFormer-Base weights in pretrained_ckpt/ (its README says where from)"
+    return (f"initialised from scratch: {missing if cfg.pretrained == 'auto' else '--pretrained none'}",)
 
 
 def name_weights(cfg: Config) -> Config:
     """`cfg` with the path of each weights file, or `none`, in place of `auto`, as checkpoints record it."""
-    if cfg.network != "heteromedseg":
+    if cfg.resume:
+        return cfg
+    if cfg.network != "heteromedseg" or cfg.init:
         return dataclasses.replace(cfg, pretrained="none", pretrained_vssd="none")
     biformer, vssd = _weights_file(cfg.pretrained, "biformer"), _weights_file(cfg.pretrained_vssd, "vssd")
     return dataclasses.replace(cfg, pretrained=str(biformer or "none"), pretrained_vssd=str(vssd or "none"))
@@ -120,7 +151,7 @@ def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Ma
     model = make_network(trained)
     model.load_state_dict(own_weights(state, model, str(path)))
     origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
-    origin |= {name: getattr(trained, name) for name in ("seed", "pretrained", "pretrained_vssd")}
+    origin |= {name: getattr(trained, name) for name in ("seed", "init", "pretrained", "pretrained_vssd")}
     return Loaded(model.eval(), passed_on(trained), tuple(state["class_names"]), origin, trained=trained)
 
 

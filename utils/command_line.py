@@ -77,6 +77,8 @@ def _check_one(name: str, text: str, kind: type) -> Any:
 
 def apply(cfg: Config, given: Mapping[str, Any]) -> Config:
     """`cfg` with the fields in `given` replaced. raises: UserError for flags that exclude each other"""
+    if given.get("resume") and given.get("force"):
+        raise UserError("--resume and --force: the one keeps the run that is there, the other replaces it; give one")
     return check_together(dataclasses.replace(cfg, **given))
 
 

@@ -53,6 +53,7 @@ class Config:
     network: str = option("heteromedseg", "network to train: a name in models/build.py")
     ssd: str = option("causal", "state-space form", choices=("causal", "noncausal", "bidirectional"))
     drop_path: float = option(0.2, "stochastic depth of the deepest block", least=0, below=1)
+    init: str | None = option(None, "start from the weights of a checkpoint of train.py, or of released weights")
     pretrained: str = option("auto", "BiFormer-Base weights: auto (if the file is found), none, or a file")
     pretrained_vssd: str = option("none", "VSSD-Base weights for the encoder: auto, none, or a file")
     pretrained_form: str = option(
@@ -140,6 +141,8 @@ def check_together(cfg: Config) -> Config:
     """`cfg` itself. raises: UserError for flags that exclude each other, and for a class that is named twice"""
     if cfg.class_names and (twice := [name for name in cfg.class_names if cfg.class_names.count(name) > 1]):
         raise UserError(f"--class_names {','.join(cfg.class_names)}: {twice[0]} stands there twice; names must differ")
+    if cfg.init and {cfg.pretrained, cfg.pretrained_vssd} - {"auto", "none"}:
+        raise UserError("--init and --pretrained: both say what to start from; give one")
     if cfg.graphs and not cfg.compile:
         raise UserError("--graphs: CUDA graphs are recorded of the compiled network; give --compile, too")
     if cfg.graphs and cfg.accumulate > 1:

@@ -10,8 +10,9 @@ from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.preprocess import Preprocess
 from utils.training.engine import fit
+from utils.training.folder import LAST, claim_folder, hold_folder
 from utils.training.losses import loss_for
-from utils.training.run import LAST, claim_folder, open_folder, start
+from utils.training.run import start
 from utils.training.task import Task
 from utils.training.validation import ValidationSet
 
@@ -74,8 +75,9 @@ def train_toy(folder, task=None, device=torch.device("cpu"), precision="fp32", *
     cfg = toy_config(folder, **fields)
     torch.manual_seed(3)
     model = ToyNetwork()
-    open_folder(cfg, claim_folder(cfg))
-    fit(model, task or toy_task(), cfg, device, precision)
+    claim_folder(cfg)
+    with hold_folder(cfg):
+        fit(model, task or toy_task(), cfg, device, precision)
     return checkpoint.read(folder / LAST)
 
 

@@ -9,7 +9,7 @@ from utils import checkpoint
 from utils.config import Config, check_together
 from utils.errors import UserError
 from utils.log import log
-from utils.training.run import BEST, LAST
+from utils.training.folder import BEST, LAST
 
 # The published command for testing names these: test.py compares them with the checkpoint's own.
 TRAINED_WITH = ("epochs", "lr")

@@ -21,11 +21,11 @@ from utils.errors import UserError
 from utils.log import log
 from utils.preprocess import as_fraction, normalise
 from utils.training.batches import EpochBatches, train_loader
+from utils.training.folder import BEST, LAST
 from utils.training.history import History
 from utils.training.resume import restore
-from utils.training.run import BEST, LAST, Run, diverged, save_best, save_last, start, update_average, write_config
-from utils.training.schedule import ends_cycle, learning_rate
-from utils.training.selection import RULES, selection_rule
+from utils.training.run import Run, diverged, save_best, save_last, start, update_average, write_config
+from utils.training.schedule import RULES, ends_cycle, learning_rate, selection_rule
 from utils.training.stopping import Stopped, StopRequest
 from utils.training.task import Task, Validation
 

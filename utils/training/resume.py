@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from utils import checkpoint
 from utils.checkpoint_content import check_fields, compare
 from utils.config import FIELDS, Config, from_dict
 from utils.errors import UserError
 from utils.log import log
+from utils.training.folder import LAST, claim_folder
 from utils.training.run import Run
 from utils.training.task import Task
 
@@ -28,7 +31,7 @@ ON_RESUME = {
     **dict.fromkeys(("epochs", "schedule_epochs", "lr", "min_lr", "weight_decay", "clip_grad"), APPLY),
     **dict.fromkeys(("augment", "eval_every", "device", "precision", "compile", "graphs"), APPLY),
     **dict.fromkeys(("recompute", "cache", "workers", "log_every"), APPLY),
-    **dict.fromkeys(("pretrained", "pretrained_vssd", "pretrained_form"), KEEP),
+    **dict.fromkeys(("init", "pretrained", "pretrained_vssd", "pretrained_form"), KEEP),
     **dict.fromkeys(("output_dir", "resume", "force"), NO_PART),
     **dict.fromkeys(("checkpoint", "split", "protocol", "tolerance", "tta", "tta_scales"), NO_PART),
     **dict.fromkeys(("is_savenii", "debug", "report", "input", "intensity"), NO_PART),
@@ -59,6 +62,40 @@ def read_config(state: dict[str, Any], source: str, recipes: Mapping[str, Config
     for name, names in (("class_names in its config", cfg.class_names), ("class_names", state["class_names"])):
         if names is not None and len(names) != wanted:
             raise UserError(f"{source}: {len(names)} {name}; expected {wanted} for {cfg.num_classes} classes")
+    return cfg
+
+
+def settings_of_run(given: Mapping[str, Any], recipes: Mapping[str, Config]) -> tuple[Config, str]:
+    """The settings of the run in --output_dir, to go on with, and the file that they are from.
+
+    Under --fold all they are those of its first fold.
+    raises: UserError where there is no run
+    """
+    out = Path(given.get("output_dir", Config.output_dir))
+    folds = sorted(out.glob(f"fold_*/{LAST}"))
+    if given.get("fold") == "all":
+        if not folds:
+            raise UserError(f"--resume: no {LAST} in any {out}/fold_*; leave --resume out to start there")
+        path = folds[0]
+    elif folds and not (out / LAST).is_file():
+        raise UserError(f"--resume: {out} holds the folds of a cross-validation; give --fold all, too")
+    else:
+        path = claim_folder(Config(output_dir=str(out), resume=True)) / LAST
+    before = read_config(checkpoint.read(path), str(path), recipes, resuming=True)
+    fold = "all" if given.get("fold") == "all" else before.fold
+    return replace(before, output_dir=str(out), resume=True, force=False, fold=fold), str(path)
+
+
+def check_places(cfg: Config, given: Mapping[str, Any], source: str) -> Config:
+    """`cfg` itself. raises: UserError for data that only the checkpoint `source` names and that is not there"""
+    for name in ("root_path", "list_dir", "csvfile"):
+        place = getattr(cfg, name)
+        if place and name not in given and not Path(place).exists():
+            kind = "file" if name == "csvfile" else "folder"
+            raise UserError(
+                f"{name} {place}: no such {kind}; this path is that of the training, from {source}; "
+                f"give the present one with --{name}"
+            )
     return cfg
 
 

@@ -1,4 +1,4 @@
-"""A training run: its folder, its state, how it starts and how it is saved (`resume.py`: how it goes on).
+"""A training run: its state, how it starts and how it is saved (`folder.py`: where, `resume.py`: how it goes on).
 
 epoch_last.pth holds all of it; best_model.pth the weights to use and what they were chosen by.
 """
@@ -6,7 +6,6 @@ epoch_last.pth holds all of it; best_model.pth the weights to use and what they 
 import inspect
 import json
 import math
-import shutil
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -23,40 +22,10 @@ from utils.config import Config, to_dict
 from utils.distributed import is_main, world_size
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.training.folder import BEST, LAST
 from utils.training.task import Task
 
-LAST, BEST = "epoch_last.pth", "best_model.pth"
 NO_DECAY = ("A_log", "D", "dt_bias")
-
-
-def claim_folder(cfg: Config) -> Path:
-    """cfg.output_dir, if a run may be written there; nothing is created or removed yet.
-
-    raises: UserError when it holds a run and neither --resume nor --force is given, or holds none to resume
-    """
-    out = Path(cfg.output_dir)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--output_dir {out}: is a file; expected a folder, or a name for a new one")
-    if cfg.resume and not (out / LAST).is_file():
-        raise UserError(f"--resume: {out / LAST} does not exist; leave --resume out to start a run there")
-    held = [name for name in (LAST, BEST) if (out / name).exists()]
-    if held and not cfg.resume and not cfg.force:
-        raise UserError(
-            f"--output_dir {out}: already holds a run ({', '.join(held)}); give --resume to go on with it, "
-            "--force to replace it, or another --output_dir"
-        )
-    return out
-
-
-def open_folder(cfg: Config, out: Path) -> None:
-    """Create the run's folder; under --force remove the files of the run before."""
-    if not is_main():
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    if cfg.force and not cfg.resume:
-        for name in (LAST, BEST, "history.csv", "log.txt"):
-            (out / name).unlink(missing_ok=True)
-        shutil.rmtree(out / "tensorboard", ignore_errors=True)
 
 
 def write_config(cfg: Config, out: Path) -> None:

@@ -18,10 +18,10 @@ from utils.errors import UserError
 from utils.preprocess import as_fraction, normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.engine import prepare, train_one_epoch, train_step
+from utils.training.folder import BEST, LAST
 from utils.training.losses import MULTI_CLASS, loss_for
-from utils.training.run import BEST, LAST, parameter_groups, start, update_average
-from utils.training.schedule import learning_rate
-from utils.training.selection import selection_rule
+from utils.training.run import parameter_groups, start, update_average
+from utils.training.schedule import learning_rate, selection_rule
 from utils.training.stopping import StopRequest
 
 

@@ -7,13 +7,17 @@ import json
 import pytest
 import torch
 
+from models.build import build_network
+from recipes import RECIPES
 from tests.support.toy import ToyNetwork, assert_same_weights, losses, saved_state, toy_config, toy_task, train_toy
+from train import configure
 from utils import checkpoint
 from utils.config import FIELDS, TRAIN, Config
 from utils.errors import UserError
 from utils.log import logging_to
+from utils.training.folder import LAST
 from utils.training.resume import AGREE, APPLY, KEEP, NO_PART, ON_RESUME, changed_settings, restore
-from utils.training.run import LAST, start
+from utils.training.run import start
 from utils.training.schedule import learning_rate
 from utils.training.task import hash_names
 
@@ -142,3 +146,52 @@ def test_a_field_without_an_entry_is_an_error(monkeypatch):
     monkeypatch.setitem(FIELDS, "brand_new", None)
     with pytest.raises(KeyError, match="brand_new"):
         changed_settings(Config(), Config(), AGREE)
+
+
+# --- the command ------------------------------------------------------------------------------------
+
+
+def finished_epoch(folder, **fields):
+    """A run of one epoch of isic2018 with settings of its own, as the command would leave it."""
+    settings = {"lr": 0.007, "img_size": (64, 32), "root_path": str(folder), "seed": 5, "folds": 2} | fields
+    cfg = dataclasses.replace(RECIPES["isic2018"], **settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(folder / LAST, saved_state(cfg))
+    return cfg
+
+
+def test_resume_takes_the_settings_of_the_run(tmp_path):
+    before = finished_epoch(tmp_path / "run", force=True)
+    out = str(tmp_path / "run")
+    found = configure(["--resume", "--output_dir", out])
+    assert found == dataclasses.replace(before, output_dir=out, resume=True, force=False)
+    found = configure(["--resume", "--output_dir", out, "--epochs", "9", "--dataset", str(tmp_path), "--no-augment"])
+    assert (found.epochs, found.root_path, found.augment, found.lr) == (9, str(tmp_path), False, 0.007)
+    assert (found.recipe, found.dataset) == ("isic2018", str(tmp_path))
+    with pytest.raises(UserError, match="--resume and --force"):
+        configure(["--resume", "--output_dir", out, "--force"])
+    with pytest.raises(UserError, match=r"--resume: .*nowhere/epoch_last\.pth does not exist"):
+        configure(["--resume", "--output_dir", str(tmp_path / "nowhere")])
+
+
+def test_resume_of_all_folds_takes_the_settings_of_the_first(tmp_path):
+    finished_epoch(tmp_path / "fold_0", fold="0")
+    finished_epoch(tmp_path / "fold_1", fold="1")
+    found = configure(["--resume", "--fold", "all", "--output_dir", str(tmp_path)])
+    assert (found.fold, found.output_dir, found.lr) == ("all", str(tmp_path), 0.007)
+    with pytest.raises(UserError, match="holds the folds of a cross-validation; give --fold all"):
+        configure(["--resume", "--output_dir", str(tmp_path)])
+
+
+def test_a_data_folder_that_is_gone_is_said_to_be_the_runs(tmp_path):
+    finished_epoch(tmp_path / "run", root_path="/data/elsewhere")
+    with pytest.raises(UserError, match=r"root_path /data/elsewhere: no such folder; .*training, from .*--root_path"):
+        configure(["--resume", "--output_dir", str(tmp_path / "run")])
+    assert configure(["--resume", "--output_dir", str(tmp_path / "run"), "--root_path", "there"]).root_path == "there"
+
+
+def test_the_network_of_a_resumed_run_is_not_initialised_twice():
+    _, fresh = build_network(Config(network="heteromedseg"), torch.device("cpu"))
+    _, resumed = build_network(Config(resume=True, pretrained="/a/file/that/is/gone.pth"), torch.device("cpu"))
+    assert any("initialised from scratch" in line for line in fresh)
+    assert not any("initialised" in line for line in resumed)

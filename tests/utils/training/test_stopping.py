@@ -12,7 +12,7 @@ from tests.support.strict_group import on_ranks
 from tests.support.toy import ToyNetwork, assert_same_weights, losses, train_toy
 from utils import checkpoint
 from utils.distributed import any_rank, rank
-from utils.training.run import BEST, LAST
+from utils.training.folder import BEST, LAST
 from utils.training.stopping import Stopped, StopRequest
 
 

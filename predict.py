@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     init_distributed(choose_device(device))
     recipe = find_recipe(given.pop("recipe", None))
     loaded = [load_network(path, RECIPES, recipe) for path in paths]
-    predictor = Predictor(loaded, device, **{"force": False, **given, "output_dir": str(out)})
+    predictor = Predictor(loaded, device, **{**given, "output_dir": str(out)})
     cfg = predictor.cfg
     allow_bytes(cfg.max_image_bytes)
     log(f"HeteroMedSeg, segmenting {len(inputs.places)} inputs\n{describe(cfg, PREDICT)}")

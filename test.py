@@ -18,6 +18,7 @@ from utils.log import log
 from utils.results.page.album import Album
 from utils.results.report import write_report
 from utils.results.summary import describe_result
+from utils.training.resume import check_places
 
 
 def main(argv: list[str]) -> None:
@@ -26,11 +27,11 @@ def main(argv: list[str]) -> None:
     device = choose_device(given.get("device", "auto"))
     loaded = [load_network(path, RECIPES, given.get("recipe")) for path in paths]
     check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
-    cfg = settle(loaded[0].cfg, given)
+    cfg = check_places(settle(loaded[0].cfg, given), given, str(paths[0]))
     allow_bytes(cfg.max_image_bytes)
     precision = choose_precision(cfg.precision, device, evaluating=True)
     family = family_of(cfg)
-    classes = cfg.class_names or loaded[0].class_names or family.class_names(cfg)
+    classes = (not cfg.class_names and loaded[0].class_names) or family.class_names(cfg)
     out = Path(given.get("output_dir", paths[0].parent)) / f"{cfg.split}_{cfg.protocol}"
     log(f"HeteroMedSeg, testing {', '.join(map(str, paths))}\n{describe(cfg, TEST)}")
     log(f"device {describe_device(device)}, precision {precision}; results in {out.resolve()}")

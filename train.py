@@ -1,5 +1,6 @@
 """Train HeteroMedSeg: argv -> Config -> fit. `python train.py --help` lists every flag."""
 
+import shlex
 from dataclasses import replace
 
 from datasets.memory import estimate_bytes, keep_in_memory
@@ -15,12 +16,18 @@ from utils.files import allow_bytes
 from utils.log import log, logging_to
 from utils.training.allocator import keep_freed_memory
 from utils.training.engine import fit
-from utils.training.run import LAST, claim_folder, open_folder
+from utils.training.folder import LAST, claim_folder, hold_folder
+from utils.training.resume import check_places, settings_of_run
+from utils.training.stopping import Stopped
 
 
 def configure(argv: list[str]) -> Config:
-    """The recipe that argv names, with the flags it gives."""
+    """The recipe that argv names, or under --resume the settings of the run, with the flags that argv gives."""
     given = parse_flags(argv, TRAIN, "Train HeteroMedSeg on a data set.")
+    if given.get("resume"):
+        given = resolve_dataset(given, guess=False)
+        before, source = settings_of_run(given, RECIPES)
+        return check_places(apply(before, given), given, source)
     given = resolve_dataset({"dataset": "phantom"} | given, guess=True)
     cfg = own_data(apply(RECIPES[given["recipe"]], given))
     return family_of(cfg).settle(cfg, given)
@@ -41,8 +48,7 @@ def train(cfg: Config) -> None:
     seed_everything(cfg.seed)
     model, more = build_network(cfg, device)
     cfg = name_weights(cfg)
-    open_folder(cfg, out)
-    with logging_to(out / "log.txt"):
+    with hold_folder(cfg), logging_to(out / "log.txt"):
         log(f"HeteroMedSeg, training on {task.name}\n{describe(cfg, TRAIN)}")
         memory = ", freed memory kept for reuse" if kept else ""
         log(f"device {describe_device(device)}, precision {precision}{memory}")
@@ -55,12 +61,17 @@ def train(cfg: Config) -> None:
 
 def main(argv: list[str]) -> None:
     cfg = configure(argv)
-    if cfg.fold != "all":
-        train(cfg)
-    elif train_folds := family_of(cfg).train_folds:
-        train_folds(cfg, train)
-    else:
+    train_folds = family_of(cfg).train_folds
+    if cfg.fold == "all" and train_folds is None:
         raise UserError(f"--fold all: recipe {cfg.recipe} has no folds; use --val_cases")
+    try:
+        if cfg.fold == "all":
+            train_folds(cfg, train)
+        else:
+            train(cfg)
+    except Stopped as stop:
+        folds = " --fold all" if cfg.fold == "all" else ""
+        log(f"{stop}; go on with: python train.py --resume --output_dir {shlex.quote(cfg.output_dir)}{folds}")
 
 
 if __name__ == "__main__":

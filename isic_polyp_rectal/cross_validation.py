@@ -27,8 +27,8 @@ from utils.results.page.album import BUDGET, Album
 from utils.results.page.build import PAGE
 from utils.results.report import write_report
 from utils.results.summary import CASES, SUMMARY, describe_result, summarise
+from utils.training.folder import BEST, LAST, claim_folder
 from utils.training.resume import check_same_run
-from utils.training.run import BEST, LAST, claim_folder
 
 RESULTS, BEST_FOLD, BEST_WEIGHTS = "out_of_fold", "best_fold.json", "best_fold.pth"
 RESULT_FILES = (CASES, SUMMARY, PAGE)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.baselines import NAMES, build_baseline, is_baseline
@@ -18,10 +18,11 @@ from models.hetero_medseg import HeteroMedSeg, build_model
 from models.ssd import backend_name
 from models.weights.pretrained import initialise
 from models.weights.released import is_released, load_released, released_num_classes
-from models.weights.state_dicts import compare
 from utils import checkpoint
-from utils.config import Config, from_dict
+from utils.checkpoint_content import compare
+from utils.config import Config
 from utils.errors import UserError
+from utils.training.resume import passed_on, read_config
 
 # --network -> what builds it: images (B, 1 or 3, H, W) in, logits (B, num_classes, H, W) out
 NETWORKS: dict[str, Callable[[Config], nn.Module]] = {
@@ -51,31 +52,64 @@ def make_network(cfg: Config) -> nn.Module:
 
 
 def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build a network to train, with pretrained weights if `cfg` asks for them; also return lines for the log.
+    """Build a network to train, with the weights that `cfg` asks for; also return lines for the log.
 
+    Under --resume it is left as it is, because all weights come from the run.
     raises: UserError when weights that were asked for are missing or do not fit
     """
-    others_weights = None if is_ours(cfg) or cfg.pretrained in ("auto", "none") else cfg.pretrained
-    if others_weights and not is_baseline(cfg.network):
-        raise UserError(f"--pretrained {others_weights}: there are none for --network {cfg.network}; leave it out")
+    weights = None if is_ours(cfg) or cfg.resume or cfg.init or cfg.pretrained in ("auto", "none") else cfg.pretrained
+    if weights and not is_baseline(cfg.network):
+        raise UserError(f"--pretrained {weights}: there are none for --network {cfg.network}; leave it out")
     if not is_ours(cfg) and cfg.pretrained_vssd not in ("auto", "none"):
         raise UserError(f"--pretrained_vssd {cfg.pretrained_vssd}: only for --network heteromedseg; leave it out")
-    model = build_baseline(cfg, others_weights) if others_weights else make_network(cfg)
-    count = sum(p.numel() for p in model.parameters())
-    notes = [f"network {cfg.network}: {count:,} parameters"]
-    if not isinstance(model, HeteroMedSeg):
-        start = f"with {others_weights} weights in the encoder" if others_weights else "from scratch"
-        return model, (*notes, f"initialised {start}")
-    notes[0] += f", SSD {backend_name(cfg.ssd, device)}"
+    model = build_baseline(cfg, weights) if weights else make_network(cfg)
+    ours = isinstance(model, HeteroMedSeg)
+    note = f"network {cfg.network}: {sum(p.numel() for p in model.parameters()):,} parameters"
+    notes = (note + (f", SSD {backend_name(cfg.ssd, device)}" if ours else ""),)
+    if ours:
+        model.recompute = cfg.recompute == "yes"
+    if cfg.resume:
+        return model, notes
+    if cfg.init:
+        return model, (*notes, take_weights(model, cfg))
+    if ours:
+        return model, (*notes, *_pretrained(model, cfg))
+    return model, (
+        *notes,
+        f"initialised with {weights} weights in the encoder" if weights else "initialised from scratch",
+    )
+
+
+def take_weights(model: nn.Module, cfg: Config) -> str:
+    """Copy the weights of the checkpoint cfg.init into `model`; the line for the log.
+
+    Where the number of classes differs, what has one value a class stays as it was initialised.
+    raises: UserError for weights of another network
+    """
+    path = checkpoint.find(cfg.init)
+    loaded = load_network(path, {"": cfg}, "")
+    own, given = model.state_dict(), loaded.model.state_dict()
+    new = []
+    if loaded.cfg.num_classes != cfg.num_classes:
+        ends = (cfg.num_classes, loaded.cfg.num_classes)
+        new = [n for n in own.keys() & given.keys() if own[n].ndim and (len(own[n]), len(given[n])) == ends]
+    shapes = {name: tuple(value.shape) for name, value in own.items() if name not in new}
+    if problems := compare({name: value for name, value in given.items() if name not in new}, shapes):
+        raise UserError(f"--init {path}: not the weights of --network {cfg.network}:\n{problems}")
+    model.load_state_dict({name: own[name] if name in new else given[name] for name in own})
+    head = f"; {', '.join(sorted(new))} start anew: {loaded.cfg.num_classes} classes there, {cfg.num_classes} here"
+    unlike = "" if loaded.cfg.preprocess == cfg.preprocess else "; warning: its images were prepared in another way"
+    return f"initialised from {path} ({len(own) - len(new)} tensors){head if new else ''}{unlike}"
+
+
+def _pretrained(model: HeteroMedSeg, cfg: Config) -> tuple[str, ...]:
+    """Copy ImageNet weights into `model` as --pretrained and --pretrained_vssd say; lines for the log."""
     biformer, vssd = _weights_file(cfg.pretrained, "biformer"), _weights_file(cfg.pretrained_vssd, "vssd")
     if biformer or vssd:
         states = [checkpoint.read(path) if path else None for path in (biformer, vssd)]
-        notes += map(str, initialise(model, *states, cfg.pretrained_form, str(biformer), str(vssd)))
-    else:
-        missing = "no BiFormer-Base weights in pretrained_ckpt/ (its README says where from)"
-        notes.append(f"initialised from scratch: {missing if cfg.pretrained == 'auto' else '--pretrained none'}")
-    model.recompute = cfg.recompute == "yes"
-    return model, tuple(notes)
+        return tuple(map(str, initialise(model, *states, cfg.pretrained_form, str(biformer), str(vssd))))
+    missing = "no BiFormer-Base weights in pretrained_ckpt/ (its README says where from)"
+    return (f"initialised from scratch: {missing if cfg.pretrained == 'auto' else '--pretrained none'}",)
 
 
 def is_ours(cfg: Config) -> bool:
@@ -96,8 +130,10 @@ def count_flops(model: nn.Module, cfg: Config, device: torch.device) -> int:
 
 def name_weights(cfg: Config) -> Config:
     """`cfg` with the path of each weights file, or `none`, in place of `auto`, as checkpoints record it."""
-    if not is_ours(cfg):
-        weights = "none" if cfg.pretrained == "auto" else cfg.pretrained
+    if cfg.resume:
+        return cfg
+    if not is_ours(cfg) or cfg.init:
+        weights = "none" if cfg.init or cfg.pretrained == "auto" else cfg.pretrained
         return dataclasses.replace(cfg, pretrained=weights, pretrained_vssd="none")
     biformer, vssd = _weights_file(cfg.pretrained, "biformer"), _weights_file(cfg.pretrained_vssd, "vssd")
     return dataclasses.replace(cfg, pretrained=str(biformer or "none"), pretrained_vssd=str(vssd or "none"))
@@ -110,8 +146,10 @@ def _weights_file(wanted: str, kind: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network in evaluation mode, with the config of its training.
+    """A network in evaluation mode, with what its checkpoint may decide of a test or a prediction.
 
+    cfg: the network, its input, its data; all else has its default (see `passed_on`)
+    trained: all settings of the training; None for released weights, which hold none
     origin: file, sha256, epoch, selection, split, seed and more, for the result files; notes: lines for the log
     """
 
@@ -120,6 +158,7 @@ class Loaded:
     class_names: tuple[str, ...] | None
     origin: dict[str, Any]
     notes: tuple[str, ...] = ()
+    trained: Config | None = None
 
 
 def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None = None) -> Loaded:
@@ -141,7 +180,7 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
         named = "--recipe synapse, in Python recipes=recipes.RECIPES, recipe='synapse'"
         raise UserError(f"{path}: released weights hold no settings; name their recipe, e.g. {named}")
     num_classes = released_num_classes(state, str(path))
-    cfg = dataclasses.replace(recipes[recipe], num_classes=num_classes, ssd="causal")
+    cfg = passed_on(dataclasses.replace(recipes[recipe], num_classes=num_classes, ssd="causal"))
     model = build_model(num_classes, cfg.ssd, drop_path=0.0)
     note = str(load_released(model, state, str(path)))
     origin |= {"epoch": None, "selection": "as published", "split": "as published", "seed": None}
@@ -149,21 +188,29 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
 
 
 def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Mapping[str, Config]) -> Loaded:
-    if not recipes and "preprocess" not in state["config"]:
+    if not recipes and "preprocess" not in state.get("config", ()):
         raise UserError(
             f"{path}: from before checkpoints kept their preprocessing; load it with recipes=recipes.RECIPES"
         )
-    cfg = from_dict(state["config"], str(path), recipes)
-    model = make_network(cfg)
+    trained = read_config(state, str(path), recipes)
+    model = make_network(trained)
+    model.load_state_dict(own_weights(state, model, str(path)))
+    origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
+    origin |= {name: getattr(trained, name) for name in ("seed", "init", "pretrained", "pretrained_vssd")}
+    return Loaded(model.eval(), passed_on(trained), tuple(state["class_names"]), origin, trained=trained)
+
+
+def own_weights(state: dict[str, Any], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """The weights to use of a file of ours: the moving average where it holds one.
+
+    raises: UserError where names, shapes, types or values are not those of `model`
+    """
     weights = state["model"]
     if averaged := state.get("ema"):  # the state of an `AveragedModel`
         weights = {name.removeprefix("module."): value for name, value in averaged.items() if name != "n_averaged"}
     if problems := compare(weights, {name: tuple(value.shape) for name, value in model.state_dict().items()}):
         raise UserError(
-            f"{path}: its tensors are not those of this version's network:\n{problems}\n"
+            f"{source}: its tensors are not those of this version's network:\n{problems}\n"
             "Evaluate it with the version that wrote it"
         )
-    model.load_state_dict(weights)
-    origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
-    origin |= {"seed": cfg.seed, "pretrained": cfg.pretrained, "pretrained_vssd": cfg.pretrained_vssd}
-    return Loaded(model.eval(), cfg, tuple(state["class_names"]), origin)
+    return weights

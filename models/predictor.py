@@ -9,13 +9,13 @@ import numpy as np
 from models.build import Loaded, load_network
 from utils import checkpoint
 from utils.command_line import apply
-from utils.config import NOT_PASSED_ON, Config
+from utils.config import Config
 from utils.device import choose_device, choose_precision
 from utils.errors import UserError
 from utils.inference.checkpoints import check_alike
 from utils.inference.forward import forward_fn
 from utils.inference.segment import is_volume, segment
-from utils.orientation import ORIENTATIONS
+from utils.preprocess import ORIENTATIONS
 
 
 class Predictor:
@@ -31,7 +31,7 @@ class Predictor:
         raises: UserError for networks whose probabilities cannot be averaged
         """
         check_alike({one.origin["file"]: one.cfg for one in loaded})
-        self.cfg = apply(loaded[0].cfg, NOT_PASSED_ON | {"protocol": "standard"} | settings)
+        self.cfg = apply(loaded[0].cfg, settings)
         self.device = choose_device(device)
         self.precision = choose_precision(self.cfg.precision, self.device)
         self.models = [one.model for one in loaded]

@@ -80,6 +80,8 @@ def build_task(cfg: Config) -> Task:
     if cfg.num_classes < 2:
         found = f"--num_classes {cfg.num_classes}"
         raise UserError(f"{found}: recipe {cfg.recipe} needs at least 2 (background and one class)")
+    if cfg.recipe == "phantom" and not cfg.resume:
+        write_phantom(data_folder(cfg))
     root, lists = locate(cfg)
     folder, names = find_root(root, "train_npz"), read_list(lists / TRAIN_LIST)
     split, held_out = f"{lists.name}/{TRAIN_LIST}", []
@@ -110,18 +112,27 @@ def build_task(cfg: Config) -> Task:
     )
 
 
+def data_folder(cfg: Config) -> Path:
+    return Path(cfg.root_path or DEFAULT_ROOTS.get(cfg.dataset, cfg.dataset))
+
+
+def write_phantom(root: Path) -> None:
+    """Write the phantom where it is not there yet; only a new training does, so no checkpoint can choose the folder."""
+    if is_main():
+        phantom.write_phantom(root)
+    barrier()
+
+
 def locate(cfg: Config) -> tuple[Path, Path]:
-    """(data folder, folder of lists); writes the phantom first where it is not there yet."""
-    root = Path(cfg.root_path or DEFAULT_ROOTS.get(cfg.dataset, cfg.dataset))
-    if cfg.recipe == "phantom":
-        if is_main():
-            phantom.write_phantom(root)
-        barrier()
-        return root, Path(cfg.list_dir) if cfg.list_dir else root / "lists"
+    """(data folder, folder of lists). raises: UserError for a folder that is not there"""
+    root = data_folder(cfg)
     if not root.exists():
         field = "--root_path" if cfg.root_path else "--root_path (its default)"
-        raise UserError(f"{field} {root}: no such folder; expected the data folder with train_npz/ and test_vol_h5/")
-    return root, Path(cfg.list_dir) if cfg.list_dir else LISTS
+        remedy = "expected the data folder with train_npz/ and test_vol_h5/"
+        if cfg.recipe == "phantom":
+            remedy = f"write it with: python train.py --dataset phantom --root_path {root}"
+        raise UserError(f"{field} {root}: no such folder; {remedy}")
+    return root, Path(cfg.list_dir) if cfg.list_dir else root / "lists" if cfg.recipe == "phantom" else LISTS
 
 
 def class_names(cfg: Config) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ def test_a_flag_that_contradicts_the_training_is_pointed_out(volumes):
     assert "warning: --epochs 300: the checkpoint was trained with 2" in printed
     assert "warning: --lr 0.01: the checkpoint was trained with 0.001" in printed
     refused = command("test.py", "--output_dir", "OUT", "--num_classes", 4, cwd=folder, expect=2)
-    assert "--num_classes 4: the checkpoint's network has 9 outputs" in refused
+    assert "--num_classes 4: the checkpoint's network has 9 classes" in refused
 
 
 def test_pictures_train_and_test_by_the_readmes_commands(pictures):

@@ -74,7 +74,7 @@ def own_result(folder: str, loaded: Loaded) -> Result:
 
 def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
     """The template `model_card.md`, filled with the facts of the checkpoint and of results made with it."""
-    cfg, released = loaded.cfg, loaded.class_names is None
+    cfg, released = loaded.trained or loaded.cfg, loaded.class_names is None
     names = [name for name, field in FIELDS.items() if TRAIN in field.metadata["verbs"] and name not in ELSEWHERE]
     settings = {name: getattr(cfg, name) for name in names}
     settings |= {name: Path(settings[name]).name for name in ("pretrained", "pretrained_vssd")}

@@ -8,7 +8,6 @@ Windows path can be read on Linux and the other way round.
 
 import argparse
 import hashlib
-import os
 import pathlib
 import pickle
 import re
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch.serialization import safe_globals
 
+from utils.checkpoint_content import CHECKSUM, checksum, verified
 from utils.errors import UserError
 from utils.files import replacing
 
@@ -55,23 +55,19 @@ UNREADABLE = (
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path`, replacing it only once the new file is complete on the disk.
+    """Write `state` and its checksum to `path`, replacing it only once the new file is complete on the disk.
 
     Raises UserError when the disk is full or the folder cannot be written; what was at `path` stays.
     """
-    with replacing(Path(path)) as part:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(Path(path)) as part, part.open("wb") as file:
+        torch.save(state | {CHECKSUM: checksum(state)}, file)
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """The dict that the checkpoint `path` holds, on the CPU; the zip and the older format of PyTorch.
 
-    Raises UserError for a file that is missing, empty, damaged, of another kind, holds no dict, or
-    asks for anything to be built that is neither a tensor nor in `ALLOWED`.
+    Raises UserError for a file that is missing, empty, damaged, of another kind, holds no dict, asks for anything to
+    be built that is neither a tensor nor in `ALLOWED`, or is not what its checksum says (older files have none).
     """
     path = Path(path)
     if not path.is_file():
@@ -91,7 +87,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: {describe_failure(error, start)}") from error
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__}; expected a dict of weights")
-    return state
+    return verified(state, str(path))
 
 
 def describe_failure(error: BaseException, start: bytes) -> str:

@@ -8,16 +8,14 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from utils.config import AUTO_BATCH, FIELDS, TRAIN, Config, check_together
 from utils.errors import UserError
+from utils.fields import check_bounds, item_types, plain_type
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-HINTS = typing.get_type_hints(Config)
 
 
 def parse_flags(argv: Sequence[str], verb: str, description: str) -> dict[str, Any]:
@@ -43,12 +41,12 @@ def build_parser(verb: str, description: str) -> argparse.ArgumentParser:
         flags = list(dict.fromkeys(s for flag in spellings for s in (flag, "--" + flag[2:].replace("_", "-"))))
         text = meta["text"] + (f" ({', '.join(meta['choices'])})" if meta["choices"] else "")
         text = text.replace("%", "%%")
-        if HINTS[name] is bool:
+        if field.type is bool:
             parser.add_argument(*flags, dest=name, nargs="?", const=True, metavar="True|False", help=text)
             off = [f"--no{dash}{flag[2:]}" for flag in flags for dash in "-_"]
             parser.add_argument(*off, dest=name, action="store_const", const=False, help=argparse.SUPPRESS)
         else:
-            words = "+" if _plain_type(HINTS[name]) is tuple and name != "img_size" else None
+            words = "+" if plain_type(field.type) is tuple and name != "img_size" else None
             parser.add_argument(*flags, dest=name, nargs=words, metavar=name.upper(), help=text)
     return parser
 
@@ -58,30 +56,29 @@ def check_value(name: str, value: Any) -> Any:
     if isinstance(value, bool):
         return value
     if not isinstance(value, list):
-        return _check_one(name, value, _plain_type(HINTS[name]))
+        return _check_one(name, value, plain_type(FIELDS[name].type))
+    if not value or plain_type(FIELDS[name].type) is not tuple:  # argparse turns `--dataset=--` into no words
+        raise UserError(f"--{name}: expected one value")
     # commas separate words, too, but they may be part of a file's name
     words = value if name == "input" else [p.strip() for w in value for p in w.split(",") if p.strip()]
-    return tuple(_check_one(name, word, typing.get_args(HINTS[name])[0]) for word in words)
+    return tuple(_check_one(name, *pair) for pair in zip(words, item_types(FIELDS[name].type, len(words))))
 
 
 def _check_one(name: str, text: str, kind: type) -> Any:
     """`text` as `kind`, one of the field's choices and within its bounds."""
-    meta = FIELDS[name].metadata
     try:
         value = _convert(name, text, kind)
+        for part in value if isinstance(value, tuple) else (value,):
+            check_bounds(FIELDS[name], part)
     except ValueError as error:
-        raise UserError(f"--{name} {text}: expected {error}") from None
-    least, below = meta["least"], meta["below"]
-    if (least is not None and not value >= least) or (below is not None and not value < below):
-        bounds = f"at least {least}" + (f" and below {below}" if below is not None else "")
-        raise UserError(f"--{name} {value}: expected {bounds}")
-    if meta["choices"] and value not in meta["choices"]:
-        raise UserError(f"--{name} {value}: expected one of {', '.join(meta['choices'])}")
+        raise UserError(f"--{name} {text[:200]}: expected {error}") from None
     return value
 
 
 def apply(cfg: Config, given: Mapping[str, Any]) -> Config:
     """`cfg` with the fields in `given` replaced. raises: UserError for flags that exclude each other"""
+    if given.get("resume") and given.get("force"):
+        raise UserError("--resume and --force: the one keeps the run that is there, the other replaces it; give one")
     return check_together(dataclasses.replace(cfg, **given))
 
 
@@ -94,9 +91,10 @@ def _convert(name: str, text: str, kind: type) -> Any:
     if name == "batch_size":
         if text == "auto":
             return AUTO_BATCH
-        if not text.isdigit() or int(text) == 0:
+        number = int(text) if text.isdecimal() and len(text) < 20 else 0
+        if number == 0:
             raise ValueError("a whole number from 1, or auto (train.py)")
-        return int(text)
+        return number
     if kind in (int, float):
         with contextlib.suppress(ValueError):
             if (number := kind(text)) == number:  # not NaN
@@ -104,17 +102,10 @@ def _convert(name: str, text: str, kind: type) -> Any:
         raise ValueError("a whole number" if kind is int else "a number")
     if name == "img_size":
         parts = text.lower().split("x")
-        if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        if len(parts) > 2 or not all(p.isdecimal() and int(p[:20]) > 0 for p in parts):
             raise ValueError("a size in pixels such as 224, or height x width such as 160x224")
-        return int(parts[0]), int(parts[-1])
+        return int(parts[0][:20]), int(parts[-1][:20])
     return text
-
-
-def _plain_type(hint: Any) -> type:
-    """bool, int, float, str or tuple behind an annotation such as `str | None` or `tuple[int, int]`."""
-    if isinstance(hint, types.UnionType):
-        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    return typing.get_origin(hint) or hint
 
 
 class _Parser(argparse.ArgumentParser):

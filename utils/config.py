@@ -8,10 +8,11 @@ other spellings, the scripts that offer it, the values it takes.
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from utils.errors import UserError
+from utils.fields import check_saved, option
 from utils.files import MAX_IMAGE_BYTES
 from utils.preprocess import INTENSITIES, SLICES, UNKNOWN, Preprocess
 
@@ -23,29 +24,6 @@ SCHEDULES = ("warm_restarts", "cosine_epochs", "cosine")
 SELECTIONS = ("auto", "last", "cycle_end", "validation", "test")
 AUTO_BATCH = 0  # --batch_size auto, until train.py has found what fits
 LOSSES = ("ce_dice", "ce", "dice", "dice_bce", "bce")
-
-# Settings of training only: test.py and predict.py use these values instead of the checkpoint's.
-NOT_PASSED_ON = {
-    "compile": False,
-    "graphs": False,
-    "accumulate": 1,
-    "precision": "auto",
-    "max_image_bytes": MAX_IMAGE_BYTES,
-}
-
-
-def option(
-    default: Any,
-    text: str,
-    *spellings: str,
-    verbs: tuple[str, ...] = (TRAIN,),
-    choices: tuple[str, ...] | None = None,
-    least: float | None = None,
-    below: float | None = None,
-) -> Any:
-    """A Config field with its flag: help `text`, more `spellings`, scripts, and bounds `least <= value < below`."""
-    meta = {"text": text, "spellings": spellings, "verbs": verbs, "choices": choices, "least": least, "below": below}
-    return field(default=default, metadata=meta)
 
 
 @dataclass(frozen=True)
@@ -68,7 +46,9 @@ class Config:
 
     # What the network sees
     preprocess: Preprocess = option(SLICES, "set by the recipe, not by a flag", verbs=())  # noqa: RUF009 - it is frozen
-    img_size: tuple[int, int] = option((224, 224), "input size: 224 or 160x224 (height x width)", verbs=RUNS)
+    img_size: tuple[int, int] = option(
+        (224, 224), "input size: 224 or 160x224 (height x width)", verbs=RUNS, least=1, below=2**15
+    )
 
     # The network
     network: str = option("heteromedseg", "network to train, e.g. unet_resnet34, nnunet_plain, smp:Unet:resnet50")
@@ -79,6 +59,7 @@ class Config:
     width: int = option(96, "channels at stride 4, a multiple of 32", least=32)
     encoder_depths: tuple[int, ...] = option((2, 2, 2), "VSSD blocks at strides 4, 8 and 16", least=1)
     decoder_depths: tuple[int, ...] = option((8, 2, 2), "blocks of the decoder at strides 16, 8 and 4", least=1)
+    init: str | None = option(None, "start from the weights of a checkpoint of train.py, or of released weights")
     pretrained: str = option(
         "auto", "BiFormer-Base weights: auto (if the file is found), none, or a file; imagenet for smp networks"
     )
@@ -110,7 +91,7 @@ class Config:
     drop_last: bool = option(False, "leave out the last training batch of an epoch where it is smaller")
     select: str = option("auto", "which checkpoint becomes best_model.pth", choices=SELECTIONS)
     eval_every: int = option(1, "epochs between two validations", least=1)
-    seed: int = option(1234, "seed of python, NumPy and PyTorch", least=0)
+    seed: int = option(1234, "seed of python, NumPy and PyTorch", least=0, below=2**32)
 
     # The machine
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", verbs=ALL)
@@ -126,7 +107,11 @@ class Config:
         choices=("auto", "yes", "disk", "no"),
     )
     max_image_bytes: int = option(
-        MAX_IMAGE_BYTES, "largest image or volume to read, in bytes of the decoded array", verbs=ALL, least=1
+        MAX_IMAGE_BYTES,
+        "largest image or volume to read, in bytes of the decoded array",
+        verbs=ALL,
+        least=1,
+        below=2**63,
     )
     workers: int = option(4, "loader processes where the set is not kept in memory", least=0)
     log_every: int = option(20, "updates between two looks at the loss", least=1)
@@ -173,7 +158,11 @@ FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Co
 
 
 def check_together(cfg: Config) -> Config:
-    """`cfg` itself. raises: UserError for flags that exclude each other"""
+    """`cfg` itself. raises: UserError for flags that exclude each other, and for a class that is named twice"""
+    if cfg.class_names and (twice := [name for name in cfg.class_names if cfg.class_names.count(name) > 1]):
+        raise UserError(f"--class_names {','.join(cfg.class_names)}: {twice[0]} stands there twice; names must differ")
+    if cfg.init and {cfg.pretrained, cfg.pretrained_vssd} - {"auto", "none"}:
+        raise UserError("--init and --pretrained: both say what to start from; give one")
     if cfg.graphs and not cfg.compile:
         raise UserError("--graphs: CUDA graphs are recorded of the compiled network; give --compile, too")
     if cfg.graphs and cfg.accumulate > 1:
@@ -193,18 +182,30 @@ def from_dict(values: Mapping[str, Any], source: str, recipes: Mapping[str, Conf
 
     recipes: a config from before `preprocess` was kept takes its recipe's; lists of its own then mean other data,
         whose intensities are unknown
-    raises: UserError for a field that this version does not know
+    raises: UserError for a field that this version does not know, or a value that the command line would refuse
     """
-    unknown = sorted(set(values) - set(FIELDS))
+    if not isinstance(values, Mapping):
+        raise UserError(f"{source}: its config is a {type(values).__name__}; expected a dict of settings")
+    unknown = sorted(str(name) for name in values if name not in FIELDS)
     if unknown:
         raise UserError(
-            f"{source}: its config has unknown fields {', '.join(unknown)}; was it written by a newer version?"
+            f"{source}: its config has unknown fields {', '.join(unknown)[:200]}; was it written by a newer version?"
         )
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "preprocess"}
+    plain = {name: _saved(name, value, source) for name, value in values.items()}
+    if plain.get("batch_size") == AUTO_BATCH:
+        raise UserError(f"{source}: batch_size 0 in its config; expected a whole number from 1")
     if "preprocess" in values:
-        return Config(**plain, preprocess=Preprocess.from_dict(values["preprocess"]))
+        return check_together(Config(**plain))
     known = recipes.get(plain.get("recipe"))
-    return own_data(Config(**plain, preprocess=known.preprocess if known else SLICES))
+    return own_data(check_together(Config(**plain, preprocess=known.preprocess if known else SLICES)))
+
+
+def _saved(name: str, value: Any, source: str) -> Any:
+    """One value of a saved config. raises: UserError with the file and the field"""
+    try:
+        return Preprocess.from_dict(value) if name == "preprocess" else check_saved(FIELDS[name], value)
+    except ValueError as error:
+        raise UserError(f"{source}: {name} {str(value)[:80]!r} in its config; expected {error}") from None
 
 
 def own_data(cfg: Config) -> Config:

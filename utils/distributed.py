@@ -13,7 +13,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+PATIENCE = datetime.timedelta(minutes=10)  # a rank that does not answer for so long ends the others
+
 _alone = False  # see acting_alone
+_hosts: dist.ProcessGroup | None = None  # the ranks once more, joined by gloo, where the others are joined by NCCL
 
 
 def rank() -> int:
@@ -45,10 +48,15 @@ def is_main() -> bool:
 
 
 def init_distributed(device: torch.device) -> None:
-    """Join the processes that `torchrun` started; without `torchrun`, or when called again, do nothing."""
+    """Join the processes that `torchrun` started; without `torchrun`, or when called again, do nothing.
+
+    Where ranks wait for one that does not answer within `PATIENCE`, they end with an error.
+    """
+    global _hosts
     if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         on_gpu = device.type == "cuda"
-        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE, device_id=device if on_gpu else None)
+        _hosts = dist.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else None
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
@@ -90,6 +98,15 @@ def gather(values: list[Any], group: Any) -> list[Any]:
     held: list[list[Any]] = [[]] * world_size()
     dist.all_gather_object(held, values, group=group)
     return [value for one in held for value in one]
+
+
+def any_rank(asked: bool) -> bool:
+    """Whether any rank passes True. The hosts of the ranks wait for each other, but not for their GPUs."""
+    if world_size() == 1:
+        return asked
+    flag = torch.tensor(int(asked))
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=_hosts)
+    return bool(flag)
 
 
 def smallest_of_ranks(value: int, device: torch.device) -> int:

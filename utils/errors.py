@@ -1,6 +1,7 @@
 """A user's mistakes, and how a script ends: exit codes and the one message."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -8,8 +9,9 @@ import torch.distributed as dist
 
 from utils.log import _Terminal, logging_to, printable
 
+EXIT_LOST_RANK = 1
 EXIT_USER_ERROR = 2
-
+EXIT_INTERRUPTED = 130  # as a shell has it of SIGINT (2): 128 + 2
 EXIT_BROKEN_PIPE = 141  # as a shell has it of a program that SIGPIPE (13) ended: 128 + 13
 
 
@@ -38,6 +40,14 @@ def run_main(main: Callable[[list[str]], None]) -> None:
         except UserError as error:
             print(printable(f"error: {error}"), file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
+        except RuntimeError as error:  # gloo has no kind of its own
+            if not (dist.is_initialized() and re.search("Timed out|Connection (closed|reset)", str(error))):
+                raise
+            print(f"error: another process did not answer in time, or has ended: {error}", file=sys.stderr)
+            sys.exit(EXIT_LOST_RANK)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:

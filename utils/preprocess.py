@@ -6,9 +6,11 @@ run's Config, so that training and testing see an image alike.
 Letters: N images or slices, H/W an image's own height and width, S/T the network's, C channels, K classes.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import permutations, product
 from typing import Any
 
 import cv2
@@ -19,12 +21,15 @@ from scipy.ndimage import zoom
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.orientation import ORIENTATIONS
+from utils.fields import check_saved
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RESIZES = ("spline", "area")
 INTENSITIES = ("ct", "range", "percentile", "unit")
 WINDOW = (-125.0, 275.0)  # HU, the window of Synapse
 UNKNOWN = "unknown"
+AXES = ("RL", "AP", "IS")  # the two ends of each axis of a patient
+ORIENTATIONS = ("", *("".join(ends) for axes in permutations(AXES) for ends in product(*axes)))
 HU_OF_AIR = -500.0  # every CT shows air below this, whatever its calibration
 
 
@@ -39,7 +44,6 @@ class Preprocess:
     intensity: how the values in [0, 1] were made of raw ones, one of INTENSITIES, or "unknown"
     orientation: the patient's direction (R or L, A or P, I or S) in which the axes (slice, row, column) of the training
         arrays grow, such as "SPL"; "" where it is not known: volumes are then taken as stored
-    raises: UserError for an orientation that is not in ORIENTATIONS
     """
 
     channels: int
@@ -49,14 +53,24 @@ class Preprocess:
     intensity: str = UNKNOWN
     orientation: str = ""
 
-    def __post_init__(self) -> None:
-        if self.orientation not in ORIENTATIONS:
-            raise UserError(f"orientation {self.orientation!r}: expected one of R and L, of A and P, of I and S")
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
-        """The value that `dataclasses.asdict` and JSON made of one."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        """The value that `dataclasses.asdict` and JSON made of one. raises: ValueError that says what was expected"""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        if (
+            not isinstance(values, Mapping)
+            or not {"channels", "resize", "mean", "std"} <= values.keys() <= known.keys()
+        ):
+            raise ValueError(f"a dict of {', '.join(known)}")
+        empty = {"orientation": ""} if values.get("orientation") == "" else {}
+        pre = cls(**{name: check_saved(known[name], value) for name, value in values.items() if name not in empty})
+        choices = {"channels": (1, 3), "resize": RESIZES, "intensity": (*INTENSITIES, UNKNOWN)}
+        for name, expected in (choices | {"orientation": ORIENTATIONS}).items():
+            if getattr(pre, name) not in expected:
+                raise ValueError(f"{name} to be one of {', '.join(map(str, expected))}")
+        if not len(pre.mean) == len(pre.std) == pre.channels or min(pre.std) <= 0:
+            raise ValueError("a mean and an std above 0 for each channel")
+        return pre
 
 
 SLICES = Preprocess(channels=1, resize="spline", mean=(0.5,), std=(0.5,))

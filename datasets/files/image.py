@@ -42,7 +42,7 @@ class Image:
 
     @property
     def orientation(self) -> str:
-        """The patient's directions in which the axes of the array grow, as in `utils.orientation`; "" if unknown."""
+        """The patient's directions in which the array's axes grow, see `utils.inference.orientation`; "" if unknown."""
         return stored_orientation(self.meta)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.orientation import AXES, moves, turn, turn_back
+from utils.inference.orientation import AXES, moves, turn, turn_back
 
 
 def stored_orientation(meta: Mapping[str, Any]) -> str:

@@ -124,6 +124,15 @@ def plan(
             f"{len(state)} entries are {', '.join(sorted(state)[:2])}. Give the published BiFormer-Base or VSSD-Base "
             "weights (see pretrained_ckpt/README.md), or ask for no pretrained weights"
         )
+    if ruined := [
+        names[name]
+        for name, value in fitting.items()
+        if value.is_floating_point() != own[name].is_floating_point() or not value.isfinite().all()
+    ]:
+        raise UserError(
+            f"{source}: {len(ruined)} tensors, such as {ruined[0]}, do not hold finite floating-point values; "
+            "the file is damaged: copy or download it again"
+        )
     taken = {names[name] for name in fitting}
     left_out: dict[str, tuple[int, int]] = {}
     for there in state.keys() - taken:

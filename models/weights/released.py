@@ -15,7 +15,8 @@ from models.bra import HEAD_DIM
 from models.hetero_medseg import WIDTH
 from models.ssd import SSD_FORMS
 from models.vssd import Mixer, VSSDBlock
-from models.weights.state_dicts import LoadSummary, bare_state, compare
+from models.weights.state_dicts import LoadSummary, bare_state
+from utils.checkpoint_content import compare
 from utils.errors import UserError
 
 RULES = (

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from utils.errors import UserError
 
 PREFIX = "bra_unet."  # of every name in a released file
@@ -43,23 +41,3 @@ def bare_state(checkpoint: Mapping[str, object], source: str) -> dict[str, objec
     if len(state) < len(checkpoint):
         raise UserError(f"{source}: holds the same entry with and without the prefix `module.` or `{PREFIX}`")
     return state
-
-
-def compare(state: Mapping[str, object], expected: Mapping[str, tuple[int, ...]]) -> str:
-    """Describe how a state dict differs from the expected names and shapes, one line for each kind; empty if equal."""
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    found = {name: tuple(tensors[name].shape) if name in tensors else type(state[name]).__name__ for name in state}
-    both = [name for name in expected if name in found]
-    kinds = {
-        "missing": [name for name in expected if name not in found],
-        "unexpected": [f"{name} {shape}" for name, shape in found.items() if name not in expected],
-        "of another shape": [
-            f"{name} {found[name]} instead of {expected[name]}" for name in both if found[name] != expected[name]
-        ],
-        "not finite": [name for name, value in tensors.items() if not value.isfinite().all()],
-    }
-    return "\n".join(
-        f"  {len(names)} {kind}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
-        for kind, names in kinds.items()
-        if names
-    )

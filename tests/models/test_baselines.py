@@ -10,8 +10,9 @@ from models import baselines
 from models.build import build_network, count_flops, load_network, make_network, name_weights
 from models.memory import settle_memory
 from recipes import RECIPES
+from tests.support.toy import saved_state
 from utils import checkpoint
-from utils.config import Config, to_dict
+from utils.config import Config
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -62,8 +63,7 @@ def test_every_parameter_gets_a_gradient(network):
 def test_a_checkpoint_rebuilds_its_network(network, tmp_path):
     cfg = named(network)
     model = make_network(cfg).eval()
-    state = {"format": "heteromedseg", "config": to_dict(cfg), "model": model.state_dict(), "class_names": ["a", "b"]}
-    checkpoint.save(tmp_path / "best_model.pth", state)
+    checkpoint.save(tmp_path / "best_model.pth", saved_state(cfg, model))
     loaded = load_network(tmp_path / "best_model.pth", RECIPES)
     x = torch.randn(1, 1, 40, 64)
     with torch.inference_mode():

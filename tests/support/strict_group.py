@@ -27,6 +27,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from utils import distributed
+
 DEVICE = torch.device("xla", 0)  # any type that this machine lacks and PyTorch has no special code for
 PATIENCE = datetime.timedelta(seconds=20)
 COLLECTIVES = ("all_reduce", "all_gather", "broadcast", "reduce", "barrier")
@@ -75,6 +77,7 @@ def _in_group(rank: int, address: str, world: int, fake_device: bool, function: 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=PATIENCE)
     device = ComputeDevice() if fake_device else None
+    distributed._hosts = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
         with strict_collectives(device), device or contextlib.nullcontext():
             return function(*args)
@@ -109,8 +112,10 @@ def strict_collectives(device: "ComputeDevice | None") -> Iterator[None]:
             with torch._C.DisableTorchFunction():
                 leaves = tree_leaves((args, kwargs))
                 tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-                words = [f"{t.dtype} {tuple(t.shape)} {where(t)}" for t in tensors]
-                agree(" ".join([name, *words, *(str(leaf) for leaf in leaves if not isinstance(leaf, Tensor))]))
+                hosts = kwargs.get("group") is not None  # a gloo group beside that of the devices
+                words = [f"{t.dtype} {tuple(t.shape)} {'for hosts' if hosts else where(t)}" for t in tensors]
+                others = [leaf for leaf in leaves if not isinstance(leaf, Tensor | dist.ProcessGroup)]
+                agree(" ".join([name, *words, *map(str, others)]))
                 return original(*args, **kwargs)
 
         return collective

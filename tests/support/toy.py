@@ -1,15 +1,18 @@
 """A network of a few parameters and a task of a few images, for tests of the training loop."""
 
+import math
+
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from utils import checkpoint
-from utils.config import Config
+from utils.config import Config, to_dict
 from utils.preprocess import Preprocess
 from utils.training.engine import fit
+from utils.training.folder import LAST, claim_folder, hold_folder
 from utils.training.losses import loss_for
-from utils.training.run import LAST, claim_folder, open_folder
+from utils.training.run import start
 from utils.training.task import Task
 from utils.training.validation import ValidationSet
 
@@ -72,9 +75,31 @@ def train_toy(folder, task=None, device=torch.device("cpu"), precision="fp32", *
     cfg = toy_config(folder, **fields)
     torch.manual_seed(3)
     model = ToyNetwork()
-    open_folder(cfg, claim_folder(cfg))
-    fit(model, task or toy_task(), cfg, device, precision)
+    claim_folder(cfg)
+    with hold_folder(cfg):
+        fit(model, task or toy_task(), cfg, device, precision)
     return checkpoint.read(folder / LAST)
+
+
+def saved_state(cfg, model=None, **changed):
+    """A checkpoint as training writes it before its first update."""
+    model = model or ToyNetwork()
+    run = start(model, cfg, torch.device("cpu"), "fp32")
+    return {
+        "format": "heteromedseg",
+        "config": to_dict(cfg),
+        "class_names": [f"class {k}" for k in range(1, max(cfg.num_classes, 2))],
+        "split": "toy split",
+        "selection": "last",
+        "epoch": 0,
+        "iteration": 0,
+        "best": -math.inf,
+        "history": [],
+        "model": model.state_dict(),
+        "ema": None,
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": {},
+    } | changed
 
 
 def losses(state):

@@ -95,12 +95,12 @@ def test_a_bare_boolean_does_not_swallow_the_next_flag():
         ("--img_sise=3", "unknown flag --img_sise; did you mean --img_size"),
         ("--epochs three", "--epochs three: expected a whole number"),
         ("--epochs 0", "--epochs 0: expected at least 1"),
-        ("--lr -1", "--lr -1.0: expected at least 0"),
+        ("--lr -1", "--lr -1: expected at least 0"),
         ("--batch 0", "--batch_size 0: expected a whole number from 1, or auto"),
         ("--batch_size 2.5", "--batch_size 2.5: expected a whole number from 1, or auto"),
         ("--lr nan", "--lr nan: expected a number"),
         ("--lr", "--lr.*expected one argument"),
-        ("--drop_path 1", "--drop_path 1.0: expected at least 0 and below 1"),
+        ("--drop_path 1", "--drop_path 1: expected at least 0 and below 1"),
         ("--ssd sideways", "--ssd sideways: expected one of causal, noncausal, bidirectional"),
         ("--img_size 0", "--img_size 0: expected a size in pixels"),
         ("--img_size 3x4x5", "expected a size in pixels"),
@@ -181,7 +181,8 @@ def test_the_readme_commands_parse_to_what_they_say(tmp_path):
     assert train_script.configure(line.split()) == dataclasses.replace(
         RECIPES["synapse"], root_path="DATA", output_dir="OUT"
     )
-    (tmp_path / "images").mkdir()
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
     line = f"--dataset {tmp_path} --csvfile CSV --loss dice --batch 42 --lr 0.0005 --epoch 200"
     assert train_script.configure(line.split()) == dataclasses.replace(
         RECIPES["isic2018"], dataset=str(tmp_path), root_path=str(tmp_path), csvfile="CSV"
@@ -206,7 +207,7 @@ def test_a_config_from_before_preprocess_takes_its_recipes():
     for recipe, more, expected in (
         ("synapse", {}, CT),
         ("synapse", {"list_dir": "data/ACDC"}, SLICES),
-        ("rectal", {}, PICTURES),
+        ("rectal", {}, dataclasses.replace(PICTURES, orientation="SPL")),
     ):
         values = to_dict(dataclasses.replace(RECIPES[recipe], **more))
         del values["preprocess"]
@@ -242,3 +243,32 @@ def test_a_config_survives_its_json_form_and_unknown_fields_are_refused():
     with pytest.raises(UserError, match=r"here: its config has unknown fields colour"):
         from_dict(to_dict(cfg) | {"colour": 1}, "here", RECIPES)
     assert "160x224" in describe(cfg, TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", str(2**63)], r"--seed 9\d+: expected at least 0 and below 4294967296"),
+        (["--batch", "1" + "0" * 30], "--batch_size 10+: expected a whole number from 1"),
+        (["--batch", "3000000000"], "--batch_size 3000000000: expected at least 0 and below 2147483648"),
+        (["--batch", "²"], "--batch_size ²: expected a whole number from 1"),
+        (["--epochs", "9" * 5000], "--epochs 9+: expected"),
+        (["--img_size", "9" * 5000], "--img_size 9+: expected at least 1 and below 32768"),
+        (["--lr", "inf"], "--lr inf: expected a finite number"),
+        (["--clip_grad", "1e400"], "--clip_grad 1e400: expected a finite number"),
+        (["--output_dir", ""], "--output_dir : expected a name, not an empty text"),
+        (["--output_dir", "out/" + "x" * 256], r"--output_dir out/x+: expected names of at most 255 bytes"),
+        (["--root_path", "ü" * 128], r"--root_path ü+: expected names of at most 255 bytes"),
+        (["--list_dir", "a/" * 3000], r"--list_dir (a/)+: expected a text of at most 4095 bytes"),
+        (["--dataset=--"], "--dataset: expected one value"),
+        (["--class_names", "a,b,a"], "--class_names a,b,a: a stands there twice"),
+    ],
+)
+def test_values_that_nothing_can_be_done_with(words, message):
+    with pytest.raises(UserError, match=message):
+        apply(Config(), parse_flags(words, TRAIN, ""))
+
+
+def test_a_tolerance_is_finite():
+    with pytest.raises(UserError, match="--tolerance inf: expected a finite number"):
+        parse("--tolerance inf", TEST)

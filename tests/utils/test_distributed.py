@@ -21,8 +21,8 @@ from tests.support.trees import write_synapse_tree
 from utils import checkpoint
 from utils.config import Config
 from utils.distributed import all_reduce_sum, barrier, is_main, rank, smallest_of_ranks, world_size
+from utils.training.folder import LAST
 from utils.training.losses import BINARY, MULTI_CLASS
-from utils.training.run import LAST
 from utils.training.validation import ValidationSet
 
 CPU = torch.device("cpu")

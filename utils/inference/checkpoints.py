@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from utils import checkpoint
-from utils.config import NOT_PASSED_ON, Config, check_together
+from utils.config import Config, check_together
 from utils.errors import UserError
 from utils.log import log
-from utils.training.run import BEST, LAST
+from utils.training.folder import BEST, LAST
 
 # The published command for testing names these: test.py compares them with the checkpoint's own.
 TRAINED_WITH = ("epochs", "lr")
@@ -36,19 +36,19 @@ def find_checkpoints(given: Mapping[str, Any], recipe: str | None) -> list[Path]
 
 
 def settle(trained: Config, given: Mapping[str, Any]) -> Config:
-    """The checkpoint's config with the flags of the command line on top.
+    """What a checkpoint passes on, with the flags of the command line on top.
 
     raises: UserError for classes that the network does not have
     """
     if "num_classes" in given and given["num_classes"] != trained.num_classes:
         raise UserError(
-            f"--num_classes {given['num_classes']}: the checkpoint's network has {trained.num_classes} outputs; "
+            f"--num_classes {given['num_classes']}: the checkpoint's network has {trained.num_classes} classes; "
             "leave the flag out"
         )
     for name in TRAINED_WITH:
         if name in given and given[name] != getattr(trained, name):
             log(f"warning: --{name} {given[name]}: the checkpoint was trained with {getattr(trained, name)}")
-    given = NOT_PASSED_ON | {name: value for name, value in given.items() if name not in TRAINED_WITH}
+    given = {name: value for name, value in given.items() if name not in TRAINED_WITH}
     return check_together(replace(trained, **given))
 
 

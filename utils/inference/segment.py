@@ -14,9 +14,9 @@ from utils.errors import UserError
 from utils.inference.components import fill_holes, keep_largest
 from utils.inference.forward import Forward
 from utils.inference.images import decide, predict_images
+from utils.inference.orientation import turn, turn_back
 from utils.inference.volumes import predict_volume
 from utils.log import log_once
-from utils.orientation import turn, turn_back
 from utils.preprocess import as_trained, check_finite, choose_intensity, to_unit
 
 
@@ -47,7 +47,7 @@ def segment(
     """Segment one image as cfg.preprocess says and as the flags of predict.py ask.
 
     in:  raw values, (H, W) or (H, W, 3), or for a volume (D, H, W); source: the file's name, for messages;
-        orientation: that of a volume's array, as in `utils.orientation`
+        orientation: that of a volume's array, as in `utils.inference.orientation`
     raises: UserError for values that are not finite or whose intensity is not known, and for a single slice that is cut
         in another direction than the training data
     """

@@ -13,19 +13,20 @@ from utils.config import Config
 from utils.device import seed_worker
 from utils.distributed import rank, world_size
 from utils.errors import UserError
+from utils.training.stopping import ignore_signals
 
 
 class EpochBatches(Sampler[list[int]]):
     """This rank's part of each global batch of a shuffled epoch.
 
-    The order is a function of (seed, epoch) alone. The last, smaller batch is left out under `drop_last`, unless it
-    is the only one, and where it has fewer images than there are ranks.
+    The order is a function of (seed, epoch) alone; `first` is the batch to begin an epoch with. The last, smaller batch
+    is left out under `drop_last`, unless it is the only one, and where it has fewer images than there are ranks.
     raises: UserError where no batch is left
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int, drop_last: bool = False) -> None:
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
-        self.epoch = 0
+        self.epoch, self.first = 0, 0
         complete, rest = divmod(num_images, batch_size)
         self.sizes = [batch_size] * complete
         if rest and not (drop_last and complete):
@@ -52,7 +53,7 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.num_images, generator=generator)
-        for batch in order.split(self.batch_size)[: len(self)]:
+        for batch in order.split(self.batch_size)[self.first : len(self)]:
             yield batch.tensor_split(world_size())[rank()].tolist()
 
     def offset(self, index: int) -> int:
@@ -60,6 +61,11 @@ class EpochBatches(Sampler[list[int]]):
         size, world = self.sizes[index], world_size()
         base, longer = divmod(size, world)
         return rank() * base + min(rank(), longer)
+
+
+def start_worker(index: int) -> None:
+    ignore_signals()
+    seed_worker(index)
 
 
 def train_loader(dataset: Dataset, batches: EpochBatches, cfg: Config, pin: bool) -> DataLoader:
@@ -75,6 +81,6 @@ def train_loader(dataset: Dataset, batches: EpochBatches, cfg: Config, pin: bool
         collate_fn=(lambda batch: batch) if in_memory else default_collate,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=seed_worker,
+        worker_init_fn=start_worker,
         pin_memory=pin,
     )

@@ -7,7 +7,7 @@ global batch alone. So a resumed run, and a run on any number of ranks, equals t
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,12 @@ from utils.errors import UserError
 from utils.log import log
 from utils.preprocess import as_fraction, normalise
 from utils.training.batches import EpochBatches, train_loader
+from utils.training.folder import BEST, LAST
 from utils.training.history import History
 from utils.training.resume import restore
-from utils.training.run import BEST, LAST, Run, save_best, save_last, start, update_average, write_config
-from utils.training.schedule import ends_cycle, learning_rate
-from utils.training.selection import RULES, selection_rule
+from utils.training.run import Run, diverged, save_best, save_last, start, update_average, write_config
+from utils.training.schedule import RULES, ends_cycle, learning_rate, selection_rule
+from utils.training.stopping import Stopped, StopRequest
 from utils.training.task import Task, Validation
 
 
@@ -36,43 +37,56 @@ def fit(model: nn.Module, task: Task, cfg: Config, device: torch.device, precisi
     batches = EpochBatches(len(task.train_set), cfg.batch_size, cfg.seed, cfg.drop_last)
     if cfg.resume:
         cfg = restore(run, checkpoint.read(out / LAST), cfg, task, str(out / LAST))
+        if run.batch > len(batches):
+            raise UserError(
+                f"{out / LAST}: position is batch {run.batch}; expected at most the {len(batches)} of an epoch"
+            )
     write_config(cfg, out)
     log(batches.describe())
     rule = selection_rule(cfg, task, updates_per_epoch(batches, cfg))
     log(f"best_model.pth: {RULES[rule]}")
     loader = train_loader(task.train_set, batches, cfg, pin=device.type == "cuda")
     history = History(out, run.history)
-    for epoch in range(run.epoch, cfg.epochs):
-        batches.epoch = epoch
-        record = train_one_epoch(run, task, cfg, loader, rule, out)
-        run.epoch = epoch + 1
-        due = run.epoch % cfg.eval_every == 0 or run.epoch == cfg.epochs
-        validation = validate(run, task) if task.validate and due else None
-        history.add({"epoch": run.epoch, "iteration": run.iteration, **record}, validation)
-        better = validation is not None and validation.mean_dice > run.best
-        if better:
-            run.best = validation.mean_dice
-        final = run.epoch == cfg.epochs and (rule == "last" or run.best == -math.inf)
-        if (rule in ("validation", "test") and better) or (rule != "cycle_end" and final):
-            save_best(run, cfg, task, rule, out)
-        save_last(run, cfg, task, out)
+    with StopRequest() as stop:
+        for epoch in range(run.epoch, cfg.epochs):
+            batches.epoch, batches.first = epoch, run.batch
+            record = train_one_epoch(run, task, cfg, loader, rule, out, stop)
+            due = (epoch + 1) % cfg.eval_every == 0 or epoch + 1 == cfg.epochs
+            validation = validate(run, task, cfg, out, stop) if task.validate and due else None
+            run.epoch, run.batch, run.loss_sum = epoch + 1, 0, torch.zeros_like(run.loss_sum)
+            history.add({"epoch": run.epoch, "iteration": run.iteration, **record}, validation)
+            better = validation is not None and validation.mean_dice > run.best
+            if better:
+                run.best = validation.mean_dice
+            final = run.epoch == cfg.epochs and (rule == "last" or run.best == -math.inf)
+            if (rule in ("validation", "test") and better) or (rule != "cycle_end" and final):
+                save_best(run, cfg, task, rule, out)
+            save_last(run, cfg, task, out)
     history.close(cfg)
     return out / BEST
 
 
-def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, out: Path) -> dict[str, float]:
-    """One pass over the loader; the host waits for the device only every cfg.log_every updates.
+def stop_here(run: Run, cfg: Config, task: Task, out: Path) -> NoReturn:
+    """Save the run where it is within its epoch. raises: Stopped, with that place"""
+    save_last(run, cfg, task, out)
+    raise Stopped(f"stopped after update {run.iteration}, in epoch {run.epoch + 1} of {cfg.epochs}, and saved")
+
+
+def train_one_epoch(
+    run: Run, task: Task, cfg: Config, loader: Any, rule: str, out: Path, stop: StopRequest
+) -> dict[str, float]:
+    """One pass over the loader from batch run.batch on; the host waits for the device every cfg.log_every updates only.
 
     out: {"loss": mean over batches, "lr": last, "images_per_s": of all ranks}
+    raises: Stopped after an update during which any rank was asked to stop
     """
     run.network.train()
     batches: EpochBatches = loader.batch_sampler
     last, updates = len(batches) - 1, updates_per_epoch(batches, cfg)
-    total = torch.zeros((), device=run.device)
-    began, lr = time.perf_counter(), cfg.lr
+    began, before = time.perf_counter(), sum(batches.sizes[: run.batch])
     name = f"epoch {run.epoch + 1}/{cfg.epochs}"
-    bar = tqdm(loader, name, disable=None if is_main() else True, leave=False, mininterval=1.0)
-    for index, (images, targets) in enumerate(bar):
+    bar = tqdm(loader, name, disable=None if is_main() else True, leave=False, mininterval=1.0, initial=run.batch)
+    for index, (images, targets) in enumerate(bar, run.batch):
         lr = learning_rate(cfg, run.iteration, updates)
         for group in run.optimizer.param_groups:
             group["lr"] = lr
@@ -84,15 +98,20 @@ def train_one_epoch(run: Run, task: Task, cfg: Config, loader: Any, rule: str, o
         keep = None
         if hasattr(run.model, "draw_paths"):  # stochastic depth: one draw for the batch of all ranks
             keep = run.model.draw_paths(size, run.device)[:, offset : offset + len(images)]
-        total += train_step(run, task, cfg, images, targets, added, update, keep)
+        run.loss_sum += train_step(run, task, cfg, images, targets, added, update, keep)
+        run.batch = index + 1
         if update:
             run.iteration += 1
             if rule == "cycle_end" and ends_cycle(cfg, run.iteration - 1):
                 save_best(run, cfg, task, rule, out)
         if index % cfg.log_every == 0 or index == last:
-            mean = check_finite(float(total) / (index + 1), run)
-            rate = sum(batches.sizes[: index + 1]) / (time.perf_counter() - began)
+            mean = check_finite(float(run.loss_sum) / (index + 1), run)
+            rate = (sum(batches.sizes[: index + 1]) - before) / (time.perf_counter() - began)
             bar.set_postfix_str(f"loss {mean:.4f}, {rate:.1f} images/s")
+        if update and stop.agreed():
+            stop_here(run, cfg, task, out)
+    rate = (sum(batches.sizes) - before) / (time.perf_counter() - began)
+    mean, lr = float(run.loss_sum) / len(batches), learning_rate(cfg, run.iteration - 1, updates)
     return {"loss": mean, "lr": lr, "images_per_s": rate}
 
 
@@ -155,12 +174,17 @@ def train_step(
     return loss.detach()
 
 
-def validate(run: Run, task: Task) -> Validation:
-    """Score the network (or its moving average) on the task's validation part, in evaluation mode."""
+def validate(run: Run, task: Task, cfg: Config, out: Path, stop: StopRequest) -> Validation:
+    """Score the network (or its moving average) on the task's validation part, in evaluation mode.
+
+    raises: Stopped between two batches of a single process that is asked to stop
+    """
     model = run.judged.eval()
 
     @torch.no_grad()
     def forward(images: Tensor) -> Tensor:
+        if stop.asked_alone:
+            stop_here(run, cfg, task, out)
         with autocast(run.device, run.precision):
             return model(normalise(as_fraction(images.to(run.device, non_blocking=True)), task.preprocess)).float()
 
@@ -174,8 +198,5 @@ def updates_per_epoch(batches: EpochBatches, cfg: Config) -> int:
 def check_finite(loss: float, run: Run) -> float:
     """`loss` itself. raises: UserError when it is infinite or NaN"""
     if not math.isfinite(loss):
-        raise UserError(
-            f"the loss became {loss} in epoch {run.epoch + 1} (precision {run.precision}); epoch_last.pth still holds "
-            "the epoch before. Lower --lr, set --clip_grad 1, or use --precision fp32, then --resume"
-        )
+        raise diverged(f"the loss became {loss}", run)
     return loss

@@ -1,4 +1,4 @@
-"""A training run: its folder, its state, how it starts and how it is saved (`resume.py`: how it goes on).
+"""A training run: its state, how it starts and how it is saved (`folder.py`: where, `resume.py`: how it goes on).
 
 epoch_last.pth holds all of it; best_model.pth the weights to use and what they were chosen by.
 """
@@ -6,56 +6,26 @@ epoch_last.pth holds all of it; best_model.pth the weights to use and what they 
 import inspect
 import json
 import math
-import shutil
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from utils import checkpoint
+from utils.checkpoint_content import leaves
 from utils.config import Config, to_dict
 from utils.distributed import is_main, world_size
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.training.folder import BEST, LAST
 from utils.training.task import Task
 
-LAST, BEST = "epoch_last.pth", "best_model.pth"
 NO_DECAY = ("A_log", "D", "dt_bias")
-
-
-def claim_folder(cfg: Config) -> Path:
-    """cfg.output_dir, if a run may be written there; nothing is created or removed yet.
-
-    raises: UserError when it holds a run and neither --resume nor --force is given, or holds none to resume
-    """
-    out = Path(cfg.output_dir)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--output_dir {out}: is a file; expected a folder, or a name for a new one")
-    if cfg.resume and not (out / LAST).is_file():
-        raise UserError(f"--resume: {out / LAST} does not exist; leave --resume out to start a run there")
-    held = [name for name in (LAST, BEST) if (out / name).exists()]
-    if held and not cfg.resume and not cfg.force:
-        raise UserError(
-            f"--output_dir {out}: already holds a run ({', '.join(held)}); give --resume to go on with it, "
-            "--force to replace it, or another --output_dir"
-        )
-    return out
-
-
-def open_folder(cfg: Config, out: Path) -> None:
-    """Create the run's folder; under --force remove the files of the run before."""
-    if not is_main():
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    if cfg.force and not cfg.resume:
-        for name in (LAST, BEST, "history.csv", "log.txt"):
-            (out / name).unlink(missing_ok=True)
-        shutil.rmtree(out / "tensorboard", ignore_errors=True)
 
 
 def write_config(cfg: Config, out: Path) -> None:
@@ -75,9 +45,12 @@ class Run:
     scaler: torch.amp.GradScaler
     device: torch.device
     precision: str
-    epoch: int = 0  # next epoch
+    loss_sum: Tensor  # of this epoch's batches so far
+    epoch: int = 0  # next epoch, or the one that is going on
+    batch: int = 0  # batches of it that are done
     iteration: int = 0  # updates made
     best: float = -math.inf
+    saved: bool = False  # whether epoch_last.pth is there
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -99,7 +72,7 @@ def start(model: nn.Module, cfg: Config, device: torch.device, precision: str) -
         parameter_groups(model, cfg.weight_decay), lr=cfg.lr, fused=device.type in ("cpu", "cuda") or None
     )
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    return Run(model, network, ema, optimizer, scaler, device, precision)
+    return Run(model, network, ema, optimizer, scaler, device, precision, torch.zeros((), device=device))
 
 
 def wrap_ranks(network: nn.Module, device: torch.device) -> DistributedDataParallel:
@@ -142,7 +115,7 @@ def save_best(run: Run, cfg: Config, task: Task, rule: str, out: Path) -> None:
 
 
 def save_last(run: Run, cfg: Config, task: Task, out: Path) -> None:
-    """Write epoch_last.pth: all that resuming needs."""
+    """Write epoch_last.pth: all that resuming needs, within an epoch, too."""
     state = {
         "model": run.model.state_dict(),
         "ema": run.ema.state_dict() if run.ema else None,
@@ -151,12 +124,20 @@ def save_last(run: Run, cfg: Config, task: Task, out: Path) -> None:
         "best": run.best,
         "history": run.history,
         "selection": "last",
+        "position": {"batch": run.batch, "loss": run.loss_sum} if run.batch else None,
     }
     _save(run, cfg, task, out / LAST, state)
 
 
 def _save(run: Run, cfg: Config, task: Task, path: Path, state: dict[str, Any]) -> None:
-    """Write `state` and the description of the run; rank 0 only."""
+    """Write `state` and the description of the run; rank 0 only.
+
+    raises: UserError, on every rank and before anything is written, where a value is infinite or NaN
+    """
+    values = [value for _, value in leaves(state, path.name) if isinstance(value, Tensor) and value.is_floating_point()]
+    finite = torch.stack([value.isfinite().all().to(run.device, non_blocking=True) for value in values]).all()
+    if not finite:
+        raise diverged(f"the weights, or what is kept of their gradients, became infinite or NaN for {path.name}", run)
     description = {
         "format": "heteromedseg",
         "config": to_dict(cfg),
@@ -168,3 +149,15 @@ def _save(run: Run, cfg: Config, task: Task, path: Path, state: dict[str, Any]) 
     }
     if is_main():
         checkpoint.save(path, description | state)
+    run.saved = path.name == LAST or run.saved
+
+
+def diverged(found: str, run: Run) -> UserError:
+    """The error of a run whose loss or weights are no numbers any more, with what is left and what to do."""
+    kept, goes_on = "nothing was saved yet", "start again with --force"
+    if run.saved:
+        kept, goes_on = f"{LAST} still holds the state that was saved last", "--resume"
+    return UserError(
+        f"{found} in epoch {run.epoch + 1} (precision {run.precision}); {kept}. "
+        f"Lower --lr, set --clip_grad 1, or use --precision fp32, then {goes_on}"
+    )

@@ -1,5 +1,7 @@
 """Volumes in every orientation: SimpleITK is the oracle, and every mask comes back voxel by voxel."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,7 @@ from datasets.phantom.generate import draw_case
 from datasets.phantom.organs import CLASS_NAMES
 from recipes import RECIPES
 from tests.datasets.files.test_itk import write_itk
-from utils.errors import UserError
-from utils.orientation import ORIENTATIONS
-from utils.preprocess import SLICES, Preprocess
+from utils.preprocess import ORIENTATIONS, SLICES, Preprocess
 
 RNG = np.random.default_rng(0)
 ARRAY = RNG.integers(-1000, 1500, (4, 6, 9), dtype=np.int16)
@@ -89,8 +89,8 @@ def test_a_nrrd_file_that_names_no_space(tmp_path):
 
 def test_what_is_no_orientation_is_refused():
     for wrong in ("SPI", "SP", "spl", "XYZ", "SPLL"):
-        with pytest.raises(UserError, match=f"orientation '{wrong}': expected one of R and L"):
-            Preprocess(1, "spline", (0.5,), (0.5,), orientation=wrong)
+        with pytest.raises(ValueError, match="orientation to be one of"):
+            Preprocess.from_dict(dataclasses.asdict(SLICES) | {"orientation": wrong})
 
 
 def test_a_preprocess_of_before_has_no_orientation():

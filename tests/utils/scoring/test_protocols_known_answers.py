@@ -63,7 +63,7 @@ def thin_line(protocol):
     pair = Pair("image 0", Path("image.png"), Path("mask.png"))
     cfg = replace(CVC_CLINICDB, protocol=protocol, img_size=(4, 4))
     (found,) = predict_images(lambda _: nothing, [image], cfg, CPU)
-    return [evaluation.finish(pair, image, mask, found >= 0.5, cfg, ("lesion",), Path())]
+    return evaluation.finish(pair, image, mask, found >= 0.5, cfg, ("lesion",), Path())
 
 
 NOTHING, SQUARE, SHIFTED = labels(), labels((1, 0, 4, 0, 4)), labels((1, 0, 4, 2, 6))

@@ -18,10 +18,11 @@ from utils.errors import UserError
 from utils.preprocess import as_fraction, normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.engine import prepare, train_one_epoch, train_step
+from utils.training.folder import BEST, LAST
 from utils.training.losses import MULTI_CLASS, loss_for
-from utils.training.run import BEST, LAST, parameter_groups, start, update_average
-from utils.training.schedule import learning_rate
-from utils.training.selection import selection_rule
+from utils.training.run import parameter_groups, start, update_average
+from utils.training.schedule import learning_rate, selection_rule
+from utils.training.stopping import StopRequest
 
 
 def test_training_learns_and_a_seed_means_one_train_toy(tmp_path):
@@ -52,7 +53,9 @@ def test_accumulated_batches_have_the_mean_of_their_gradients(monkeypatch, tmp_p
     expected = [[(a + b) / 2 for a, b in zip(*gradients[:2])], gradients[2]]
     state, seen = start(model, cfg, torch.device("cpu"), "fp32"), []
     state.optimizer.step = lambda *_, **__: seen.append([p.grad.clone() for p in model.parameters()])
-    train_one_epoch(state, task, cfg, train_loader(task.train_set, batches, cfg, pin=False), "last", tmp_path)
+    train_one_epoch(
+        state, task, cfg, train_loader(task.train_set, batches, cfg, pin=False), "last", tmp_path, StopRequest()
+    )
     assert len(seen) == 2
     for mine, by_hand in zip(seen, expected):
         for a, b in zip(mine, by_hand):

@@ -7,13 +7,17 @@ import json
 import pytest
 import torch
 
-from tests.support.toy import ToyNetwork, assert_same_weights, losses, toy_config, toy_task, train_toy
+from models.build import build_network
+from recipes import RECIPES
+from tests.support.toy import ToyNetwork, assert_same_weights, losses, saved_state, toy_config, toy_task, train_toy
+from train import configure
 from utils import checkpoint
 from utils.config import FIELDS, TRAIN, Config, to_dict
 from utils.errors import UserError
 from utils.log import logging_to
+from utils.training.folder import LAST
 from utils.training.resume import AGREE, APPLY, KEEP, NO_PART, ON_RESUME, changed_settings, check_same_run, restore
-from utils.training.run import LAST, start
+from utils.training.run import start
 from utils.training.schedule import learning_rate
 from utils.training.task import hash_names
 
@@ -78,7 +82,7 @@ def test_the_table_has_an_entry_for_every_field():
 @pytest.mark.parametrize("name", [name for name, kind in ON_RESUME.items() if kind == AGREE])
 def test_another_setting_is_refused_by_its_name(tmp_path, name):
     cfg = Config()
-    state = {"format": "heteromedseg", "optimizer": {}, "config": dataclasses.asdict(cfg)}
+    state = saved_state(cfg)
     another = dataclasses.replace(cfg.preprocess, resize="another") if name == "preprocess" else "another"
     other = dataclasses.replace(cfg, **{name: another})
     with pytest.raises(UserError, match=f"--resume: FILE was trained with other settings: {name} .* -> .*another"):
@@ -132,7 +136,9 @@ def test_a_run_may_go_on_in_another_precision(tmp_path):
 
 def test_the_first_weights_stay_on_record(tmp_path):
     train_toy(tmp_path, epochs=1, pretrained="biformer.pth")
-    state = train_toy(tmp_path, epochs=2, resume=True, pretrained="none")
+    with pytest.raises(UserError, match=r"other settings: pretrained biformer\.pth -> none"):
+        train_toy(tmp_path, epochs=2, resume=True, pretrained="none")
+    state = train_toy(tmp_path, epochs=2, resume=True, pretrained="auto")
     assert state["config"]["pretrained"] == "biformer.pth"
     assert json.loads((tmp_path / "config.json").read_text())["pretrained"] == "biformer.pth"
 
@@ -147,9 +153,58 @@ def test_a_run_of_before_the_orientation_was_recorded_goes_on(tmp_path):
     """Only predict.py uses it."""
     cfg = toy_config(tmp_path, epochs=2)
     with_it = dataclasses.replace(cfg, preprocess=dataclasses.replace(cfg.preprocess, orientation="SPL"))
-    state = {"format": "heteromedseg", "optimizer": {}, "config": to_dict(cfg)}
+    state = saved_state(cfg)
     del state["config"]["preprocess"]["orientation"]
     assert check_same_run(state, with_it, "split", "hash", "file").preprocess == with_it.preprocess
     state["config"] = to_dict(with_it)
     with pytest.raises(UserError, match="preprocess"):
         check_same_run(state, cfg, "split", "hash", "file")
+
+
+# --- the command ------------------------------------------------------------------------------------
+
+
+def finished_epoch(folder, **fields):
+    """A run of one epoch of isic2018 with settings of its own, as the command would leave it."""
+    settings = {"lr": 0.007, "img_size": (64, 32), "root_path": str(folder), "seed": 5, "folds": 2} | fields
+    cfg = dataclasses.replace(RECIPES["isic2018"], **settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(folder / LAST, saved_state(cfg))
+    return cfg
+
+
+def test_resume_takes_the_settings_of_the_run(tmp_path):
+    before = finished_epoch(tmp_path / "run", force=True)
+    out = str(tmp_path / "run")
+    found = configure(["--resume", "--output_dir", out])
+    assert found == dataclasses.replace(before, output_dir=out, resume=True, force=False)
+    found = configure(["--resume", "--output_dir", out, "--epochs", "9", "--dataset", str(tmp_path), "--no-augment"])
+    assert (found.epochs, found.root_path, found.augment, found.lr) == (9, str(tmp_path), False, 0.007)
+    assert (found.recipe, found.dataset) == ("isic2018", str(tmp_path))
+    with pytest.raises(UserError, match="--resume and --force"):
+        configure(["--resume", "--output_dir", out, "--force"])
+    with pytest.raises(UserError, match=r"--resume: .*nowhere/epoch_last\.pth does not exist"):
+        configure(["--resume", "--output_dir", str(tmp_path / "nowhere")])
+
+
+def test_resume_of_all_folds_takes_the_settings_of_the_first(tmp_path):
+    finished_epoch(tmp_path / "fold_0", fold="0")
+    finished_epoch(tmp_path / "fold_1", fold="1")
+    found = configure(["--resume", "--fold", "all", "--output_dir", str(tmp_path)])
+    assert (found.fold, found.output_dir, found.lr) == ("all", str(tmp_path), 0.007)
+    with pytest.raises(UserError, match="holds the folds of a cross-validation; give --fold all"):
+        configure(["--resume", "--output_dir", str(tmp_path)])
+
+
+def test_a_data_folder_that_is_gone_is_said_to_be_the_runs(tmp_path):
+    finished_epoch(tmp_path / "run", root_path="/data/elsewhere")
+    with pytest.raises(UserError, match=r"root_path /data/elsewhere: no such folder; .*training, from .*--root_path"):
+        configure(["--resume", "--output_dir", str(tmp_path / "run")])
+    assert configure(["--resume", "--output_dir", str(tmp_path / "run"), "--root_path", "there"]).root_path == "there"
+
+
+def test_the_network_of_a_resumed_run_is_not_initialised_twice():
+    _, fresh = build_network(Config(network="heteromedseg"), torch.device("cpu"))
+    _, resumed = build_network(Config(resume=True, pretrained="/a/file/that/is/gone.pth"), torch.device("cpu"))
+    assert any("initialised from scratch" in line for line in fresh)
+    assert not any("initialised" in line for line in resumed)

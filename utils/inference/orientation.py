@@ -4,12 +4,9 @@ The axes are (slice, row, column), the directions R or L, A or P, I or S. A stan
 upwards, rows to the back, columns to the left. "" is an orientation that is not known: then nothing is turned.
 """
 
-from itertools import permutations, product
-
 import numpy as np
 
-AXES = ("RL", "AP", "IS")  # the two ends of each axis of the patient
-ORIENTATIONS = ("", *("".join(ends) for axes in permutations(AXES) for ends in product(*axes)))
+from utils.preprocess import AXES
 
 
 def turn(array: np.ndarray, stored: str, wanted: str) -> np.ndarray:

@@ -1,0 +1,77 @@
+"""The folder of a run: what may be written there, one training at a time, and a lock that no dead process holds."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.places import ROOT
+from tests.support.toy import toy_config, train_toy
+from utils.errors import UserError
+from utils.training import folder
+from utils.training.folder import BEST, LAST, claim_folder, hold_folder
+
+HOLD = """
+import sys
+sys.path.insert(0, {root!r})
+from utils.config import Config
+from utils.training.folder import hold_folder
+
+with hold_folder(Config(output_dir={out!r})):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that trains in tmp_path / "run"."""
+    text = HOLD.format(root=str(ROOT), out=str(tmp_path / "run"))
+    process = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path, holder, monkeypatch):
+    monkeypatch.setattr(folder, "WAIT", 0)
+    with pytest.raises(UserError, match=r"run: another training is writing there"):
+        train_toy(tmp_path / "run", epochs=1)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {".lock"}
+    train_toy(tmp_path / "other", epochs=1)
+
+
+def test_a_killed_training_holds_nothing(tmp_path, holder):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    (tmp_path / "run" / ".part-1-epoch_last.pth").write_bytes(b"half a checkpoint")
+    train_toy(tmp_path / "run", epochs=1)
+    assert not list((tmp_path / "run").glob(".part-*"))
+
+
+def test_the_folder_is_looked_at_again_once_it_is_held(tmp_path):
+    """Another training ended there while this one checked its data."""
+    cfg = toy_config(tmp_path)
+    claim_folder(cfg)
+    (tmp_path / LAST).write_bytes(b"another's")
+    with pytest.raises(UserError, match="already holds a run"), hold_folder(cfg):
+        pytest.fail("entered")
+    assert (tmp_path / LAST).read_bytes() == b"another's"
+
+
+@pytest.mark.parametrize("name", ["file/x", "file/x/y", "file"])
+def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--output_dir .*file.* is (no folder|a file)"):
+        claim_folder(toy_config(tmp_path / name))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_that_was_killed_between_its_first_best_and_last(tmp_path, resume):
+    (tmp_path / BEST).touch()
+    with pytest.raises(UserError, match=r"killed within its first epoch; give --force to start again"):
+        claim_folder(toy_config(tmp_path, resume=resume))
+    assert len(train_toy(tmp_path, epochs=1, force=True)["history"]) == 1

@@ -21,7 +21,8 @@ def configure(argv: list[str]) -> Config:
     """The recipe that argv names, with the flags it gives."""
     given = parse_flags(argv, TRAIN, "Train HeteroMedSeg on a data set.")
     given = resolve_dataset({"dataset": "phantom"} | given, guess=True)
-    return own_data(apply(RECIPES[given["recipe"]], given))
+    cfg = own_data(apply(RECIPES[given["recipe"]], given))
+    return family_of(cfg).settle(cfg, given)
 
 
 def train(cfg: Config) -> None:

@@ -8,13 +8,14 @@ import torch
 from tqdm import tqdm
 
 from datasets.images.check import check_pairs
+from datasets.images.classes import ClassTable
 from datasets.images.pairs import ImageMaskSet, Pair
 from isic_polyp_rectal.task import fold_parts, open_split
 from utils.config import Config
 from utils.distributed import is_main
 from utils.errors import UserError
 from utils.inference.forward import Forward
-from utils.inference.images import predict_images
+from utils.inference.images import decide, predict_images
 from utils.log import log
 from utils.preprocess import resize_image, resize_labels
 from utils.results.overlay import overlay, save_overlay
@@ -36,9 +37,9 @@ def evaluate(
     """
     if cfg.is_savenii:
         raise UserError(f"--is_savenii: recipe {cfg.recipe} has images, not volumes; --debug writes overlays")
-    pairs, split = chosen_pairs(cfg)
-    log(f"evaluating on {split}: {check_pairs(pairs)}")
-    images = ImageMaskSet(pairs, cfg.img_size)
+    pairs, split, table = chosen_pairs(cfg)
+    log(f"evaluating on {split}: {check_pairs(pairs, table, training=False)}")
+    images = ImageMaskSet(pairs, cfg.img_size, table)
     if album is not None:
         album.expect(len(pairs))
     rows: list[Row] = []
@@ -47,8 +48,9 @@ def evaluate(
         for batch in tqdm(batches, desc="images", disable=None if is_main() else True, leave=False):
             native, masks = zip(*pool.map(images.native, batch.tolist()))
             maps = predict_images(forward, native, cfg, device)
-            cases = zip((pairs[i] for i in batch), native, masks, (p >= 0.5 for p in maps))
-            rows += pool.map(lambda case: finish(*case, cfg, classes, out, album), cases)
+            cases = zip((pairs[i] for i in batch), native, masks, map(decide, maps))
+            for scored in pool.map(lambda case: finish(*case, cfg, classes, out, album), cases):
+                rows += scored
     return rows, split
 
 
@@ -61,28 +63,31 @@ def finish(
     classes: tuple[str, ...],
     out: Path,
     album: Album | None = None,
-) -> Row:
+) -> list[Row]:
     """Score one image: at its own size, or under legacy at the network's; write its overlay if asked for."""
     if found.shape != mask.shape:
         mask = resize_labels(mask, found.shape, cfg.preprocess)
-    row = score_image(pair.image_id, found, mask, classes[0], cfg.protocol, cfg.tolerance)
+    rows = [
+        score_image(pair.image_id, found == label, mask == label, name, cfg.protocol, cfg.tolerance)
+        for label, name in enumerate(classes, 1)
+    ]
     if image.shape[:2] != mask.shape and (cfg.debug or album is not None):
         image = resize_image(image, mask.shape, cfg.preprocess)
     if album is not None:
         album.add_image(pair.image_id, image, found, mask)
     if cfg.debug:
-        save_overlay(out / "overlays" / f"{pair.image.stem}.png", overlay(image, found, mask, 2))
-    return row
+        save_overlay(out / "overlays" / f"{pair.image.stem}.png", overlay(image, found, mask, cfg.num_classes))
+    return rows
 
 
-def chosen_pairs(cfg: Config) -> tuple[list[Pair], str]:
-    """The pairs of cfg.split, and which they are in words."""
+def chosen_pairs(cfg: Config) -> tuple[list[Pair], str, ClassTable | None]:
+    """The pairs of cfg.split, which they are in words, and the classes of their masks."""
     _, split = open_split(cfg)
     if cfg.split == "test":
-        return split.test, f"test part ({split.description})"
+        return split.test, f"test part ({split.description})", split.table
     if cfg.split == "val" and split.folds is None:
         raise UserError("--split val: the training part is not cut into folds; give --folds, or a fold column")
     train, held_out = fold_parts(cfg, split)
     if cfg.split == "val":
-        return held_out, f"fold {cfg.fold} of the training part ({split.description})"
-    return train, f"training part ({split.description})"
+        return held_out, f"fold {cfg.fold} of the training part ({split.description})", split.table
+    return train, f"training part ({split.description})", split.table

@@ -1,17 +1,20 @@
 """ISIC-2018, CVC-ClinicDB, rectal CT and any images/ + masks/ folder with a CSV split: recipes and training task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from datasets.augment import Draws, augment_binary
 from datasets.images.check import check_pairs
+from datasets.images.classes import CLASSES_FILE, ClassTable, find_classes
 from datasets.images.pairs import ImageMaskSet, Pair, data_root, pair_files
 from datasets.images.split import DEFAULT_NAME, Split, load_split
 from datasets.memory import InMemory
+from datasets.summary import DataSummary
 from utils.config import Config
 from utils.errors import UserError
 from utils.preprocess import PICTURES
@@ -65,19 +68,20 @@ def build_task(cfg: Config) -> Task:
     """Read and check every file, then make the training task. raises: UserError with all problems of the data"""
     root, split = open_split(cfg)
     train, held_out = fold_parts(cfg, split)
-    summary = check_pairs([*split.train, *split.test])
+    summary = check_pairs([*split.train, *split.test], split.table)
     classes = class_names(cfg)
     judged, part = (split.test, "test") if cfg.select == "test" else (held_out, "validation")
+    counts = f"  {len(train)} images to train on, {len(judged)} for {part}"
     return Task(
         name=cfg.recipe,
         class_names=classes,
-        train_set=ImageMaskSet(train, cfg.img_size),
+        train_set=ImageMaskSet(train, cfg.img_size, split.table),
         augment=augment,
         preprocess=cfg.preprocess,
         loss=loss_for(cfg.loss, cfg.num_classes),
-        validate=validation_set(judged, cfg, classes) if judged else None,
+        validate=validation_set(judged, cfg, classes, split.table) if judged else None,
         validated_on=part,
-        found=(f"data: {root}: {summary}", f"  {len(train)} images to train on, {len(judged)} for {part}"),
+        found=(f"data: {root}: {summary}", *unseen_classes(summary, split.table, classes), counts),
         split=split_in_words(cfg, split),
         split_sha256=hash_pairs(train, held_out),
     )
@@ -85,8 +89,6 @@ def build_task(cfg: Config) -> Task:
 
 def open_split(cfg: Config) -> tuple[Path, Split]:
     """(data folder, its split). raises: UserError for flags that do not fit, a missing folder or CSV"""
-    if cfg.num_classes != 1:
-        raise UserError(f"--num_classes {cfg.num_classes}: recipe {cfg.recipe} is binary; expected 1")
     for field in ("list_dir", "val_cases"):
         if getattr(cfg, field):
             raise UserError(f"--{field}: recipe {cfg.recipe} splits by a CSV and folds; expected --csvfile and --fold")
@@ -94,12 +96,44 @@ def open_split(cfg: Config) -> tuple[Path, Split]:
         needed = "the folder with images/ and masks/ (or --dataset FOLDER)"
         raise UserError(f"--root_path: recipe {cfg.recipe} needs {needed}")
     root = data_root(cfg.root_path)
+    table = find_classes(root)
+    check_classes(cfg, table, root)
     csvfile = Path(cfg.csvfile) if cfg.csvfile else root / DEFAULT_NAME
     if not csvfile.is_file():
         field = "--csvfile" if cfg.csvfile else "--csvfile (its default)"
         remedy = f"make one with: python data_split_csv.py --dataset {root} --size 0.9"
         raise UserError(f"{field} {csvfile}: no such file; {remedy}")
-    return root, load_split(csvfile, pair_files(root), cfg.folds or None, cfg.seed)
+    return root, replace(load_split(csvfile, pair_files(root), cfg.folds or None, cfg.seed), table=table)
+
+
+def settle(cfg: Config, given: Mapping[str, Any]) -> Config:
+    """`cfg` with the classes that the data folder describes.
+
+    raises: UserError where a flag of `given` says otherwise
+    """
+    table = find_classes(data_root(cfg.root_path)) if cfg.root_path else None
+    if table is None:
+        return cfg
+    settled = replace(cfg, num_classes=table.num_classes, class_names=table.names[1:])
+    for field in ("num_classes", "class_names"):
+        if field in given and given[field] != getattr(settled, field):
+            path = data_root(cfg.root_path) / CLASSES_FILE
+            raise UserError(f"--{field}: {path} has the classes {table}; leave the flag out, or change the file")
+    return settled
+
+
+def check_classes(cfg: Config, table: ClassTable | None, root: Path) -> None:
+    """Raise UserError unless the masks in `root` have the classes of the network, in its order."""
+    names = ", ".join(cfg.class_names or ())
+    wanted = f"{cfg.num_classes} classes{f' (background, {names})' if names else ''}"
+    if table is None and cfg.num_classes != 1:
+        raise UserError(f"{root}: its masks are binary without a {CLASSES_FILE}; the network has {wanted}; write one")
+    if table is None:
+        return
+    alike = cfg.num_classes == 1 or cfg.class_names in (None, table.names[1:])
+    if table.num_classes != cfg.num_classes or not alike:
+        wanted = "one class" if cfg.num_classes == 1 else wanted
+        raise UserError(f"{root / CLASSES_FILE}: found the classes {table}; the network has {wanted}")
 
 
 def num_folds(cfg: Config) -> int:
@@ -131,11 +165,19 @@ def hash_pairs(*parts: Sequence[Pair]) -> str:
 
 
 def class_names(cfg: Config) -> tuple[str, ...]:
-    """Name of the one foreground class: --class_names, else the recipe's word for it."""
-    names = cfg.class_names or (FOREGROUND[cfg.recipe],)
-    if len(names) != 1:
-        raise UserError(f"--class_names {','.join(names)}: recipe {cfg.recipe} is binary; expected one name")
+    """Names of the foreground classes: --class_names or classes.json, else the recipe's word for the one."""
+    wanted = max(cfg.num_classes - 1, 1)
+    names = cfg.class_names or ((FOREGROUND[cfg.recipe],) if wanted == 1 else ())
+    if len(names) != wanted:
+        number = "one name" if wanted == 1 else f"{wanted} names, one for each class but the background"
+        raise UserError(f"--class_names {','.join(names)}: expected {number}")
     return names
+
+
+def unseen_classes(summary: DataSummary, table: ClassTable | None, classes: Sequence[str]) -> list[str]:
+    """A warning of the classes that no mask shows, if there are any."""
+    unseen = [name for k, name in enumerate(classes, 1) if not summary.classes.get(k)] if table else []
+    return [f"warning: no mask shows {', '.join(unseen)}"] if unseen else []
 
 
 def augment(
@@ -144,7 +186,10 @@ def augment(
     return augment_binary(images, targets, Draws(generator, len(images), total, offset))
 
 
-def validation_set(pairs: Sequence[Pair], cfg: Config, classes: tuple[str, ...]) -> ValidationSet:
+def validation_set(
+    pairs: Sequence[Pair], cfg: Config, classes: tuple[str, ...], table: ClassTable | None
+) -> ValidationSet:
     """All images of `pairs` at the network's size, in memory, each a case of its own."""
-    stored = InMemory(ImageMaskSet(pairs, cfg.img_size))
-    return ValidationSet(stored.images, stored.targets, torch.arange(len(stored)), classes, 1, cfg.batch_size)
+    stored = InMemory(ImageMaskSet(pairs, cfg.img_size, table))
+    cases = torch.arange(len(stored))
+    return ValidationSet(stored.images, stored.targets, cases, classes, cfg.num_classes, cfg.batch_size)

@@ -87,7 +87,12 @@ def test_heavy_libraries_are_imported_where_they_are_needed():
 
 
 def test_what_is_required_is_imported():
-    modules = {"opencv-python-headless": "cv2", "Jinja2": "jinja2", "tensorboard": "torch.utils.tensorboard"}
+    modules = {
+        "opencv-python-headless": "cv2",
+        "Pillow": "PIL",
+        "Jinja2": "jinja2",
+        "tensorboard": "torch.utils.tensorboard",
+    }
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     names = [re.split("[>=<]", line)[0] for line in lines if line and not line.startswith("#")]
     used = {name for path in PRODUCT if place_of(path) != "benchmarks" for name in imported(path)}

@@ -18,6 +18,7 @@ class Family:
     build_task: the training task of a Config; every file is read and checked first
     class_names: names of the foreground classes under a Config
     evaluate: (cfg, forward, device, class names, folder for files, album or None) -> rows, split in words
+    settle: (cfg, flags given) -> cfg with what the data folder says of its classes
     train_folds: (cfg, function that trains one Config) trains every fold; None where the family has no folds
     """
 
@@ -28,3 +29,4 @@ class Family:
     class_names: Callable[[Config], tuple[str, ...]]
     evaluate: Callable[..., tuple[list[dict[str, Any]], str]]
     train_folds: Callable[[Config, Callable[[Config], None]], None] | None = None
+    settle: Callable[[Config, Mapping[str, Any]], Config] = lambda cfg, given: cfg

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import h5py
 import numpy as np
 
@@ -16,6 +15,7 @@ from datasets.files.itk import read_itk, series_files, write_nifti
 from datasets.files.pictures import PICTURE_SUFFIXES, read_picture
 from utils.errors import UserError
 from utils.files import reading, replacing
+from utils.results.overlay import class_color
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 SUFFIXES = (*PICTURE_SUFFIXES, *ARRAY_SUFFIXES, ".nii.gz", ".nii", ".dcm")
@@ -114,7 +114,8 @@ def save_mask(path: Path, mask: np.ndarray, like: Image) -> Path:
     """Write a mask of the size of `like`; add the suffix of its kind to `path`; return the file written.
 
     A picture's mask is a .png. A volume's is a .nii.gz with the origin, direction and spacing of `like`, or a .npy
-    where the spacing is not known. Labels are uint8; a bool mask of a picture becomes 0 and 255.
+    where the spacing is not known. Labels are uint8; a bool mask of a picture becomes 0 and 255, and a picture's
+    labels have a palette, so that a viewer shows them in colours.
     mask: bool or uint8
     raises: UserError when the file cannot be written; then nothing is left behind
     """
@@ -122,9 +123,19 @@ def save_mask(path: Path, mask: np.ndarray, like: Image) -> Path:
     path, labels = path.with_name(path.name + suffix), mask.astype(np.uint8)
     with replacing(path) as part:
         if like.kind == "picture":
-            cv2.imencode(suffix, labels * np.uint8(255 if mask.dtype == bool else 1))[1].tofile(part)
+            _write_png(part, labels * np.uint8(255) if mask.dtype == bool else labels, palette=mask.dtype != bool)
         elif like.spacing is None:
             np.save(part, labels)
         else:
             write_nifti(part, labels, like.spacing, like.meta)
     return path
+
+
+def _write_png(path: Path, values: np.ndarray, palette: bool) -> None:
+    """Write uint8 (H, W); with a palette the values are its indices: black, then the colours of the overlays."""
+    from PIL import Image as Picture
+
+    picture = Picture.fromarray(values)
+    if palette:
+        picture.putpalette(bytes(v for label in range(1, 256) for v in class_color(label)).rjust(768, b"\0"))
+    picture.save(path, "PNG")

@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from datasets.files.pictures import LOSSY_SUFFIXES, is_zero_one, read_picture, to_mask, to_rgb8
+from datasets.files.pictures import is_zero_one, read_picture, to_mask, to_rgb8
+from datasets.images.classes import CLASSES_FILE, ClassTable, read_mask
+from datasets.images.mask_values import foreground_areas, guess_classes, is_lossy, listed_areas
 from datasets.images.pairs import Pair, check_sizes
 from datasets.summary import DataSummary
 from utils.errors import UserError
@@ -22,68 +25,98 @@ DEEP = "images of 16 bits, scaled by the whole range of the type"
 
 
 class Facts(NamedTuple):
-    """What was found in one pair: (height, width), mask values seen, note -> file name."""
+    """What was found in one pair: (height, width), labels seen, values with areas, note -> file name."""
 
     size: tuple[int, int]
     classes: set[int]
+    areas: set[int | str]
     notes: dict[str, str]
 
 
-def check_pairs(pairs: Sequence[Pair]) -> DataSummary:
+def check_pairs(pairs: Sequence[Pair], table: ClassTable | None = None, training: bool = True) -> DataSummary:
     """Read every file of `pairs` and count what is in them; notes tell of masks that are empty or not binary.
 
-    raises: one UserError with every file that cannot be read and every mask of another size than its image, or when
-    no mask has foreground
+    table: the classes of the masks; None for binary masks
+    raises: one UserError with every file that cannot be read, every mask of another size than its image and every
+    value that is not in `table`; without a table, when masks show several classes; when no mask to train on has
+    foreground
     """
     level = cv2.utils.logging.setLogLevel(0)  # OpenCV's own warnings of broken files would repeat the errors below
     try:
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(_inspect, pairs))
+            found = list(pool.map(partial(_inspect, table=table), pairs))
     finally:
         cv2.utils.logging.setLogLevel(level)
     problems = [problem for item in found if isinstance(item, list) for problem in item]
     if problems:
-        raise UserError(f"{len(problems)} problems in {len(pairs)} pairs:\n  " + "\n  ".join(problems))
+        raise UserError(
+            f"{_counted(len(problems), 'problems')} in {_counted(len(pairs), 'pairs')}:\n  " + "\n  ".join(problems)
+        )
     classes = Counter(value for facts in found for value in facts.classes)
-    if pairs and not classes[1]:
+    areas = Counter(value for facts in found for value in facts.areas)
+    if len(areas) > 1:
+        raise UserError(_several_classes(pairs, areas))
+    if pairs and not classes.keys() - {0} and (training or areas):
         raise UserError(
             f"{pairs[0].mask.parent}: no mask has a value above half the range of its type (127 of 255); "
-            "expected foreground in 255, or in 1 of masks of 0 and 1"
+            f"expected foreground in 255, or in 1 of masks of 0 and 1, or a {CLASSES_FILE} with the value of each class"
+            if table is None
+            else f"{pairs[0].mask.parent}: no mask shows a class but the background {table.values[0]}"
         )
     notes = []
     for text in (EMPTY, FAINT, SHADES, ZERO_ONE, DEEP):
         if names := [facts.notes[text] for facts in found if text in facts.notes]:
             mixed = text == ZERO_ONE and len(names) < classes[1]
-            notes.append(f"{len(names)} {MIXED if mixed else text}; the first is {names[0]}")
+            notes.append(f"{_counted(len(names), MIXED if mixed else text)}; the first is {names[0]}")
     sizes = Counter(facts.size for facts in found)
     return DataSummary(len(pairs), len(pairs), dict(sizes), dict(classes), tuple(notes))
 
 
-def _inspect(pair: Pair) -> Facts | list[str]:
+def _several_classes(pairs: Sequence[Pair], areas: Counter) -> str:
+    """What was found in masks that are not binary, and the classes.json that would describe them."""
+    root, guess = pairs[0].mask.parent.parent, guess_classes([pair.mask for pair in pairs])
+    found = f"{pairs[0].mask.parent}: found {listed_areas(areas, len(pairs))}, expected one foreground value"
+    if guess.table is None:
+        return f"{found}, or a {root / CLASSES_FILE} with the value of each class; README.md shows one"
+    return f"{found}; if these are classes, name them in {root / CLASSES_FILE}, such as:\n{guess.table.to_json()}"
+
+
+def _counted(number: int, text: str) -> str:
+    """`2 masks ...` of a text about masks or images, and `1 mask ...`."""
+    first, space, rest = text.partition(" ")
+    return f"{number} {first.removesuffix('s') if number == 1 else first}{space}{rest}"
+
+
+def _inspect(pair: Pair, table: ClassTable | None) -> Facts | list[str]:
     """The facts of one pair, or what is wrong with it."""
-    pictures, problems = [], []
-    for path, convert in ((pair.image, to_rgb8), (pair.mask, to_mask)):
-        try:
-            stored = read_picture(path)
-            pictures.append((stored, convert(stored, path)))
-        except UserError as error:
-            problems.append(str(error))
+    problems = []
+    try:
+        image = read_picture(pair.image)
+        to_rgb8(image, pair.image)
+    except UserError as error:
+        problems.append(str(error))
+    binary = table is None
+    try:
+        stored = read_picture(pair.mask) if binary else None
+        mask = to_mask(stored, pair.mask) if binary else read_mask(pair.mask, table)
+    except UserError as error:
+        problems.append(str(error))
     if problems:
         return problems
-    (image, _), (stored, mask) = pictures
     try:
         check_sizes(pair, image, mask)
     except UserError as error:
         return [str(error)]
-    zero_one = is_zero_one(stored, pair.mask)
+    zero_one = binary and is_zero_one(stored, pair.mask)
     unusual = {
         EMPTY: not mask.any(),
-        FAINT: stored.any() and not mask.any(),
+        FAINT: binary and stored.any() and not mask.any(),
         ZERO_ONE: zero_one,
         # every JPEG mask has more than two values
-        SHADES: not zero_one and pair.mask.suffix.lower() not in LOSSY_SUFFIXES and len(np.unique(stored)) > 2,
+        SHADES: binary and not zero_one and not is_lossy(pair.mask) and len(np.unique(stored)) > 2,
     }
     notes = {text: pair.mask.name for text, is_so in unusual.items() if is_so}
     if image.dtype == np.uint16:
         notes[DEEP] = pair.image.name
-    return Facts(mask.shape, set(map(int, np.unique(mask))), notes)
+    areas = foreground_areas(stored, pair.mask) if binary else set()
+    return Facts(mask.shape, set(map(int, np.unique(mask))), areas, notes)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.files.pictures import PICTURE_SUFFIXES, read_picture, to_mask, to_rgb8
+from datasets.files.pictures import PICTURE_SUFFIXES, read_picture, to_rgb8
+from datasets.images.classes import ClassTable, read_mask
 from utils.errors import UserError
 from utils.preprocess import PICTURES, resize_image, resize_labels
 
@@ -113,12 +114,14 @@ def check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
 class ImageMaskSet(Dataset):
     """Pairs resized for the network; nothing is kept in memory.
 
-    out: image uint8 (3, S, S), target uint8 (S, S) of 0 and 1, for `img_size` (S, S), height first
+    table: the classes of the masks; None for binary ones
+    out: image uint8 (3, S, S), target uint8 (S, S) of labels, for `img_size` (S, S), height first
     """
 
-    def __init__(self, pairs: Sequence[Pair], img_size: tuple[int, int]) -> None:
+    def __init__(self, pairs: Sequence[Pair], img_size: tuple[int, int], table: ClassTable | None = None) -> None:
         self.pairs = list(pairs)
         self.img_size = img_size
+        self.table = table
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -129,9 +132,12 @@ class ImageMaskSet(Dataset):
         return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(mask.astype(np.uint8))
 
     def native(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W, 3) and mask bool (H, W) in the files' own size. raises: UserError when the sizes differ"""
+        """Image uint8 (H, W, 3) and mask (H, W) in the files' own size: bool, or labels uint8 of several classes.
+
+        raises: UserError when the sizes differ
+        """
         pair = self.pairs[index]
         image = to_rgb8(read_picture(pair.image), pair.image)
-        mask = to_mask(read_picture(pair.mask), pair.mask)
+        mask = read_mask(pair.mask, self.table)
         check_sizes(pair, image, mask)
         return image, mask

@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
+from datasets.images.classes import ClassTable
 from datasets.images.folds import assign_folds
 from datasets.images.pairs import Pair, stem_of
 from utils.errors import UserError
@@ -31,12 +32,16 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """The pairs of a data set by part; `folds` holds the fold of each training pair, if folds were asked for."""
+    """The pairs of a data set by part.
+
+    folds: the fold of each training pair, if folds were asked for; table: its classes, None for binary masks
+    """
 
     train: list[Pair]
     test: list[Pair]
     folds: list[int] | None
     description: str
+    table: ClassTable | None = None
 
     def fold(self, index: int) -> tuple[list[Pair], list[Pair]]:
         """(training pairs, validation pairs) when fold `index` validates."""

@@ -12,7 +12,7 @@ from utils.config import Config
 from utils.distributed import is_main, rank, world_size
 from utils.errors import UserError
 from utils.inference.forward import Forward
-from utils.inference.images import predict_images
+from utils.inference.images import decide, predict_images
 from utils.inference.volumes import predict_volume
 from utils.log import log, log_once
 from utils.preprocess import as_trained, choose_intensity, to_unit
@@ -62,4 +62,4 @@ def predict_mask(
         labels = predict_volume(forward, unit, cfg, device)
         return labels > 0 if cfg.num_classes == 1 else labels
     (found,) = predict_images(forward, [unit], cfg, device)
-    return found >= 0.5 if found.ndim == 2 else found.argmax(0).astype(np.uint8)
+    return decide(found)

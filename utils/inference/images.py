@@ -29,3 +29,8 @@ def predict_images(
             size = one.shape[-2:] if cfg.protocol == "legacy" else image.shape[:2]
             maps.append(probabilities(resize_logits(one, size, cfg.preprocess))[0].squeeze(0).cpu().numpy())
     return maps
+
+
+def decide(probabilities: np.ndarray) -> np.ndarray:
+    """Labels of one picture: (H, W) -> bool, where the probability is at least one half; (K, H, W) -> uint8, arg max"""
+    return probabilities >= 0.5 if probabilities.ndim == 2 else probabilities.argmax(0).astype(np.uint8)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from datasets.files.image import Image, read_image, save_mask, suffix_of
+from datasets.images.classes import palette_indices
 from utils.errors import UserError
 from utils.preprocess import window_ct
+from utils.results.overlay import class_color
 
 RNG = np.random.default_rng(0)
 
@@ -85,7 +87,7 @@ def test_masks_of_pictures(tmp_path):
     like, labels = picture_of(6, 9, 3), RNG.integers(0, 9, (6, 9), np.uint8)
     path = save_mask(tmp_path / "ü", labels, like)
     assert path == tmp_path / "ü.png"
-    assert np.array_equal(read_image(path).array, labels)
+    assert np.array_equal(palette_indices(path), labels)
     assert np.array_equal(read_image(save_mask(tmp_path / "ü", labels > 4, like)).array, (labels > 4) * 255)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -164,3 +166,11 @@ def test_endings():
         "",
         "",
     ]
+
+
+def test_labels_of_a_picture_have_a_palette_and_keep_their_numbers(tmp_path):
+    labels = RNG.integers(0, 9, (6, 9), np.uint8)
+    path = save_mask(tmp_path / "m", labels, picture_of(6, 9))
+    assert np.array_equal(palette_indices(path), labels)
+    colours = [(0, 0, 0), *map(class_color, range(1, 9))]
+    assert np.array_equal(read_image(path).array, np.array(colours)[labels])

@@ -213,7 +213,7 @@ def test_the_data_set_gives_resized_tensors_and_native_arrays(tmp_path):
 def test_the_check_counts_and_notes_what_is_unusual(tmp_path):
     root = write_set(tmp_path, {f"{name}.png": f"{name}.png" for name in "abcdef"})
     save(root / "masks" / "b.png", box() * 0)
-    save(root / "masks" / "c.png", box(value=100))
+    save(root / "masks" / "c.png", box(value=12))
     save(root / "masks" / "d.png", box() + 9 * (box() == 0))
     save(root / "masks" / "e.png", box(value=1))
     save(root / "images" / "f.png", RNG.integers(0, 65536, (25, 30), np.uint16))
@@ -224,16 +224,16 @@ def test_the_check_counts_and_notes_what_is_unusual(tmp_path):
     assert summary.classes == {0: 5, 1: 4}
     for line in (
         "2 masks without foreground; the first is b.png",
-        "1 masks with grey values, but none above half the range: read as empty; the first is c.png",
-        "1 masks stored as 0 and 1 beside others of a full range; make them alike; the first is e.png",
-        "1 images of 16 bits, scaled by the whole range of the type; the first is f.png",
+        "1 mask with grey values, but none above half the range: read as empty; the first is c.png",
+        "1 mask stored as 0 and 1 beside others of a full range; make them alike; the first is e.png",
+        "1 image of 16 bits, scaled by the whole range of the type; the first is f.png",
     ):
         assert line in summary.notes
     assert len(summary.notes) == 4
     assert str(summary).startswith("6 images of 20x30, 25x30; classes seen: 0 in 5, 1 in 4\n  note: 2 masks")
     save(root / "masks" / "d.png", box() + 9 * (box() == 0) + 3 * (np.arange(30) < 3).astype(np.uint8))
     assert (
-        "1 masks of more than two values, cut at half the range; the first is d.png"
+        "1 mask of more than two values, cut at half the range; the first is d.png"
         in check_pairs(pair_files(root)).notes
     )
 

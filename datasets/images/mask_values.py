@@ -1,0 +1,140 @@
+"""What masks seem to hold: one foreground, or several classes, by the areas of one value in them.
+
+A published binary mask may hold more than two values: noise of JPEG, grey 5 to 15 in the background, soft edges. None
+of these makes an area of one exact value far from black and white. A class does, so areas tell the two apart.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from datasets.files.pictures import LOSSY_SUFFIXES, is_zero_one, read_picture, type_range
+from datasets.images.classes import ClassTable, colour_codes, palette_indices
+from utils.errors import join_listed
+
+LEAST_AREA = 9  # pixels whose 8 neighbours are all equal to them, summed over a mask
+LEAST_SHARE = 0.002  # of all pixels, where noise or soft edges make areas, too
+DARK, BRIGHT = 31 / 255, 224 / 255  # up to and from these shares of the range: noise of black and white
+FEW_VALUES, LOW_LABELS = 6, 4  # 0, 1, 2, 255 are labels; 0, 1, 2, 3, 7, 9, 130, 255 are noise
+MOST_VALUES = 64  # beyond, values are shades
+BLACK = "#000000"
+
+
+def foreground_areas(stored: np.ndarray, path: Path) -> set[int | str]:
+    """The values that fill areas of a mask, black and its noise left out: 85, or "#ff0000" where it has colours.
+
+    Values near white count as white, and so does 1 in a mask of 0 and 1.
+    in: the mask as `read_picture` gives it
+    """
+    if stored.dtype.kind not in "bu":  # shades in [0, 1]
+        return set()
+    channels, lossy = stored.astype(np.uint8) if stored.dtype.kind == "b" else stored, is_lossy(path)
+    white = type_range(stored, path)
+    if channels.ndim == 3 and has_colours(channels):
+        share = channels / white
+        snapped = np.where(share <= DARK, 0, np.where(share >= BRIGHT, 255, np.rint(share * 255))).astype(np.uint8)
+        codes = colour_codes(np.rint(snapped / 51).astype(np.uint8) * np.uint8(51) if lossy else snapped, path)
+        return {f"#{code:06x}" for code in _areas(snapped, codes, lossy)} - {BLACK}
+    grey = channels if channels.ndim == 2 else channels.max(axis=2)
+    if white == 1 or is_zero_one(grey, path):
+        return {255} if grey.any() else set()
+    areas = _areas(grey, (grey.astype(int) + 8) // 16 * 16 if lossy else grey, lossy)
+    found = {255 if value >= BRIGHT * white else value for value in areas if value > DARK * white}
+    if not lossy and len(np.unique(grey)) <= FEW_VALUES:
+        found |= {value for value in areas if 0 < value <= LOW_LABELS}
+    return found
+
+
+def has_colours(stored: np.ndarray) -> bool:
+    """Whether any pixel (H, W, 3) is clearly no grey; JPEG gives greys a tint."""
+    return bool((np.ptp(stored, axis=2) > DARK * np.iinfo(stored.dtype).max).any())
+
+
+def is_lossy(path: Path) -> bool:
+    return path.suffix.lower() in LOSSY_SUFFIXES
+
+
+def _areas(channels: np.ndarray, codes: np.ndarray, lossy: bool) -> list[int]:
+    """The codes (H, W) of the pixels whose neighbours equal them in all `channels`, if these are enough."""
+    window = np.ones((3, 3), np.uint8)
+    flat = cv2.dilate(channels, window) == cv2.erode(channels, window)
+    values, counts = np.unique(codes[flat if flat.ndim == 2 else flat.all(axis=2)], return_counts=True)
+    shades = lossy or len(np.unique(codes)) > MOST_VALUES
+    return values[counts >= max(LEAST_AREA, LEAST_SHARE * codes.size * shades)].tolist()
+
+
+# --- a folder of masks --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a set of masks seems to hold.
+
+    kind: binary, labels (0..K-1), greys, palette, colours or unclear
+    table: names background, class 1, ...; None unless there are several classes
+    words: the finding for a message; areas: value -> number of masks with an area of it
+    """
+
+    kind: str
+    table: ClassTable | None
+    words: str
+    areas: dict[int | str, int]
+
+
+class _Look(NamedTuple):
+    """One mask: areas as `foreground_areas`; pixels of each level (or index), and of each colour where it has any."""
+
+    areas: set[int | str]
+    levels: Counter[int]
+    colours: Counter[int]
+    indexed: bool
+
+
+def guess_classes(masks: Sequence[Path]) -> Guess:
+    """Look at every mask and say what the set seems to hold. raises: UserError for a file that cannot be read"""
+    with ThreadPoolExecutor(8) as pool:
+        looks = list(pool.map(_look, masks))
+    counts = Counter(value for look in looks for value in look.areas)
+    found = {value: counts[value] for value in sorted(counts, key=lambda value: (isinstance(value, str), value))}
+    listed = listed_areas(found, len(looks))
+    if len(found) < 2:
+        return Guess("binary", None, listed, found)
+    coloured, indexed = any(look.colours for look in looks), all(look.indexed for look in looks)
+    pixels: Counter[int] = Counter()
+    for look in looks:
+        levels = Counter({level * 0x010101: count for level, count in look.levels.items()})
+        pixels += (look.colours or levels) if coloured and not indexed else look.levels
+    if len(pixels) > MOST_VALUES or (not indexed and any(look.indexed for look in looks)):
+        return Guess("unclear", None, f"{listed}, among {len(pixels)} different values", found)
+    background = 0 if 0 in pixels else pixels.most_common(1)[0][0]
+    ordered = (background, *sorted(pixels.keys() - {background}))
+    names = ("background", *(f"class {k}" for k in range(1, len(ordered))))
+    if coloured and not indexed:
+        return Guess("colours", ClassTable(names, tuple(f"#{code:06x}" for code in ordered)), listed, found)
+    kind = "palette" if indexed else "labels" if ordered == tuple(range(len(ordered))) else "greys"
+    return Guess(kind, ClassTable(names, ordered), listed, found)
+
+
+def listed_areas(areas: Mapping[int | str, int], num_masks: int) -> str:
+    """`areas of 85 in 3, 255 in 12 of 20 masks`"""
+    listed = join_listed([f"{value} in {count}" for value, count in areas.items()], 12, ", ")
+    return f"areas of {listed or 'no value'} of {num_masks} masks"
+
+
+def _look(path: Path) -> _Look:
+    stored, indices = read_picture(path), palette_indices(path)
+    codes = stored.ndim == 3 and indices is None and has_colours(stored)
+    levels = indices if indices is not None else stored if stored.ndim == 2 else stored[..., 0]
+    colours = _pixels(colour_codes(stored, path)) if codes else Counter()
+    return _Look(foreground_areas(stored, path), _pixels(levels), colours, indices is not None)
+
+
+def _pixels(values: np.ndarray) -> Counter[int]:
+    found, counts = np.unique(values, return_counts=True)
+    return Counter(dict(zip(found.tolist(), counts.tolist())))

@@ -1,0 +1,123 @@
+"""Telling masks of several classes from binary masks with noise, soft edges or a grey background."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.images.mask_values import foreground_areas, guess_classes
+
+PNG, JPG = Path("a.png"), Path("a.jpg")
+RNG = np.random.default_rng(0)
+
+
+def rings(*values: int, size: int = 60) -> np.ndarray:
+    """Discs, each within the one before, on a background of 0."""
+    mask = np.zeros((size, size), np.uint8)
+    for k, value in enumerate(values):
+        cv2.circle(mask, (size // 2, size // 2), size // 2 - 2 - k * size // (2 * len(values)), value, -1)
+    return mask
+
+
+def as_jpeg(mask: np.ndarray, quality: int = 90) -> np.ndarray:
+    data = cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+
+
+def coloured(*colours: tuple[int, int, int]) -> np.ndarray:
+    table = np.array([(0, 0, 0), *colours], np.uint8)
+    return table[rings(*range(1, len(colours) + 1))]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        rings(),
+        rings(255),
+        rings(1),
+        rings(128),
+        np.where(rings(255) > 0, 255, RNG.integers(5, 16, (60, 60))).astype(np.uint8),
+        np.where(rings(255) > 0, 255, rings(10, 5)).astype(np.uint8),
+        rings(10),
+        cv2.resize(rings(255), (45, 37), interpolation=cv2.INTER_AREA),
+        cv2.resize(rings(255), (300, 280), interpolation=cv2.INTER_LINEAR),
+        cv2.resize(rings(255, size=600), (300, 300), interpolation=cv2.INTER_AREA),
+        cv2.GaussianBlur(rings(255), (0, 0), 3),
+        rings(255).astype(np.uint16) * 257,
+        rings(1).astype(np.uint16),
+        rings(255) > 0,
+        (rings(255) / 255).astype(np.float32),
+        as_jpeg(rings(255), 20),
+        as_jpeg(rings(255), 90),
+        coloured((255, 0, 0)),
+        coloured((200, 0, 0)),
+        as_jpeg(coloured((255, 0, 0))),
+    ],
+)
+def test_binary_masks_have_one_foreground(mask):
+    assert len(foreground_areas(mask, PNG)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (rings(85, 170, 255), {85, 170, 255}),
+        (rings(128, 255), {128, 255}),
+        (rings(1, 2, 3), {1, 2, 3}),
+        (rings(1, 2, 255), {1, 2, 255}),
+        (rings(85, 255).astype(np.uint16) * 257, {85 * 257, 255}),
+        (rings(85, 170)[..., None].repeat(3, 2), {85, 170}),
+        (coloured((255, 0, 0), (0, 255, 0)), {"#ff0000", "#00ff00"}),
+        (coloured((128, 0, 0), (255, 255, 255)), {"#800000", "#ffffff"}),
+    ],
+)
+def test_classes_are_areas_of_several_values(mask, expected):
+    assert foreground_areas(mask, PNG) == expected
+
+
+def test_classes_stored_as_jpeg_are_found_and_its_noise_is_not():
+    assert len(foreground_areas(as_jpeg(rings(85, 170, 255, size=200)), JPG)) == 3
+    assert len(foreground_areas(as_jpeg(coloured((255, 0, 0), (0, 255, 0)), 95), JPG)) == 2
+    for quality in (10, 30, 60, 95):
+        assert foreground_areas(as_jpeg(rings(255, size=200), quality), JPG) == {255}
+
+
+def write(folder: Path, *masks: np.ndarray) -> list[Path]:
+    paths = [folder / f"{k}.png" for k in range(len(masks))]
+    for path, mask in zip(paths, masks):
+        cv2.imwrite(str(path), mask[..., ::-1] if mask.ndim == 3 else mask)
+    return paths
+
+
+def test_a_guess_names_every_value_of_the_set(tmp_path):
+    guess = guess_classes(write(tmp_path, rings(85), rings(255), rings(170, 85), rings()))
+    assert (guess.kind, guess.table.values, guess.table.names[:2]) == (
+        "greys",
+        (0, 85, 170, 255),
+        ("background", "class 1"),
+    )
+    assert guess.words == "areas of 85 in 2, 170 in 1, 255 in 1 of 4 masks"
+    guess = guess_classes(write(tmp_path, rings(1), rings(3, 2)))
+    assert (guess.kind, guess.table.values) == ("labels", (0, 1, 2, 3))
+    colours = coloured((255, 0, 0), (0, 255, 0))
+    guess = guess_classes(write(tmp_path, colours, rings(), rings(255)))
+    assert (guess.kind, guess.table.values) == ("colours", ("#000000", "#00ff00", "#ff0000", "#ffffff"))
+    colours = np.pad(colours, ((40, 40), (40, 40), (0, 0)))
+    white = np.where(colours.any(-1, keepdims=True), colours, 255).astype(np.uint8)
+    assert guess_classes(write(tmp_path, white)).table.values == ("#ffffff", "#00ff00", "#ff0000")
+    picture = Image.fromarray(rings(1, 2))
+    picture.putpalette(bytes((0, 0, 0, 200, 0, 0, 0, 200, 0)))
+    picture.save(tmp_path / "0.png")
+    guess = guess_classes([tmp_path / "0.png"])
+    assert (guess.kind, guess.table.values) == ("palette", (0, 1, 2))
+
+
+def test_a_guess_without_a_table(tmp_path):
+    for masks in ((rings(255), rings()), (rings(1), rings(255))):
+        guess = guess_classes(write(tmp_path, *masks))
+        assert (guess.kind, guess.table) == ("binary", None)
+    shades = cv2.GaussianBlur(rings(120, 255, size=200), (0, 0), 4)
+    guess = guess_classes(write(tmp_path, shades))
+    assert (guess.kind, guess.table) == ("unclear", None)

@@ -123,7 +123,7 @@ def _members(path: Path) -> list[SourceFile]:
 
 
 def _is_wanted(name: str) -> bool:
-    parts = PurePosixPath(name).parts
+    parts = PurePosixPath(name.replace("\\", "/")).parts
     return not any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
 
 

@@ -14,6 +14,7 @@ from datasets.images.classes import CLASSES_FILE, ClassTable, find_classes
 from datasets.images.pairs import ImageMaskSet, Pair, data_root, pair_files
 from datasets.images.split import DEFAULT_NAME, Split, load_split
 from datasets.memory import InMemory
+from datasets.prepared import find_prepared
 from datasets.summary import DataSummary
 from utils.config import Config
 from utils.errors import UserError
@@ -107,11 +108,16 @@ def open_split(cfg: Config) -> tuple[Path, Split]:
 
 
 def settle(cfg: Config, given: Mapping[str, Any]) -> Config:
-    """`cfg` with the classes that the data folder describes.
+    """`cfg` with the classes that the data folder describes, and how prepare_data.py made its images.
 
     raises: UserError where a flag of `given` says otherwise
     """
-    table = find_classes(data_root(cfg.root_path)) if cfg.root_path else None
+    if not cfg.root_path:
+        return cfg
+    if made := find_prepared(data_root(cfg.root_path))[1]:
+        how = replace(cfg.preprocess, intensity=made.intensity, orientation=made.orientation)
+        cfg = replace(cfg, preprocess=how)
+    table = find_classes(data_root(cfg.root_path))
     if table is None:
         return cfg
     settled = replace(cfg, num_classes=table.num_classes, class_names=table.names[1:])

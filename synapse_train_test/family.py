@@ -2,7 +2,7 @@
 
 from datasets.volumes.lists import is_data
 from synapse_train_test.evaluation import evaluate
-from synapse_train_test.task import RECIPES, build_task, class_names
+from synapse_train_test.task import RECIPES, build_task, class_names, settle
 from utils.family import Family
 
-VOLUMES = Family(RECIPES, "synapse", is_data, build_task, class_names, evaluate)
+VOLUMES = Family(RECIPES, "synapse", is_data, build_task, class_names, evaluate, settle=settle)

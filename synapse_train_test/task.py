@@ -4,11 +4,12 @@ Slices are resized to the network's size once, as the released script does it (c
 kept in memory where they fit, and augmented in batches on the training device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from datasets.augment import Draws, augment_synapse
 from datasets.phantom import generate as phantom
+from datasets.prepared import PREPARED, find_prepared
 from datasets.volumes.files import Volume
 from datasets.volumes.lists import find_root, hold_out_cases, read_list
 from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, check_slices
@@ -112,6 +114,23 @@ def build_task(cfg: Config) -> Task:
     )
 
 
+def settle(cfg: Config, given: Mapping[str, Any]) -> Config:
+    """`cfg` with classes, intensities and orientation as prepared.json of the data folder says.
+
+    raises: UserError where a flag of `given` says otherwise
+    """
+    root, made = find_prepared(data_folder(cfg))
+    if made is None:
+        return cfg
+    preprocess = replace(cfg.preprocess, intensity=made.intensity, orientation=made.orientation)
+    settled = replace(cfg, num_classes=len(made.class_names) + 1, class_names=made.class_names, preprocess=preprocess)
+    for field in ("num_classes", "class_names"):
+        if field in given and given[field] != getattr(settled, field):
+            names = ", ".join(made.class_names)
+            raise UserError(f"--{field}: {root / PREPARED} has the classes {names}; leave the flag out")
+    return settled
+
+
 def data_folder(cfg: Config) -> Path:
     return Path(cfg.root_path or DEFAULT_ROOTS.get(cfg.dataset, cfg.dataset))
 
@@ -132,7 +151,10 @@ def locate(cfg: Config) -> tuple[Path, Path]:
         if cfg.recipe == "phantom":
             remedy = f"write it with: python train.py --dataset phantom --root_path {root}"
         raise UserError(f"{field} {root}: no such folder; {remedy}")
-    return root, Path(cfg.list_dir) if cfg.list_dir else root / "lists" if cfg.recipe == "phantom" else LISTS
+    if cfg.list_dir:
+        return root, Path(cfg.list_dir)
+    folder, made = find_prepared(root)
+    return root, folder / "lists" if made else root / "lists" if cfg.recipe == "phantom" else LISTS
 
 
 def class_names(cfg: Config) -> tuple[str, ...]:

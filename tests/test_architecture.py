@@ -21,7 +21,7 @@ MAY_IMPORT = {
 PACKAGES = {name for name in MAY_IMPORT if (ROOT / name).is_dir()} | {"benchmarks", "tests"}
 # what lies loose in utils/ knows no room of it
 GROUND = ("config", "command_line", "errors", "files", "log", "device", "distributed", "checkpoint")
-GROUND += ("checkpoint_content", "family", "fields", "preprocess")
+GROUND += ("checkpoint_content", "fields", "preprocess")
 ROOMS = ("training", "inference", "scoring", "results")
 LAZY = {"SimpleITK", "medpy", "mamba_ssm", "matplotlib", "jinja2", "huggingface_hub", "tensorboard"}
 SOURCES = sorted(p for place in PACKAGES for p in (ROOT / place).rglob("*.py")) + sorted(ROOT.glob("*.py"))

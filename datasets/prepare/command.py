@@ -1,0 +1,77 @@
+"""The command line of prepare_data.py: a sub-command a data set, and verify."""
+
+import argparse
+import os
+from pathlib import Path
+
+from datasets.prepare import acdc, cvc, folder, isic, rectal, synapse
+from datasets.prepare.shared.run import carry_out
+from datasets.prepare.shared.sources import list_files
+from datasets.volumes.lists import is_data as is_volumes
+from utils.errors import UserError
+from utils.log import log
+
+DATASETS = {"synapse": synapse, "acdc": acdc, "isic": isic, "cvc": cvc, "rectal": rectal, "folder": folder}
+
+
+def build_parser(description: str) -> argparse.ArgumentParser:
+    """The parser of every sub-command."""
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, module in DATASETS.items():
+        one = commands.add_parser(
+            name,
+            help=module.__doc__.partition("\n")[0],
+            description=f"{module.__doc__}\n{module.WHERE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        one.add_argument(
+            "sources", nargs="+", type=Path, metavar="SOURCE", help="folders or zip archives of the download"
+        )
+        one.add_argument("target", type=Path, metavar="TARGET", help="the prepared folder, which may be new")
+        module.add_flags(one)
+        one.add_argument("--dry-run", action="store_true", help="say what would be made, and write nothing")
+        one.add_argument(
+            "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
+        )
+    verify = commands.add_parser(
+        "verify", help="check a prepared folder, or any other in the same layout", allow_abbrev=False
+    )
+    verify.add_argument(
+        "data", type=Path, metavar="DATA", help="folder with train_npz/ and test_vol_h5/, or images/ and masks/"
+    )
+    verify.add_argument(
+        "--csvfile", type=Path, metavar="CSV", help="pictures: the split (default: DATA/test_train_data.csv)"
+    )
+    verify.add_argument(
+        "--list_dir", type=Path, metavar="DIR", help="volumes: the lists (default: DATA/lists, or Synapse's)"
+    )
+    verify.add_argument(
+        "--output_dir", type=Path, metavar="DIR", help="where verify.html and verify.json go (default: DATA)"
+    )
+    return parser
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Prepare the data set that the command names. raises: UserError for sources that cannot be used"""
+    module = DATASETS[args.name]
+    if args.workers < 1:
+        raise UserError(f"--workers {args.workers}: expected 1 or more")
+    try:
+        files = list_files(args.sources)
+        plan = module.plan(files, args)
+    except UserError as error:
+        raise UserError(f"{args.name}: {error}\n{module.WHERE}") from None
+    carry_out(plan, args.target, args.workers, args.dry_run)
+    if not args.dry_run:
+        log(f"check it with: python prepare_data.py verify {args.target}")
+
+
+def preprocessed(args: argparse.Namespace) -> Path | None:
+    """The folder of a Synapse download that is preprocessed already; it is verified instead."""
+    if args.name != "synapse":
+        return None
+    folders = [source for source in args.sources if source.is_dir()]
+    inner = [path.parent for source in folders for path in sorted(source.rglob("train_npz")) if path.is_dir()]
+    return next(iter([source for source in folders if is_volumes(source)] + inner), None)

@@ -1,0 +1,138 @@
+"""Folders of NIfTI pairs, with or without the dataset.json of nnU-Net or MSD -> the Synapse layout."""
+
+import json
+import re
+from argparse import Namespace
+from typing import Any
+
+import numpy as np
+
+from datasets.files.image import read_image
+from datasets.images.folds import choose_training
+from datasets.images.pairs import MASK_SUFFIX
+from datasets.prepare.shared.run import Case, Plan
+from datasets.prepare.shared.sources import SourceFile
+from datasets.prepare.shared.volumes import FOLDERS, lists_of, prepare_volume
+from datasets.prepared import Prepared
+from utils.errors import UserError, join_listed
+
+SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+CHANNEL = re.compile(r"_(\d{4})$")
+SEED = 1234
+
+
+def is_nifti(file: SourceFile) -> bool:
+    return SUFFIX.search(file.base) is not None
+
+
+def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list[SourceFile], args: Namespace) -> Plan:
+    """A case for each image with its label. raises: UserError for pairs and labels that do not fit"""
+    described = read_description(files)
+    pairs = pair_volumes(images, labels, args.channel)
+    names, label_map = class_names(described, labels)
+    intensity = args.intensity or ("ct" if "CT" in channels(described) else "percentile")
+    train = choose_training(list(pairs), args.size, SEED)
+    parts = {part: [n for n, trains in zip(pairs, train) if trains == (part == "train")] for part in ("train", "test")}
+    shared = {"orientation": args.orientation, "intensity": intensity, "label_map": label_map, "channel": args.channel}
+    cases = [
+        Case(name, pair, prepare_volume, shared | {"name": name, "test": name in parts["test"]})
+        for name, pair in pairs.items()
+    ]
+    parameters = {"size": args.size, "labels": names, **shared}
+    parameters["label_map"] = {str(value): label for value, label in label_map.items()}
+
+    def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
+        lines = [f"{record['facts']['note']}" for record in records.values() if "note" in record["facts"]]
+        if across := [name for name, record in records.items() if cut_across(record["facts"]["spacing"])]:
+            lines.append(
+                f"warning: {len(across)} volumes, such as {across[0]}, are cut across their thick slices; "
+                f"give --orientation whose first letter is the direction of these"
+            )
+        lines.append(f"{len(parts['train'])} cases to train, {len(parts['test'])} to test")
+        return lists_of(parts, records), lines
+
+    notes = [f"labels: {', '.join(f'{value} {names[k - 1] if k else 0}' for value, k in label_map.items())}"]
+    notes.append(f"intensity {intensity}, orientation {args.orientation}")
+    return Plan(
+        "folder", cases, parameters, Prepared(tuple(names), intensity, args.orientation), FOLDERS, finish, notes
+    )
+
+
+def cut_across(spacing: list[float]) -> bool:
+    """Whether slices (the first axis) lie closer than half of what pixels do along another axis."""
+    return 2 * spacing[0] < max(spacing[1:])
+
+
+def read_description(files: list[SourceFile]) -> dict[str, Any]:
+    """dataset.json of the sources; empty where there is none."""
+    found = [file for file in files if file.base == "dataset.json"]
+    if not found:
+        return {}
+    with found[0].open() as stream:
+        try:
+            described = json.load(stream)
+        except ValueError as error:
+            raise UserError(f"{found[0].name}: no JSON ({error}); restore the file or remove it") from None
+    return described if isinstance(described, dict) else {}
+
+
+def channels(described: dict[str, Any]) -> list[str]:
+    """The names of the channels, in capitals: MSD calls them modality, nnU-Net channel_names."""
+    named = described.get("channel_names", described.get("modality", {}))
+    return [str(name).upper() for name in (named.values() if isinstance(named, dict) else named)]
+
+
+def class_names(described: dict[str, Any], labels: list[SourceFile]) -> tuple[list[str], dict[int, int]]:
+    """Names of the foreground classes, and stored value -> class; from dataset.json, else from the labels themselves.
+
+    Values with gaps, such as 0, 1, 2, 4, are numbered without.
+    """
+    table = described.get("labels")
+    if not isinstance(table, dict):
+        values = set()
+        for file in labels:
+            with file.local() as path:
+                values |= set(np.unique(read_image(path).array).tolist())
+        table = {str(int(value)): f"class {int(value)}" if value else "background" for value in sorted(values)}
+    try:  # MSD has value -> name, nnU-Net name -> value
+        by_value = {int(key): str(value) for key, value in table.items()}
+    except (TypeError, ValueError):
+        try:
+            by_value = {int(value): str(key) for key, value in table.items() if key != "ignore"}
+        except (TypeError, ValueError):
+            raise UserError(
+                f"dataset.json: labels are {table}; expected one whole number a class (no regions)"
+            ) from None
+    values = sorted(by_value)
+    if values[0] != 0 or len(values) < 2 or values[-1] > 255:
+        raise UserError(f"labels are {values}; expected 0 for the background and one or more up to 255")
+    return [by_value[value] for value in values[1:]], {value: number for number, value in enumerate(values)}
+
+
+def pair_volumes(
+    images: list[SourceFile], labels: list[SourceFile], channel: int | None
+) -> dict[str, tuple[SourceFile, SourceFile]]:
+    """Name of the label -> (image, label). An image may end in _0000 (its channel); a label in _seg, _gt ..."""
+    by_name: dict[str, list[SourceFile]] = {}
+    for file in images:
+        stem = SUFFIX.sub("", file.base)
+        number = CHANNEL.search(stem)
+        if not number or int(number[1]) == (channel or 0):
+            by_name.setdefault(CHANNEL.sub("", stem), []).append(file)
+        elif channel is None:
+            raise UserError(f"{file.name}: the cases have several channels; give the one to use as --channel 0, 1 ...")
+    pairs, problems = (
+        {},
+        [f"{files[0].name}: {len(files)} images of one name" for files in by_name.values() if files[1:]],
+    )
+    for file in labels:
+        stem = SUFFIX.sub("", file.base)
+        stem = stem if stem in by_name else MASK_SUFFIX.sub("", stem)
+        if stem not in by_name:
+            problems.append(f"{file.name}: no image")
+        else:
+            pairs[stem] = (by_name[stem][0], file)
+    problems += [f"{files[0].name}: no label" for name, files in by_name.items() if name not in pairs]
+    if problems:
+        raise UserError(f"{len(problems)} files do not pair by name:\n  {join_listed(problems)}")
+    return pairs

@@ -1,0 +1,85 @@
+"""manifest.json of a prepared folder: what was made of which files; a second machine can prove that it has the same.
+
+Checksums are of what the arrays hold, not of the files that wrap them: a zip or HDF5 file has dates and versions in it.
+prepared.json tells train.py how the images were made (`datasets/prepared.py`).
+"""
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from datasets.files.pictures import PICTURE_SUFFIXES, read_picture
+from utils.errors import UserError
+from utils.files import reading, write_atomically
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+LIBRARIES = ("numpy", "h5py", "SimpleITK", "opencv-python-headless")
+
+
+def content_sha256(path: Path) -> str:
+    """The checksum of what `path` holds: names, types, shapes and values of its arrays; of other files, the bytes.
+
+    raises: UserError for a file that cannot be read
+    """
+    digest = hashlib.sha256()
+    with reading(path):
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in sorted(file.files)}
+        elif path.suffix == ".h5":
+            with h5py.File(path, "r") as file:
+                arrays = {name: file[name][()] for name in sorted(file)} | dict(sorted(file.attrs.items()))
+        elif path.suffix.lower() in PICTURE_SUFFIXES and not _lossy(path):
+            arrays = {"picture": read_picture(path)}
+        else:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    for name, array in arrays.items():
+        array = np.ascontiguousarray(array)
+        digest.update(f"{name} {array.dtype.str if array.dtype.kind != 'O' else 'text'} {array.shape}\n".encode())
+        digest.update(str(array[()]).encode() if array.dtype.kind == "O" else array.tobytes())
+    return digest.hexdigest()
+
+
+def _lossy(path: Path) -> bool:
+    """Decoders of JPEG differ by a grey level."""
+    return path.suffix.lower() in (".jpg", ".jpeg")
+
+
+def text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a prepared folder; None where there is none. raises: UserError where it is damaged"""
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    with reading(path, "remove it to prepare the folder anew"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("cases"), dict):
+        raise UserError(f"{path}: no manifest of format {FORMAT}; remove it to prepare the folder anew")
+    return found
+
+
+def write_manifest(
+    folder: Path, dataset: str, parameters: dict[str, Any], cases: dict[str, Any], lists: dict[str, str]
+) -> str:
+    """Write the manifest and return the checksum of all outputs and lists.
+
+    lists: name -> checksum of each list, split or table of classes
+    """
+    cases = dict(sorted(cases.items()))
+    outputs = lists | {name: facts["sha256"] for case in cases.values() for name, facts in case["outputs"].items()}
+    total = hashlib.sha256("\n".join(f"{outputs[name]} {name}" for name in sorted(outputs)).encode()).hexdigest()
+    versions = {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+    head = {"format": FORMAT, "dataset": dataset, "sha256": total, "parameters": parameters, "versions": versions}
+    head["lists"] = lists
+    write_atomically(folder / MANIFEST, json.dumps(head | {"cases": cases}, indent=1, ensure_ascii=False) + "\n")
+    return total

@@ -1,0 +1,135 @@
+"""The files of a download: those below folders, and the members of zip archives, which are unpacked one at a time.
+
+Nothing of a source is moved or changed. A member of an archive is refused where its name leads out of the folder that
+it is unpacked into, where it is a link, and where its header says that it is larger than any file of these data sets.
+"""
+
+import contextlib
+import hashlib
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from utils.errors import UserError, join_listed
+from utils.files import reading, replacing
+
+LARGEST = 8 * 2**30  # bytes of one unpacked member: raw volumes take less than 1 GiB
+BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a download.
+
+    name: its path below the source, with "/"; size: bytes, unpacked; path: the file itself, or the archive that holds
+    it under the name `member`
+    """
+
+    name: str
+    size: int
+    path: Path
+    member: str | None = None
+
+    @property
+    def base(self) -> str:
+        """The file's own name, without folders."""
+        return PurePosixPath(self.name).name
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that holds the file, or of the archive where the file lies in no folder of it."""
+        parents = PurePosixPath(self.name).parent.name or (self.path.parent.name if self.member is None else "")
+        return parents or self.path.stem
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The file's bytes. raises: UserError where they cannot be read"""
+        with reading(self.path, "download the file again"):
+            if self.member is None:
+                with self.path.open("rb") as file:
+                    yield file
+            else:
+                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
+                    yield file
+
+    def sha256(self) -> str:
+        """The checksum of the file's bytes, unpacked."""
+        digest = hashlib.sha256()
+        with self.open() as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def copy_to(self, path: Path) -> None:
+        """Write the file's bytes to `path`, whole or not at all."""
+        with replacing(path) as part, part.open("wb") as out, self.open() as file:
+            shutil.copyfileobj(file, out, BLOCK)
+
+    @contextlib.contextmanager
+    def local(self, folder: Path | None = None) -> Iterator[Path]:
+        """A path to read the file at, while the context lasts; a member is unpacked for that time.
+
+        folder: where to unpack; None for the system's folder of temporary files
+        """
+        if self.member is None:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=folder) as scratch:
+            path = Path(scratch) / self.base
+            self.copy_to(path)
+            yield path
+
+
+def list_files(sources: Sequence[Path]) -> list[SourceFile]:
+    """Every file of folders and zip archives, sorted by name; hidden files and those that macOS adds are left out.
+
+    raises: UserError for a source that is neither, or is damaged, and for members that must not be unpacked
+    """
+    files: list[SourceFile] = []
+    for source in sources:
+        if source.is_dir():
+            below = (path for path in source.rglob("*") if path.is_file())
+            named = [(path.relative_to(source).as_posix(), path) for path in below]
+            files += [SourceFile(name, path.stat().st_size, path) for name, path in named if _is_wanted(name)]
+        elif source.is_file():
+            files += _members(source)
+        else:
+            raise UserError(f"{source}: no such folder or file; expected the folder of the download, or its zip")
+    return sorted(files, key=lambda file: (file.name, str(file.path)))
+
+
+def _members(path: Path) -> list[SourceFile]:
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: found no complete zip archive; expected a folder or a zip (unpack other archives)")
+    with reading(path, "download the archive again"), zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir() and _is_wanted(member.filename)]
+    problems = []
+    for member in members:
+        name, kind = PurePosixPath(member.filename.replace("\\", "/")), stat.S_IFMT(member.external_attr >> 16)
+        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+            problems.append(f"{member.filename!r}: leads out of the folder that it would be unpacked into")
+        elif kind not in (0, stat.S_IFREG):
+            problems.append(f"{member.filename!r}: is a link or no plain file")
+        elif member.file_size > LARGEST:
+            problems.append(f"{member.filename!r}: {member.file_size} bytes unpacked; expected at most {LARGEST}")
+    if problems:
+        raise UserError(f"{path}: {len(problems)} members must not be unpacked:\n  {join_listed(problems)}")
+    return [SourceFile(member.filename, member.file_size, path, member.filename) for member in members]
+
+
+def _is_wanted(name: str) -> bool:
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return not any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise UserError where the disk of `folder` (which may not exist yet) has less than `needed` bytes left."""
+    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(f"{folder}: needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on that disk")

@@ -1,0 +1,169 @@
+"""Raw volumes with labels -> slices (npz) and volumes (h5) of the Synapse layout, all turned to one orientation.
+
+Letters: D slices, H rows, W columns, in the directions that `orientation` names (datasets/files/orientation.py).
+"""
+
+from argparse import ArgumentParser
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from datasets.files.image import Image, read_image
+from datasets.files.orientation import orient, orient_spacing, stored_orientation
+from datasets.prepare.shared.sources import SourceFile
+from utils.errors import UserError, join_listed
+from utils.files import reading, replacing
+from utils.preprocess import ORIENTATIONS, to_unit
+
+FOLDERS = ("train_npz", "test_vol_h5", "lists")
+AXIAL = "SPL"  # slices grow upwards, rows to the back, columns to the left: a standard axial CT
+
+
+class Labelled(NamedTuple):
+    """image (D, H, W) in its stored type, label (D, H, W) uint8, spacing (D, H, W) in mm.
+
+    affine (4, 4): (slice, row, column, 1) -> a point in mm in the patient's space, which grows to the left, to the back
+    and upwards, as in DICOM
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    spacing: tuple[float, ...]
+    affine: np.ndarray
+
+
+def add_orientation(parser: ArgumentParser, default: str) -> None:
+    """The flag --orientation; a wrong one is a UserError."""
+
+    def known(text: str) -> str:
+        if text not in ORIENTATIONS[1:]:
+            expected = f"three letters, one of R and L, one of A and P, one of I and S, such as {default}"
+            raise UserError(f"--orientation {text}: expected {expected}")
+        return text
+
+    text = f"volumes: where the axes (slice, row, column) of what is written grow to (default {default})"
+    parser.add_argument("--orientation", type=known, default=default, help=text)
+
+
+def prepare_volume(
+    target: Path,
+    image: SourceFile,
+    label: SourceFile,
+    name: str,
+    test: bool,
+    orientation: str,
+    intensity: str,
+    label_map: dict[int, int],
+    channel: int | None = None,
+) -> tuple[list[str], dict[str, Any]]:
+    """Write one case as slices, or as one volume where it is to `test`; return the files and what `finish` needs.
+
+    label_map: stored value -> class, for every value that may be there
+    channel: the one to use of a file of four dimensions
+    raises: UserError for files that do not fit each other or cannot be read
+    """
+    with image.local(target) as image_path, label.local(target) as label_path:
+        case = read_labelled(image_path, label_path, orientation, label_map, channel)
+    unit = to_unit(case.image, intensity, image.name)
+    facts = {"slices": len(unit), "shape": list(unit.shape), "spacing": [round(value, 4) for value in case.spacing]}
+    if intensity == "ct" and (unit.min() > 0 or unit.max() < 1):
+        low, high = float(case.image.min()), float(case.image.max())
+        facts["note"] = f"{image.name}: values from {low:g} to {high:g} do not fill the window: is it in HU?"
+    if not test:
+        names = [f"train_npz/{name}_slice{number:03d}.npz" for number in range(len(unit))]
+        for file, pixels, classes in zip(names, unit, case.label):
+            with replacing(target / file) as part:
+                np.savez(part, image=pixels, label=classes)
+        return names, facts
+    file = f"test_vol_h5/{name}.npy.h5"
+    with replacing(target / file) as part, h5py.File(part, "w") as volume:
+        volume["image"], volume["label"] = unit, case.label
+        volume.attrs.update(spacing=case.spacing, affine=case.affine, orientation=orientation)
+    return [file], facts
+
+
+def read_labelled(
+    image_path: Path, label_path: Path, orientation: str, label_map: dict[int, int], channel: int | None = None
+) -> Labelled:
+    """Read and turn an image and its label. raises: UserError where their sizes differ or values cannot be used"""
+    image, label = _read(image_path, channel), read_image(label_path)
+    if label.array.shape == image.array.shape and not stored_orientation(label.meta):
+        label = replace(label, meta=image.meta)
+    arrays = []
+    for one in (image, label):
+        if one.kind != "volume" or one.spacing is None or not stored_orientation(one.meta):
+            raise UserError(
+                f"{one.path.name}: the file does not say how its volume lies in the patient; "
+                "export it with its geometry (qform or sform of NIfTI)"
+            )
+        arrays.append(orient(one.array, one.meta, orientation))
+    pixels, classes = arrays
+    if pixels.shape != classes.shape:
+        raise UserError(
+            f"{label.path.name}: found {classes.shape} voxels (slice, row, column), expected {pixels.shape} as "
+            f"{image.path.name} has; is it the label of this image?"
+        )
+    if not np.isfinite(pixels).all():
+        raise UserError(f"{image.path.name}: holds values that are not finite (NaN or infinity); export it again")
+    spacing = orient_spacing(image.spacing, image.meta, orientation)
+    return Labelled(pixels, _map_labels(classes, label_map, label.path), spacing, _affine(image, orientation))
+
+
+def _read(path: Path, channel: int | None) -> Image:
+    """The volume of a file, or one `channel` of four dimensions. raises: UserError where it has no such one"""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with reading(path, as_what=" as NIfTI"):
+        reader.ReadImageInformation()
+    if reader.GetDimension() != 4:
+        return read_image(path)
+    size = reader.GetSize()
+    if channel is None or not 0 <= channel < size[3]:
+        raise UserError(f"{path.name}: found {size[3]} channels; give the one to use as --channel 0 to {size[3] - 1}")
+    reader.SetExtractIndex((0, 0, 0, channel))
+    reader.SetExtractSize((*size[:3], 0))
+    with reading(path, as_what=" as NIfTI"):
+        found = reader.Execute()
+    meta = {"origin": found.GetOrigin(), "direction": found.GetDirection(), "dimension": 3}
+    return Image(sitk.GetArrayFromImage(found), found.GetSpacing()[::-1], "volume", path, meta)
+
+
+def _map_labels(label: np.ndarray, label_map: dict[int, int], path: Path) -> np.ndarray:
+    """The class of every voxel, uint8. raises: UserError for values that `label_map` lacks"""
+    values, counts = np.unique(label, return_counts=True)
+    if unknown := [f"{v:g} ({n:,} voxels)" for v, n in zip(values, counts) if v not in label_map]:
+        expected = ", ".join(map(str, label_map))
+        raise UserError(f"{path.name}: found the labels {join_listed(unknown, 8, ', ')}; expected {expected}")
+    table = np.zeros(256, np.uint8)
+    table[list(label_map)] = list(label_map.values())
+    return table[label.astype(np.uint8)]
+
+
+def _affine(image: Image, orientation: str) -> np.ndarray:
+    """The affine of the turned array: its first voxel and the steps of its axes, found by turning the eight corners."""
+    axes = np.reshape(image.meta["direction"], (3, 3))[:, ::-1] * np.array(image.spacing)  # steps of slice, row, column
+    corners = orient(np.arange(8).reshape(2, 2, 2), image.meta, orientation)
+    first, *ends = (
+        np.array(np.unravel_index(corners[index], (2, 2, 2))) for index in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = axes @ np.stack([end - first for end in ends], axis=1)
+    affine[:3, 3] = image.meta["origin"] + axes @ (first * (np.array(image.array.shape) - 1))
+    return affine
+
+
+def lists_of(parts: dict[str, list[str]], records: dict[str, Any]) -> dict[str, str]:
+    """The list files in lists/: train.txt names slices, val_vol.txt and test_vol.txt volumes.
+
+    parts: "train", "val" and "test" -> names of cases
+    """
+    slices = [Path(name).stem for case in parts["train"] for name in records[case]["outputs"]]
+    texts = {"lists/train.txt": slices, "lists/test_vol.txt": parts["test"]}
+    if parts.get("val"):
+        texts["lists/val_vol.txt"] = parts["val"]
+    return {name: "".join(f"{line}\n" for line in lines) for name, lines in texts.items()}

@@ -1,0 +1,56 @@
+"""prepared.json: how the images of a prepared folder were made, for the configuration of a training.
+
+    {"class_names": ["aorta", ...], "intensity": "ct", "orientation": "SLP"}
+
+class_names: the foreground classes in the order of their labels; intensity and orientation: as in `Preprocess`.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets.volumes.lists import INNER_FOLDERS
+from utils.errors import UserError
+from utils.files import reading, write_atomically
+from utils.preprocess import INTENSITIES, UNKNOWN
+
+PREPARED = "prepared.json"
+
+
+class Prepared(NamedTuple):
+    """How the images of a folder were made."""
+
+    class_names: tuple[str, ...]
+    intensity: str
+    orientation: str
+
+
+def write_prepared(folder: Path, made: Prepared) -> None:
+    write_atomically(folder / PREPARED, json.dumps(made._asdict(), indent=2, ensure_ascii=False) + "\n")
+
+
+def find_prepared(data: Path) -> tuple[Path, Prepared | None]:
+    """The prepared folder that `data` is, or whose train_npz or test_vol_h5 it is, and what its prepared.json says."""
+    inner = data.absolute().name in INNER_FOLDERS and not (data / PREPARED).exists()
+    root = data.absolute().parent if inner else data
+    return root, read_prepared(root)
+
+
+def read_prepared(folder: Path) -> Prepared | None:
+    """What prepared.json of `folder` says; None where there is none. raises: UserError where it says something else"""
+    path = folder / PREPARED
+    if not path.is_file():
+        return None
+    with reading(path, "prepare the folder again"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    fields = sorted(found) if isinstance(found, dict) else found
+    if fields != sorted(Prepared._fields):
+        raise UserError(f"{path}: found {fields}; expected {', '.join(Prepared._fields)}; prepare the folder again")
+    names, intensity, orientation = found["class_names"], found["intensity"], found["orientation"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"{path}: class_names is {names!r}; expected the names of the foreground classes")
+    if intensity not in (*INTENSITIES, UNKNOWN):
+        raise UserError(f"{path}: intensity is {intensity!r}; expected one of {', '.join(INTENSITIES)}")
+    if not isinstance(orientation, str):
+        raise UserError(f"{path}: orientation is {orientation!r}; expected three letters such as SPL, or none")
+    return Prepared(tuple(names), intensity, orientation)

@@ -1,0 +1,26 @@
+"""Bring a download into the layout that train.py reads, and check any data before a training.
+
+python prepare_data.py synapse RawData.zip data/Synapse
+python prepare_data.py verify data/Synapse
+"""
+
+import sys
+
+from datasets.prepare.command import build_parser, prepare, preprocessed
+from datasets.prepare.verify.command import verify
+from utils.errors import run_main
+from utils.log import log
+
+
+def main(argv: list[str]) -> None:
+    args = build_parser(__doc__.partition("\n")[0]).parse_args(argv)
+    if args.name == "verify":
+        sys.exit(verify(args.data, args.csvfile, args.list_dir, args.output_dir))
+    if folder := preprocessed(args):
+        log(f"{folder}: is preprocessed already; it is used as it is, and checked now")
+        sys.exit(verify(folder, None, None, args.target))
+    prepare(args)
+
+
+if __name__ == "__main__":
+    run_main(main)

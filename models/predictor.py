@@ -21,8 +21,8 @@ from utils.preprocess import ORIENTATIONS
 class Predictor:
     """One or several trained networks with the preprocessing of their training.
 
-    cfg: the Config of the first network with `settings` on top; device; class_names: of the labels 1, 2, ...;
-    models: the networks, in evaluation mode on the device; forward: images to logits, see `utils.inference.forward`
+    trained: the Config of the first network; cfg: the same with `settings` on top; class_names: of labels 1, 2, ...;
+    models: the networks, in evaluation mode on `device`; forward: images to logits, see `utils.inference.forward`
     """
 
     def __init__(self, loaded: Sequence[Loaded], device: str = "auto", **settings: Any) -> None:
@@ -31,7 +31,8 @@ class Predictor:
         raises: UserError for networks whose probabilities cannot be averaged
         """
         check_alike({one.origin["file"]: one.cfg for one in loaded})
-        self.cfg = apply(loaded[0].cfg, settings)
+        self.trained = loaded[0].cfg
+        self.cfg = apply(self.trained, settings)
         self.device = choose_device(device)
         self.precision = choose_precision(self.cfg.precision, self.device)
         self.models = [one.model for one in loaded]
@@ -65,7 +66,7 @@ class Predictor:
         in:  a picture (H, W) or (H, W, 3) RGB, or a volume (D, H, W), its values as a file holds them (HU for CT)
         spacing: mm in the order of the array; checked, and used by no network so far: they see pixels, not mm
         orientation: of a volume, the patient's directions in which its axes grow, such as "SPL" for a standard axial
-            CT; "" where it lies as the training data do
+            CT (`utils.orientation`); "" where it lies as the training data do
         out: bool for one class, else uint8 with 0 the background; of the size and the orientation of the array
         raises: UserError for what is no such image, and for values whose meaning is not known (give intensity=...)
         """
@@ -73,13 +74,13 @@ class Predictor:
         if array.ndim not in (2, 3) or array.dtype.kind not in "buif" or array.size == 0:
             found = f"found {array.dtype} of shape {array.shape}"
             raise UserError(f"array: {found}, expected real numbers (H, W), (H, W, 3) or (D, H, W)")
-        volume = is_volume(array.shape)
+        volume = array.ndim == 3 and (is_volume(array.shape) or bool(orientation))
         if array.ndim == 3 and not volume:  # without alpha
             array = array[..., 0] if array.shape[2] == 1 else array[..., :3]
         axes = 3 if volume else 2
         if spacing is not None and (len(spacing) != axes or not all(0 < mm < float("inf") for mm in spacing)):
             raise UserError(f"spacing {tuple(spacing)}: expected {axes} positive numbers in mm, z first")
-        if orientation not in ORIENTATIONS or (orientation and not volume):
+        if orientation not in ORIENTATIONS or (orientation and array.ndim == 2):
             expected = 'three letters such as "SPL" for a volume, none for a picture'
             raise UserError(f"orientation {orientation!r}: expected {expected}")
         return segment(self.cfg, self.forward, self.device, array, volume, "array", orientation).mask

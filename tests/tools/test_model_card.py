@@ -167,7 +167,7 @@ def test_names_are_shown_literally(tmp_path):
     assert r"- data set: \<my\|data>" in text
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert not re.search(r"(?<!\\)<", prose)
-    assert eval(re.search(r"load_network\(Path\((.*?)\), RECIPES", text)[1]) == path.name
+    assert eval(re.search(r"Predictor\.load\((.*?)\)", text)[1]) == path.name
 
 
 def test_released_weights_say_little(tmp_path):
@@ -183,6 +183,6 @@ def test_released_weights_say_little(tmp_path):
     assert "seed" not in text
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     compile(code, "card", "exec")
-    assert 'RECIPES, "synapse")' in code
+    assert 'recipes=RECIPES, recipe="synapse")' in code
     with pytest.raises(UserError, match="--recipe nonsense: no such recipe"):
         write_card(tmp_path / "other.md", "--checkpoint", path, "--recipe", "nonsense")

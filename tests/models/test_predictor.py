@@ -1,0 +1,174 @@
+"""Predictor: the same mask as predict.py, arrays of every kind and orientation, refusals, the hub's folder."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import predict
+from models import Predictor, build_model
+from models.build import Loaded
+from recipes import RECIPES
+from tests.support.places import ROOT
+from tests.support.released import to_released
+from tests.support.toy_checkpoints import TOY, save_toy
+from utils import checkpoint
+from utils.config import to_dict
+from utils.errors import UserError
+from utils.orientation import turn, turn_back
+
+PICTURES = replace(RECIPES["cvc_clinicdb"], network=TOY, img_size=(32, 32))
+ORGANS = replace(RECIPES["phantom"], network=TOY, img_size=(32, 32))
+NAMES = [f"organ {k}" for k in range(1, 9)]
+RNG = np.random.default_rng(0)
+HU = RNG.integers(-1000, 1000, (4, 20, 24), dtype=np.int16)
+
+
+@pytest.fixture
+def polyps(tmp_path, monkeypatch):
+    return save_toy(tmp_path / "polyps.pth", monkeypatch, PICTURES, ["polyp"])
+
+
+@pytest.fixture
+def organs(tmp_path, monkeypatch):
+    return save_toy(tmp_path / "organs.pth", monkeypatch, ORGANS, NAMES)
+
+
+def load(*paths, **settings):
+    return Predictor.load(*paths, device="cpu", precision="fp32", **settings)
+
+
+def test_pictures_give_the_mask_of_predict_py(polyps, tmp_path):
+    array = RNG.integers(0, 255, (40, 50, 3), np.uint8)
+    np.save(tmp_path / "a.npy", array)
+    flags = ["--checkpoint", polyps, "--input", tmp_path / "a.npy", "--output_dir", tmp_path / "out", "--device", "cpu"]
+    predict.main([*map(str, flags), "--precision", "fp32"])
+    import cv2
+
+    mask = load(polyps).predict(array)
+    assert (mask.shape, mask.dtype) == ((40, 50), bool)
+    assert 0 < mask.mean() < 1
+    assert np.array_equal(mask * 255, cv2.imread(str(tmp_path / "out" / "a_mask.png"), cv2.IMREAD_UNCHANGED))
+    assert np.array_equal(mask, load(polyps, polyps).predict(np.dstack([array, array[..., :1]])))  # alpha is not seen
+
+
+def test_volumes_in_any_orientation(organs):
+    predictor = load(organs)
+    assert predictor.class_names == tuple(NAMES)
+    mask = predictor.predict(HU, spacing=(5, 0.7, 0.7))
+    assert (mask.shape, mask.dtype) == (HU.shape, np.uint8)
+    assert len(np.unique(mask)) > 2
+    for stored in ("SPL", "LIA", "PRS"):
+        found = predictor.predict(turn(HU, "SPL", stored), orientation=stored)
+        assert np.array_equal(turn_back(found, "SPL", stored), mask)
+    narrow = HU[..., :3]  # no colour picture, as its orientation tells
+    assert predictor.predict(narrow, (1, 1, 1), "SPL").shape == narrow.shape
+
+
+def test_settings_are_those_of_predict_py(organs):
+    whole, largest = load(organs).predict(HU), load(organs, keep_largest=True).predict(HU)
+    assert (whole > 0).sum() > (largest > 0).sum() > 0
+    mr = HU - HU.min()
+    with pytest.raises(UserError, match="which shows air below"):
+        load(organs).predict(mr)
+    assert load(organs, intensity="percentile").predict(mr).shape == mr.shape
+
+
+@pytest.mark.parametrize(
+    ("array", "given", "message"),
+    [
+        (np.zeros(3), {}, r"array: found float64 of shape \(3,\), expected real numbers"),
+        (np.zeros((2, 3, 4, 5)), {}, r"shape \(2, 3, 4, 5\)"),
+        (np.zeros((2, 0)), {}, r"shape \(2, 0\)"),
+        (np.zeros((4, 5), complex), {}, "complex128"),
+        (np.full((4, 5), np.nan), {}, "array: found 20 of 20 values that are not finite"),
+        (np.zeros((4, 5)), {"spacing": (1, 2, 3)}, "expected 2 positive numbers in mm"),
+        (np.zeros((4, 5)), {"spacing": (1, 0)}, "expected 2 positive numbers in mm"),
+        (np.zeros((4, 5)), {"orientation": "SPL"}, "orientation 'SPL': expected"),
+        (np.zeros((4, 5, 6)), {"orientation": "SPI"}, "orientation 'SPI': expected three letters"),
+    ],
+)
+def test_refusals(organs, array, given, message):
+    with pytest.raises(UserError, match=message):
+        load(organs).predict(array, **given)
+
+
+def test_checkpoints_that_do_not_say_how_their_images_were_made(organs, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint named"):
+        Predictor.load()
+    state = checkpoint.read(organs)
+    del state["config"]["preprocess"]
+    checkpoint.save(tmp_path / "old.pth", state)
+    with pytest.raises(UserError, match=r"old\.pth: from before checkpoints kept .*recipes=recipes\.RECIPES"):
+        load(tmp_path / "old.pth")
+    assert load(tmp_path / "old.pth", recipes=RECIPES).cfg.preprocess == ORGANS.preprocess
+    torch.save(to_released(build_model(9)), tmp_path / "synapse_84.00.pth")
+    with pytest.raises(UserError, match="released weights hold no settings"):
+        load(tmp_path / "synapse_84.00.pth")
+    released = load(tmp_path / "synapse_84.00.pth", recipes=RECIPES, recipe="synapse")
+    assert released.class_names == tuple(f"class {k}" for k in range(1, 9))
+
+
+# --- the hub ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    cfg = replace(RECIPES["rectal"], img_size=(32, 64), dataset="/somewhere/private", root_path="/somewhere/private")
+    return Predictor([Loaded(build_model(1).eval(), cfg, ("tumour <b>",), {"file": "net.pth"})], "cpu")
+
+
+def test_what_is_saved_for_the_hub_is_loaded_again(network, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    folder = tmp_path / "saved"
+    network.save_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    again = Predictor.from_pretrained(folder, device="cpu")
+    assert again.cfg.preprocess == network.cfg.preprocess
+    assert (again.cfg.img_size, again.class_names) == ((32, 64), ("tumour <b>",))
+    array = RNG.integers(0, 255, (40, 50, 3), np.uint8)
+    assert np.array_equal(again.predict(array), network.predict(array))
+    for name, weight in network.models[0].state_dict().items():
+        assert torch.equal(again.models[0].state_dict()[name], weight)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for words in ("license: apache-2.0", "image-segmentation", r"marks tumour \<b> in RGB images", "Not a medical"):
+        assert words in card
+    assert "private" not in card
+    assert "/somewhere" not in json.dumps(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+
+
+def test_hub_refusals(network, organs, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(UserError, match=r"holds no model\.safetensors"):
+        Predictor.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match="found 1 networks toy, expected one heteromedseg"):
+        load(organs).save_pretrained(tmp_path / "x")
+    with pytest.raises(UserError, match="found 2 networks"):
+        load(organs, organs).save_pretrained(tmp_path / "x")
+
+
+WITHOUT = """
+import sys
+sys.modules["huggingface_hub"] = None
+from models import HeteroMedSeg, Predictor
+from utils.errors import UserError
+try:
+    Predictor.from_pretrained(".")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_the_network_is_imported_without_huggingface_hub(tmp_path):
+    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "huggingface_hub is not installed; pip install -r requirements-hub.txt" in done.stdout
+
+
+def test_old_settings_are_plain_json():
+    assert json.loads(json.dumps(to_dict(ORGANS)))["preprocess"]["orientation"] == "SPL"

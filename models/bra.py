@@ -79,7 +79,7 @@ class BRA(nn.Module):
             for t in (q.flatten(0, 1), gather_regions(k, routes), gather_regions(v, routes))
         )
         # the scale is that of the full width, as in BiFormer's code, not of one head
-        y = rearrange(attend(*heads, scale=dim**-0.5), "(b g) h n d -> b g n (h d)", b=len(x))
+        y = rearrange(attend(*heads, scale=dim**-0.5), "(b g) h n d -> b g n (h d)", g=x.shape[1])
         return self.wo(from_regions(y, *regions, size) + self.lepe(from_regions(v, *regions, size)))
 
 

@@ -23,7 +23,18 @@ PACKAGES = {name for name in MAY_IMPORT if (ROOT / name).is_dir()} | {"benchmark
 GROUND = ("config", "command_line", "errors", "files", "log", "device", "distributed", "checkpoint")
 GROUND += ("checkpoint_content", "fields", "preprocess")
 ROOMS = ("training", "inference", "scoring", "results")
-LAZY = {"SimpleITK", "medpy", "mamba_ssm", "matplotlib", "jinja2", "huggingface_hub", "tensorboard"}
+LAZY = {
+    "SimpleITK",
+    "medpy",
+    "mamba_ssm",
+    "matplotlib",
+    "jinja2",
+    "huggingface_hub",
+    "tensorboard",
+    "onnxruntime",
+    "safetensors",
+    "gradio",
+}
 SOURCES = sorted(p for place in PACKAGES for p in (ROOT / place).rglob("*.py")) + sorted(ROOT.glob("*.py"))
 PRODUCT = [path for path in SOURCES if not path.is_relative_to(ROOT / "tests")]
 

@@ -8,6 +8,7 @@ Windows path can be read on Linux and the other way round.
 
 import argparse
 import hashlib
+import json
 import pathlib
 import pickle
 import re
@@ -34,7 +35,8 @@ PLACES = (
     REPOSITORY / "synapse_train_test/save_models",
 )
 ALIASES = {"synapse": "synapse_84.00.pth", "biformer": "biformer_base_best.pth", "vssd": "vssd_base.pth"}
-SUFFIXES = (".pth", ".pt")
+SUFFIXES = (".pth", ".pt", ".safetensors")
+SETTINGS = "heteromedseg"  # where a .safetensors file keeps, as JSON, what a checkpoint holds besides its weights
 
 # What a pickle may name besides tensors -> what is built instead. Python 3.13 moved pathlib's classes.
 PATHS = {
@@ -79,6 +81,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be opened ({error.strerror}); check its permissions") from error
     if not start:
         raise UserError(f"{path}: the file is empty; copy or download it again")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
         with path.open("rb") as file, safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TorchScript and odd pickles, which end as an error below anyway
@@ -88,6 +92,23 @@ def read(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__}; expected a dict of weights")
     return verified(state, str(path))
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """The dict that tools/export.py wrote as a .safetensors file."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise UserError(f"{path}: needs the package safetensors; pip install safetensors") from None
+    try:
+        with safe_open(path, framework="pt") as file:
+            settings = json.loads((file.metadata() or {}).get(SETTINGS, "null"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, *UNREADABLE) as error:
+        raise UserError(f"{path}: damaged, or no safetensors file ({first_line(error)}); copy it again") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: holds no settings of this project; expected a file that tools.export wrote")
+    return settings | {"model": weights}
 
 
 def describe_failure(error: BaseException, start: bytes) -> str:

@@ -1,0 +1,59 @@
+"""Segment FILE, a picture or a NIfTI volume, with onnxruntime, numpy, opencv-python-headless and SimpleITK alone:
+python segment_onnx.py NETWORK.onnx FILE [ct|range|percentile|unit]    -> FILE_mask.png or FILE_mask.nii.gz
+"""
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import onnxruntime
+import SimpleITK as sitk
+
+
+def weights(n, m, cubic):  # matrix (m, n) that resizes n values to m: SciPy's cubic spline, or linear
+    at = np.arange(m) * ((n - 1) / max(m - 1, 1)) if pre["resize"] == "spline" else (np.arange(m) + 0.5) * n / m - 0.5
+    if not cubic:
+        return np.stack([np.interp(at, np.arange(n), one) for one in np.eye(n)], axis=1)
+    away = (np.abs(x[:, None] - np.arange(-1, n + 1)) for x in (at, np.arange(n)))
+    values = (np.where(d < 1, 2 / 3 - d**2 + d**3 / 2, np.maximum(2 - d, 0) ** 3 / 6) for d in away)
+    new, old = (x @ np.pad(np.eye(n), ((1, 1), (0, 0)), mode="reflect") for x in values)
+    return (at <= n - 1)[:, None] * (new @ np.linalg.inv(old))  # SciPy gives 0 where rounding leads beyond the end
+
+
+network, file, asked = (*sys.argv[1:], "auto")[:3]
+session = onnxruntime.InferenceSession(network)
+pre, (s, t) = (json.loads(session.get_modelmeta().custom_metadata_map[key]) for key in ("preprocess", "img_size"))
+if nifti := file.endswith((".nii", ".nii.gz")):
+    image = stored = sitk.ReadImage(file)
+    codes = {stored.GetMetaData(key) for key in ("qform_code", "sform_code") if stored.HasMetaDataKey(key)}
+    if pre.get("orientation") and codes != {"0"}:  # where (slice, row, column) of the training data grow
+        image = sitk.DICOMOrient(stored, pre["orientation"][::-1])
+    raw = sitk.GetArrayFromImage(image)
+else:
+    raw = cv2.imread(file, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)[None]
+low, high = raw.min(), raw.max()
+ends = {"percentile": np.percentile(raw, (0.5, 99.5))} | ({"ct": (-125, 275)} if low <= -500 or asked == "ct" else {})
+ends |= {"range": (0, np.iinfo(raw.dtype).max)} if raw.dtype.kind == "u" else {}
+ends |= {"unit": (0, 1)} if raw.dtype.kind == "f" and low >= 0 and high <= 1 else {}
+auto = "range" if raw.dtype == np.uint8 else "unit" if "unit" in ends else pre["intensity"]
+kind = auto if asked == "auto" else asked
+if kind not in ends or pre.get("fit", "squash") != "squash":
+    sys.exit(f"{file}: {raw.dtype} {low} to {high} as {kind}, trained on {pre}: expected one of {[*ends]}, fit squash")
+(least, most), (h, w), labels = ends[kind], raw.shape[1:3], []
+down, up = (weights(h, s, True), weights(w, t, True).T), (weights(s, h, False), weights(t, w, False).T)
+for x in np.clip((raw.astype(np.float32) - np.float32(least)) / np.float32(max(most - least, 1e-6)), 0, 1):
+    x = x @ np.float32((0.299, 0.587, 0.114)) if x.ndim == 3 and pre["channels"] == 1 else x
+    x = np.rint(255 * x).astype(np.uint8) if pre["channels"] == 3 else x
+    area = cv2.INTER_AREA if s <= h and t <= w else cv2.INTER_LINEAR
+    x = down[0] @ x @ down[1] if pre["resize"] == "spline" else cv2.resize(x, (t, s), interpolation=area)
+    x = (x.reshape(s, t, -1) / (255 if pre["channels"] == 3 else 1) - pre["mean"]) / pre["std"]
+    x = up[0] @ session.run(None, {"image": x.transpose(2, 0, 1)[None].astype(np.float32)})[0][0] @ up[1]
+    labels.append(x.argmax(0) if len(x) > 1 else (x[0] >= 0) * (1 if nifti else 255))
+if nifti:
+    mask = sitk.GetImageFromArray(np.array(labels, np.uint8))
+    mask.CopyInformation(image)
+    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(stored.GetDirection())
+    sitk.WriteImage(sitk.DICOMOrient(mask, code), file.split(".nii")[0] + "_mask.nii.gz")
+else:
+    cv2.imwrite(file.rsplit(".", 1)[0] + "_mask.png", np.array(labels[0], np.uint8))

@@ -1,0 +1,168 @@
+"""Export a checkpoint for use elsewhere, and check the written file against PyTorch.
+
+    python -m tools.export --checkpoint save_models/best_model.pth --output network.onnx --images a.png b.nii.gz
+    python -m tools.export --checkpoint save_models/best_model.pth --format safetensors --output network.safetensors
+
+onnx: the network for ONNX Runtime, OpenVINO and others; images of the checkpoint's input size, any number at a time.
+docs/segment_onnx.py segments files with it. safetensors: the weights and their settings, without local paths;
+test.py, predict.py and the tools read it like a checkpoint. Both say in their metadata how images are prepared.
+
+The check compares logits and labels on --images, or on slices of a simulated CT where none are given.
+"""
+
+import argparse
+import importlib.util
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.files.image import read_image
+from datasets.phantom.generate import draw_case
+from models.build import Loaded, load_network
+from recipes import RECIPES, family_of, find_recipe
+from utils import checkpoint
+from utils.config import Config, to_dict
+from utils.errors import UserError, run_main
+from utils.files import replacing
+from utils.inference.forward import labels_from_logits
+from utils.log import log
+from utils.preprocess import as_trained, choose_intensity, network_input, to_unit
+from utils.results.summary import dataset_of
+
+OPSET = 20
+MOST_CHANGED = 1e-3  # share of the pixels whose label may differ from PyTorch's; rounding decides between equal classes
+SLICES_OF_A_VOLUME = 4  # that the check takes of each volume
+LICENCE = "Apache-2.0 (code and network); the terms of the training data may bind the weights"
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "safetensors": ("safetensors",)}
+
+
+def main(argv: list[str]) -> None:
+    given = parser().parse_args(argv)
+    output = Path(given.output)
+    if missing := [name for name in NEEDED[given.format] if importlib.util.find_spec(name) is None]:
+        remedy = "pip install -r requirements-export.txt -c constraints.txt"
+        raise UserError(f"--format {given.format}: needs {', '.join(missing)}; {remedy}")
+    if output.suffix != f".{given.format}":
+        raise UserError(f"--output {output}: expected a name that ends in .{given.format}")
+    if output.exists() and not given.force:
+        raise UserError(f"--output {output}: is there already; give --force to replace it, or another name")
+    if not output.parent.is_dir():
+        raise UserError(f"--output {output}: no folder {output.parent}; make it first, or give another name")
+    loaded = load_network(checkpoint.find(given.checkpoint), RECIPES, find_recipe(given.recipe))
+    images = check_images(loaded.cfg, given.images)
+    with replacing(output) as part:
+        run = {"onnx": write_onnx, "safetensors": write_safetensors}[given.format](part, loaded)
+        log(compare(loaded, run, images))
+    log(f"written: {output} ({output.stat().st_size:,} bytes)")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", required=True, help="the checkpoint to export")
+    parser.add_argument("--format", choices=tuple(NEEDED), default="onnx", help="what to write (default: onnx)")
+    parser.add_argument("--output", required=True, help="file to write")
+    parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="images to check the file on")
+    parser.add_argument("--recipe", help="recipe of released weights, which hold none of their own")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    return parser
+
+
+def check_images(cfg: Config, names: Sequence[str]) -> Tensor:
+    """The images of `names`, some slices of each volume, as the network sees them: (N, C, S, T).
+
+    Without names: slices of a simulated CT.
+    """
+    pre, units = cfg.preprocess, []
+    if not names:
+        volume = draw_case("phantom", (0,), max(cfg.img_size), 8)
+        units = [as_trained(one, pre, colour=False) for one in volume.image[2:6]]
+    for name in names:
+        image = read_image(name)
+        whole = to_unit(image.array, choose_intensity(image.array, "auto", pre, name), name)
+        if image.kind == "picture":
+            units.append(as_trained(whole, pre, colour=image.array.ndim == 3))
+        else:
+            chosen = np.unique(np.linspace(0, len(whole) - 1, SLICES_OF_A_VOLUME + 2).round().astype(int)[1:-1])
+            units += [as_trained(one, pre, colour=False) for one in whole[chosen]]
+    return torch.cat([network_input([unit], cfg.img_size, pre, torch.device("cpu")) for unit in units])
+
+
+def metadata(loaded: Loaded) -> dict[str, str]:
+    """What a program without this repository must know of the network; JSON where it is not one word or sentence."""
+    cfg = loaded.cfg
+    return {
+        "network": f"HeteroMedSeg, SSD form {cfg.ssd}",
+        "img_size": json.dumps(cfg.img_size),
+        "num_classes": json.dumps(cfg.num_classes),
+        "class_names": json.dumps(loaded.class_names or cfg.class_names or family_of(cfg).class_names(cfg)),
+        "preprocess": json.dumps(asdict(cfg.preprocess)),
+        "checkpoint_sha256": loaded.origin["sha256"],
+        "licence": LICENCE,
+        "use": "research only, not a medical device",
+    }
+
+
+def write_onnx(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
+    """Write the network with a fixed image size and any batch; returns what runs the file on the CPU."""
+    import onnxruntime
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # its notes are for those who convert operators
+    pre, size = loaded.cfg.preprocess, loaded.cfg.img_size
+    program = torch.onnx.export(
+        loaded.model,
+        (torch.zeros(2, pre.channels, *size),),  # a batch of one would be taken for a constant
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    program.model.metadata_props.update(metadata(loaded))
+    program.save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda batch: torch.from_numpy(session.run(None, {"image": batch.numpy()})[0])
+
+
+def write_safetensors(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
+    """Write weights and settings; returns the network that the project's loader makes of the file."""
+    from safetensors.torch import save_file
+
+    cfg = loaded.cfg
+    local = {"root_path": None, "list_dir": None, "csvfile": None, "output_dir": Config.output_dir}
+    local |= {name: Path(getattr(cfg, name)).name for name in ("pretrained", "pretrained_vssd")}
+    cfg = replace(cfg, dataset=Path(dataset_of(cfg)).name, **local)
+    words = metadata(loaded)
+    state = {"format": "heteromedseg", "config": to_dict(cfg), "class_names": json.loads(words["class_names"])}
+    state |= {key: loaded.origin.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
+    weights = {name: value.contiguous() for name, value in loaded.model.state_dict().items()}
+    save_file(weights, path, words | {checkpoint.SETTINGS: json.dumps(state)})
+    return load_network(path, RECIPES).model
+
+
+def compare(loaded: Loaded, run: Callable[[Tensor], Tensor], images: Tensor) -> str:
+    """One line on how the exported network differs from PyTorch in float32.
+
+    raises: UserError where more than MOST_CHANGED of the labels differ
+    """
+    with torch.inference_mode():
+        pairs = [(loaded.model(one), run(one)) for one in images.split(2)]
+    largest = max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
+    changed = sum(int((labels_from_logits(ours) != labels_from_logits(theirs)).sum()) for ours, theirs in pairs)
+    pixels = len(images) * images.shape[-2] * images.shape[-1]
+    found = f"logits differ from PyTorch's by at most {largest:.1e}, labels in {changed} of {pixels} pixels"
+    if not changed <= MOST_CHANGED * pixels or not largest < float("inf"):
+        raise UserError(f"the exported network is not that of the checkpoint: {found}; expected equal labels")
+    return f"checked on {len(images)} images: {found}"
+
+
+if __name__ == "__main__":
+    run_main(main)

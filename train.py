@@ -9,7 +9,7 @@ from models.memory import settle_memory
 from recipes import RECIPES, family_of, resolve_dataset
 from utils.command_line import apply, parse_flags
 from utils.config import TRAIN, Config, describe, own_data
-from utils.device import choose_device, choose_precision, describe_device, seed_everything
+from utils.device import choose_device, choose_precision, describe_device, deterministic_algorithms, seed_everything
 from utils.distributed import init_distributed
 from utils.errors import UserError, run_main
 from utils.log import log, logging_to
@@ -61,10 +61,11 @@ def main(argv: list[str]) -> None:
     if cfg.fold == "all" and train_folds is None:
         raise UserError(f"--fold all: recipe {cfg.recipe} has no folds; use --val_cases")
     try:
-        if cfg.fold == "all":
-            train_folds(cfg, train)
-        else:
-            train(cfg)
+        with deterministic_algorithms(cfg.deterministic):
+            if cfg.fold == "all":
+                train_folds(cfg, train)
+            else:
+                train(cfg)
     except Stopped as stop:
         folds = " --fold all" if cfg.fold == "all" else ""
         log(f"{stop}; go on with: python train.py --resume --output_dir {shlex.quote(cfg.output_dir)}{folds}")

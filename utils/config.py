@@ -90,6 +90,9 @@ class Config:
     precision: str = option("auto", "arithmetic of the network", verbs=ALL, choices=("auto", "fp32", "bf16", "fp16"))
     compile: bool = option(False, "run the network through torch.compile", verbs=ALL)
     graphs: bool = option(False, "with --compile on a GPU: replay the network as CUDA graphs", verbs=ALL)
+    deterministic: bool = option(
+        False, "the same weights for any number of workers, cache and recomputation; slower, above all on a GPU"
+    )
     recompute: str = option(
         "auto", "keep fewer activations, for a third more time; auto: if short of memory", choices=("auto", "yes", "no")
     )

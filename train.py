@@ -4,7 +4,7 @@ import shlex
 from dataclasses import replace
 
 from datasets.memory import estimate_bytes, keep_in_memory
-from models.build import build_network, name_weights
+from models.build import build_network, cases_before, name_weights
 from models.memory import settle_memory
 from recipes import RECIPES, family_of, resolve_dataset
 from utils.command_line import apply, parse_flags
@@ -44,6 +44,7 @@ def train(cfg: Config) -> None:
     task = replace(task, train_set=keep_in_memory(task.train_set, cfg.cache), validate=validate)
     seed_everything(cfg.seed)
     model, more = build_network(cfg, device)
+    task = replace(task, cases={**task.cases, **cases_before(cfg)})
     cfg = name_weights(cfg)
     with hold_folder(cfg), logging_to(out / "log.txt"):
         log(f"HeteroMedSeg, training on {task.name}\n{describe(cfg, TRAIN)}")

@@ -107,7 +107,7 @@ class Config:
     # Where things are
     output_dir: str = option("save_models", "folder of the run: checkpoints, log, curves, results", verbs=ALL)
     resume: bool = option(False, "go on from output_dir/epoch_last.pth")
-    force: bool = option(False, "replace the run, or the masks, that output_dir already holds", verbs=(TRAIN, PREDICT))
+    force: bool = option(False, "replace the run, the results or the masks that output_dir already holds", verbs=ALL)
 
     # Testing
     checkpoint: tuple[str, ...] = option(

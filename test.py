@@ -16,6 +16,7 @@ from utils.inference.checkpoints import check_alike, find_checkpoints, settle
 from utils.inference.forward import forward_fn
 from utils.log import log
 from utils.results.page.album import Album
+from utils.results.place import check_replaceable, result_folder, trained_on
 from utils.results.report import write_report
 from utils.results.summary import describe_result
 from utils.training.resume import check_places
@@ -32,7 +33,9 @@ def main(argv: list[str]) -> None:
     precision = choose_precision(cfg.precision, device, evaluating=True)
     family = family_of(cfg)
     classes = (not cfg.class_names and loaded[0].class_names) or family.class_names(cfg)
-    out = Path(given.get("output_dir", paths[0].parent)) / f"{cfg.split}_{cfg.protocol}"
+    out = result_folder(Path(given.get("output_dir", paths[0].parent)), cfg, len(paths))
+    origins = [one.origin for one in loaded]
+    check_replaceable(out, describe_result(cfg, precision, origins, ""), cfg.force)
     log(f"HeteroMedSeg, testing {', '.join(map(str, paths))}\n{describe(cfg, TEST)}")
     log(f"device {describe_device(device)}, precision {precision}; results in {out.resolve()}")
     for note in (note for one in loaded for note in one.notes):
@@ -40,7 +43,8 @@ def main(argv: list[str]) -> None:
     forward = forward_fn([one.model for one in loaded], device, precision, cfg)
     album = Album() if cfg.report else None
     rows, split = family.evaluate(cfg, forward, device, classes, out, album)
-    meta = describe_result(cfg, precision, [one.origin for one in loaded], split)
+    meta = describe_result(cfg, precision, origins, split)
+    meta |= trained_on(rows, [one.cases for one in loaded], cfg.split)
     write_report(out, rows, meta, album and album.cases, paths)
 
 

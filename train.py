@@ -4,12 +4,12 @@ import shlex
 from dataclasses import replace
 
 from datasets.memory import estimate_bytes, keep_in_memory
-from models.build import build_network, count_flops, name_weights
+from models.build import build_network, cases_before, count_flops, name_weights
 from models.memory import settle_memory
 from recipes import RECIPES, family_of, resolve_dataset
 from utils.command_line import apply, parse_flags
 from utils.config import TRAIN, Config, describe, own_data
-from utils.device import choose_device, choose_precision, describe_device, seed_everything
+from utils.device import choose_device, choose_precision, describe_device, deterministic_algorithms, seed_everything
 from utils.distributed import init_distributed
 from utils.errors import UserError, run_main
 from utils.files import allow_bytes
@@ -47,6 +47,7 @@ def train(cfg: Config) -> None:
     task = replace(task, train_set=keep_in_memory(task.train_set, cfg.cache), validate=validate)
     seed_everything(cfg.seed)
     model, more = build_network(cfg, device)
+    task = replace(task, cases={**task.cases, **cases_before(cfg)})
     cfg = name_weights(cfg)
     with hold_folder(cfg), logging_to(out / "log.txt"):
         log(f"HeteroMedSeg, training on {task.name}\n{describe(cfg, TRAIN)}")
@@ -65,10 +66,11 @@ def main(argv: list[str]) -> None:
     if cfg.fold == "all" and train_folds is None:
         raise UserError(f"--fold all: recipe {cfg.recipe} has no folds; use --val_cases")
     try:
-        if cfg.fold == "all":
-            train_folds(cfg, train)
-        else:
-            train(cfg)
+        with deterministic_algorithms(cfg.deterministic):
+            if cfg.fold == "all":
+                train_folds(cfg, train)
+            else:
+                train(cfg)
     except Stopped as stop:
         folds = " --fold all" if cfg.fold == "all" else ""
         log(f"{stop}; go on with: python train.py --resume --output_dir {shlex.quote(cfg.output_dir)}{folds}")

@@ -41,9 +41,7 @@ class InMemory(Dataset):
 
         def decode(index: int) -> None:
             image, target = dataset[index]
-            if dtype == torch.uint8 and image.dtype.is_floating_point:
-                image = (image * 255).round_().clamp_(0, 255)
-            self.images[index], self.targets[index] = image, target
+            self.images[index], self.targets[index] = _to_storage(image, dtype), target
 
         num_threads = min(8, os.cpu_count() or 1)
         try_each(decode, range(len(dataset)), num_threads, "decode", "items cannot be decoded")
@@ -62,6 +60,24 @@ class InMemory(Dataset):
     @property
     def nbytes(self) -> int:
         return self.images.nbytes + self.targets.nbytes
+
+
+class Rounded(Dataset):
+    """A data set whose images are rounded as `InMemory` rounds them, so that a training is the same with and without.
+
+    Each is read when it is asked for.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.dtype = _storage_dtype(dataset, dataset[0][0])
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, target = self.dataset[index]
+        return _to_storage(image, self.dtype), target
 
 
 def mapped_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -113,6 +129,12 @@ def _storage_dtype(dataset: Dataset, image: Tensor) -> torch.dtype:
     return torch.uint8 if image.dtype == torch.uint8 else torch.float16
 
 
+def _to_storage(image: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype == torch.uint8 and image.dtype.is_floating_point:
+        image = (image * 255).round_().clamp_(0, 255)
+    return image.to(dtype)
+
+
 def keep_in_memory(dataset: Dataset, mode: str) -> Dataset:
-    """`InMemory(dataset)` for mode "yes", the same mapped for "disk", the data set itself for "no"."""
-    return dataset if mode == "no" else InMemory(dataset, mapped=mode == "disk")
+    """`InMemory(dataset)` for mode "yes", the same mapped for "disk", the same images one by one for "no"."""
+    return Rounded(dataset) if mode == "no" else InMemory(dataset, mapped=mode == "disk")

@@ -20,7 +20,7 @@ from utils.config import Config
 from utils.errors import UserError
 from utils.preprocess import PICTURES
 from utils.training.losses import loss_for
-from utils.training.task import Task, hash_names
+from utils.training.task import Task, hash_cases, hash_names
 from utils.training.validation import ValidationSet
 
 # As published; the cosine runs over 200 epochs even where the training stops at 180.
@@ -85,6 +85,7 @@ def build_task(cfg: Config) -> Task:
         found=(f"data: {root}: {summary}", *unseen_classes(summary, split.table, classes), counts),
         split=split_in_words(cfg, split),
         split_sha256=hash_pairs(train, held_out),
+        cases=hash_cases(*([pair.image_id for pair in part] for part in (train, held_out))),
     )
 
 

@@ -102,6 +102,14 @@ def take_weights(model: nn.Module, cfg: Config) -> str:
     return f"initialised from {path} ({len(own) - len(new)} tensors){head if new else ''}{unlike}"
 
 
+def cases_before(cfg: Config) -> dict[str, list[str]]:
+    """{"earlier": hashes of the cases that the checkpoint cfg.init was trained on}; empty without one."""
+    if not cfg.init or cfg.resume:
+        return {}
+    cases = load_network(checkpoint.find(cfg.init), {"": cfg}, "").cases
+    return {"earlier": sorted({*cases.get("train", ()), *cases.get("earlier", ())})}
+
+
 def _pretrained(model: HeteroMedSeg, cfg: Config) -> tuple[str, ...]:
     """Copy ImageNet weights into `model` as --pretrained and --pretrained_vssd say; lines for the log."""
     biformer, vssd = _weights_file(cfg.pretrained, "biformer"), _weights_file(cfg.pretrained_vssd, "vssd")
@@ -150,6 +158,7 @@ class Loaded:
 
     cfg: the network, its input, its data; all else has its default (see `passed_on`)
     trained: all settings of the training; None for released weights, which hold none
+    cases: part of the training data -> hashes of its cases (`hash_case`); empty where the file holds none
     origin: file, sha256, epoch, selection, split, seed and more, for the result files; notes: lines for the log
     """
 
@@ -159,6 +168,7 @@ class Loaded:
     origin: dict[str, Any]
     notes: tuple[str, ...] = ()
     trained: Config | None = None
+    cases: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
 
 
 def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None = None) -> Loaded:
@@ -197,7 +207,8 @@ def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Ma
     model.load_state_dict(own_weights(state, model, str(path)))
     origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
     origin |= {name: getattr(trained, name) for name in ("seed", "init", "pretrained", "pretrained_vssd")}
-    return Loaded(model.eval(), passed_on(trained), tuple(state["class_names"]), origin, trained=trained)
+    more = {"trained": trained, "cases": state.get("cases", {})}
+    return Loaded(model.eval(), passed_on(trained), tuple(state["class_names"]), origin, **more)
 
 
 def own_weights(state: dict[str, Any], model: nn.Module, source: str) -> dict[str, Tensor]:

@@ -19,14 +19,14 @@ from datasets.augment import Draws, augment_synapse
 from datasets.phantom import generate as phantom
 from datasets.prepared import PREPARED, find_prepared
 from datasets.volumes.files import Volume
-from datasets.volumes.lists import find_root, hold_out_cases, read_list
+from datasets.volumes.lists import find_root, group_by_case, hold_out_cases, read_list
 from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, check_slices
 from utils.config import Config
 from utils.distributed import barrier, is_main
 from utils.errors import UserError
 from utils.preprocess import SLICES, resize_image, resize_labels
 from utils.training.losses import loss_for
-from utils.training.task import Task, hash_names
+from utils.training.task import Task, hash_cases, hash_names
 from utils.training.validation import ValidationSet
 
 LISTS = Path(__file__).resolve().parent / "lists" / "lists_Synapse"
@@ -111,6 +111,7 @@ def build_task(cfg: Config) -> Task:
         found=tuple(found),
         split=split,
         split_sha256=hash_names(names, held_out),
+        cases=hash_cases(group_by_case(names), [volume.name for volume in cases] if part == "validation" else ()),
     )
 
 

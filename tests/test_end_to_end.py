@@ -148,11 +148,29 @@ def test_pictures_train_and_test_by_the_readmes_commands(pictures):
     assert not (folder / "save_models" / "test_legacy" / "overlays").exists()
 
 
+def test_cases_of_the_training_part_are_pointed_out(pictures):
+    """A new split of the same images: of its test part, 4 images were trained on and 4 chose the checkpoint."""
+    folder, _, csv, _ = pictures
+    lines = csv.read_text(encoding="utf-8").splitlines()
+    (folder / "other.csv").write_text("\n".join(line.replace("train", "test") for line in lines) + "\n")
+    flags = ("--checkpoint", "save_models/best_model.pth", "--csvfile", "other.csv", "--output_dir", "other")
+    printed = command("test.py", *flags, cwd=folder)
+    assert "WARNING: 4 of 10 cases have the names of cases that the network was trained on" in printed
+    summary = json.loads((folder / "other" / "test_standard" / "summary.json").read_text(encoding="utf-8"))
+    assert len(summary["trained_on"]) == 4
+    assert "4 of 10 cases" in summary["note"]
+    assert "4 of 10 cases" in (folder / "other" / "test_standard" / "report.html").read_text(encoding="utf-8")
+    refused = command("test.py", *flags, "--tolerance", 3, cwd=folder, expect=2)
+    assert "already holds the results of another test (tolerance)" in refused
+
+
 def test_several_checkpoints_are_averaged(pictures):
     folder, *_ = pictures
     both = "save_models/best_model.pth,save_models/epoch_last.pth"
     command("test.py", "--checkpoint", both, "--tta", "--tta_scales", "1.5", "--output_dir", "ensemble", cwd=folder)
-    summary = json.loads((folder / "ensemble" / "test_standard" / "summary.json").read_text(encoding="utf-8"))
+    summary = json.loads(
+        (folder / "ensemble" / "test_standard_tta_scales1.5_mean2" / "summary.json").read_text(encoding="utf-8")
+    )
     assert len(summary["checkpoints"]) == 2
     assert summary["tta"] is True
     assert summary["tta_scales"] == [1.5]

@@ -170,6 +170,11 @@ def _is_names(value: Any) -> bool:
     return _list_of(_is_text)(value) and len(set(value)) == len(value)
 
 
+def _is_cases(value: Any) -> bool:
+    parts = ("train", "validation", "earlier")
+    return isinstance(value, dict) and all(k in parts and _list_of(_is_text)(v) for k, v in value.items())
+
+
 def _is_position(value: Any) -> bool:
     loss = value.get("loss") if isinstance(value, dict) else None
     return isinstance(loss, Tensor) and loss.ndim == 0 and loss.is_floating_point() and _is_count(value.get("batch"))
@@ -184,6 +189,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "selection": (_is_text, "a text without control characters"),
     "split": (_is_text, "a text without control characters"),
     "split_sha256": (lambda v: _is_text(v) and len(v) in (0, 64), "a SHA-256 in hexadecimal"),
+    "cases": (_is_cases, "lists of hashes of case names"),
     "epoch": (_is_count, "a whole number from 0"),
     "iteration": (_is_count, "a whole number from 0"),
     "best": (lambda v: type(v) is float and (v == -math.inf or 0 <= v <= 1), "a Dice between 0 and 1, or -inf"),

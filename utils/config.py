@@ -98,6 +98,9 @@ class Config:
     precision: str = option("auto", "arithmetic of the network", verbs=ALL, choices=("auto", "fp32", "bf16", "fp16"))
     compile: bool = option(False, "run the network through torch.compile", verbs=ALL)
     graphs: bool = option(False, "with --compile on a GPU: replay the network as CUDA graphs", verbs=ALL)
+    deterministic: bool = option(
+        False, "the same weights for any number of workers, cache and recomputation; slower, above all on a GPU"
+    )
     recompute: str = option(
         "auto", "keep fewer activations, for a third more time; auto: if short of memory", choices=("auto", "yes", "no")
     )
@@ -119,7 +122,7 @@ class Config:
     # Where things are
     output_dir: str = option("save_models", "folder of the run: checkpoints, log, curves, results", verbs=ALL)
     resume: bool = option(False, "go on from output_dir/epoch_last.pth")
-    force: bool = option(False, "replace the run, or the masks, that output_dir already holds", verbs=(TRAIN, PREDICT))
+    force: bool = option(False, "replace the run, the results or the masks that output_dir already holds", verbs=ALL)
 
     # Testing
     checkpoint: tuple[str, ...] = option(

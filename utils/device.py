@@ -6,6 +6,7 @@ import os
 import random
 import re
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 
 from utils.distributed import local_world_size, world_size
 from utils.errors import UserError
+from utils.log import log
 
 # Linux control groups (cgroups), version 2 and 1. Controller in /proc/self/cgroup: where the groups are mounted,
 # files with limit and usage, prefix of the fields in memory.stat.
@@ -174,6 +176,32 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+@contextlib.contextmanager
+def deterministic_algorithms(asked: bool) -> Iterator[None]:
+    """If `asked`, let PyTorch use only operations that give the same bits every time, while the context lasts.
+
+    On a CPU the bits still depend on the number of threads, because sums are divided among them.
+    raises: UserError with the name of an operation that has no such form on the device
+    """
+    if not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(True)
+    log("deterministic: the same weights on this kind of device, on a CPU for the same number of threads")
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        operation = str(error).split(" does not have", 1)[0].splitlines()[-1]
+        raise UserError(
+            f"--deterministic: {operation} has no deterministic form here; leave the flag out, or use --device cpu"
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def seed_everything(seed: int) -> None:

@@ -96,6 +96,9 @@ def warn_of_results(settings: list[Setting]) -> list[str]:
             rules = {result.summary["selection"], *(c.get("selection") for c in result.summary["checkpoints"])}
             if any(str(rule).startswith("test") for rule in rules):
                 warnings.append(f"{setting.name}: a checkpoint was chosen on the test part; its figures are optimistic")
+            if known := result.summary.get("trained_on"):
+                total = result.summary["num_cases"]
+                warnings.append(f"{setting.name}: {len(known)} of {total} cases are of its checkpoint's training part")
     counts = {setting.name: len(setting.results) for setting in settings}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -6,6 +6,7 @@ global batch alone. So a resumed run, and a run on any number of ranks, equals t
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,7 +37,9 @@ def fit(model: nn.Module, task: Task, cfg: Config, device: torch.device, precisi
     run = start(model, cfg, device, precision)
     batches = EpochBatches(len(task.train_set), cfg.batch_size, cfg.seed, cfg.drop_last)
     if cfg.resume:
-        cfg = restore(run, checkpoint.read(out / LAST), cfg, task, str(out / LAST))
+        state = checkpoint.read(out / LAST)
+        cfg = restore(run, state, cfg, task, str(out / LAST))
+        task = replace(task, cases=state.get("cases") or task.cases)  # with those that --init once brought
         if run.batch > len(batches):
             raise UserError(
                 f"{out / LAST}: position is batch {run.batch}; expected at most the {len(batches)} of an epoch"

@@ -144,6 +144,7 @@ def _save(run: Run, cfg: Config, task: Task, path: Path, state: dict[str, Any]) 
         "class_names": list(task.class_names),
         "split": task.split,
         "split_sha256": task.split_sha256,
+        "cases": dict(task.cases),
         "epoch": run.epoch,
         "iteration": run.iteration,
     }

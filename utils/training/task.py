@@ -4,8 +4,8 @@ Shapes: B batch, C image channels, K classes, H/W height and width.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class Task:
     found: lines for the log: which data was found
     split: description of the split, copied into every result
     split_sha256: `hash_names` of the training and validation cases
+    cases: part ("train", "validation", and "earlier": those that --init brought) -> `hash_case` of its cases
     """
 
     name: str
@@ -57,6 +58,17 @@ class Task:
     found: tuple[str, ...] = ()
     split: str = ""
     split_sha256: str = ""
+    cases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def hash_case(name: str) -> str:
+    """What a checkpoint keeps of the name of a case: enough to know the name again, not to tell it."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def hash_cases(train: Iterable[str], validation: Iterable[str]) -> dict[str, list[str]]:
+    """`Task.cases` of the cases of both parts."""
+    return {"train": sorted(map(hash_case, train)), "validation": sorted(map(hash_case, validation))}
 
 
 def hash_names(*parts: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from models.build import build_network, name_weights
 from models.memory import settle_memory
 from recipes import RECIPES, family_of, resolve_dataset
 from utils.command_line import apply, parse_flags
-from utils.config import TRAIN, Config, describe, own_data
+from utils.config import TRAIN, Config, describe, own_data, settle_preprocess
 from utils.device import choose_device, choose_precision, describe_device, seed_everything
 from utils.distributed import init_distributed
 from utils.errors import UserError, run_main
@@ -21,7 +21,7 @@ def configure(argv: list[str]) -> Config:
     """The recipe that argv names, with the flags it gives."""
     given = parse_flags(argv, TRAIN, "Train HeteroMedSeg on a data set.")
     given = resolve_dataset({"dataset": "phantom"} | given, guess=True)
-    cfg = own_data(apply(RECIPES[given["recipe"]], given))
+    cfg = settle_preprocess(own_data(apply(RECIPES[given["recipe"]], given)))
     return family_of(cfg).settle(cfg, given)
 
 

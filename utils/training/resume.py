@@ -18,7 +18,19 @@ AGREE, APPLY, KEEP, NO_PART = "agree", "apply", "keep", "no part"
 ON_RESUME = {
     **dict.fromkeys(("recipe", "num_classes", "class_names", "folds", "fold", "val_cases"), AGREE),
     **dict.fromkeys(
-        ("preprocess", "img_size", "network", "ssd", "drop_path", "batch_size", "drop_last", "accumulate"), AGREE
+        (
+            "preprocess",
+            "fit",
+            "intensity",
+            "img_size",
+            "network",
+            "ssd",
+            "drop_path",
+            "batch_size",
+            "drop_last",
+            "accumulate",
+        ),
+        AGREE,
     ),
     **dict.fromkeys(("loss", "optimizer", "schedule", "warmup_epochs", "restart_iterations"), AGREE),
     **dict.fromkeys(("ema", "select", "seed"), AGREE),
@@ -29,7 +41,7 @@ ON_RESUME = {
     **dict.fromkeys(("pretrained", "pretrained_vssd", "pretrained_form"), KEEP),
     **dict.fromkeys(("output_dir", "resume", "force"), NO_PART),
     **dict.fromkeys(("checkpoint", "split", "protocol", "tolerance", "tta", "tta_scales"), NO_PART),
-    **dict.fromkeys(("is_savenii", "debug", "report", "input", "intensity"), NO_PART),
+    **dict.fromkeys(("is_savenii", "debug", "report", "input"), NO_PART),
 }
 
 

@@ -8,7 +8,7 @@ from models.build import build_network, cases_before, count_flops, name_weights
 from models.memory import settle_memory
 from recipes import RECIPES, family_of, resolve_dataset
 from utils.command_line import apply, parse_flags
-from utils.config import TRAIN, Config, describe, own_data
+from utils.config import TRAIN, Config, describe, own_data, settle_preprocess
 from utils.device import choose_device, choose_precision, describe_device, deterministic_algorithms, seed_everything
 from utils.distributed import init_distributed
 from utils.errors import UserError, run_main
@@ -29,7 +29,7 @@ def configure(argv: list[str]) -> Config:
         before, source = settings_of_run(given, RECIPES)
         return check_places(apply(before, given), given, source)
     given = resolve_dataset({"dataset": "phantom"} | given, guess=True)
-    cfg = own_data(apply(RECIPES[given["recipe"]], given))
+    cfg = settle_preprocess(own_data(apply(RECIPES[given["recipe"]], given)))
     return family_of(cfg).settle(cfg, given)
 
 

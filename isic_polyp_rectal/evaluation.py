@@ -1,6 +1,7 @@
 """Evaluation of images: predict in batches, score each at its own size, and write what was asked for."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from utils.errors import UserError
 from utils.inference.forward import Forward
 from utils.inference.images import decide, predict_images
 from utils.log import log
-from utils.preprocess import resize_image, resize_labels
+from utils.preprocess import fit_image, fit_labels
 from utils.results.overlay import overlay, save_overlay
 from utils.results.page.album import Album
 from utils.scoring.protocols import Row, score_image
@@ -38,8 +39,8 @@ def evaluate(
     if cfg.is_savenii:
         raise UserError(f"--is_savenii: recipe {cfg.recipe} has images, not volumes; --debug writes overlays")
     pairs, split, table = chosen_pairs(cfg)
-    log(f"evaluating on {split}: {check_pairs(pairs, table, training=False)}")
-    images = ImageMaskSet(pairs, cfg.img_size, table)
+    log(f"evaluating on {split}: {check_pairs(pairs, table, training=False, intensity=cfg.intensity)}")
+    images = ImageMaskSet(pairs, cfg.img_size, table, cfg.preprocess, cfg.intensity)
     if album is not None:
         album.expect(len(pairs))
     rows: list[Row] = []
@@ -66,13 +67,13 @@ def finish(
 ) -> list[Row]:
     """Score one image: at its own size, or under legacy at the network's; write its overlay if asked for."""
     if found.shape != mask.shape:
-        mask = resize_labels(mask, found.shape, cfg.preprocess)
+        mask = fit_labels(mask, found.shape, cfg.preprocess)
     rows = [
         score_image(pair.image_id, found == label, mask == label, name, cfg.protocol, cfg.tolerance)
         for label, name in enumerate(classes, 1)
     ]
     if image.shape[:2] != mask.shape and (cfg.debug or album is not None):
-        image = resize_image(image, mask.shape, cfg.preprocess)
+        image = fit_image(image, mask.shape, cfg.preprocess)
     if album is not None:
         album.add_image(pair.image_id, image, found, mask)
     if cfg.debug:
@@ -81,10 +82,18 @@ def finish(
 
 
 def chosen_pairs(cfg: Config) -> tuple[list[Pair], str, ClassTable | None]:
-    """The pairs of cfg.split, which they are in words, and the classes of their masks."""
-    _, split = open_split(cfg)
+    """The pairs of cfg.split, which they are in words, and the classes of their masks.
+
+    raises: UserError where there are none
+    """
+    # a test part needs no folds, and another data set than that of the training may have too few images for them
+    _, split = open_split(replace(cfg, folds=0) if cfg.split == "test" else cfg)
+    if not (split.test if cfg.split == "test" else split.train + split.val):
+        raise UserError(f"--split {cfg.split}: the CSV has {split.description}; choose another part")
     if cfg.split == "test":
         return split.test, f"test part ({split.description})", split.table
+    if cfg.split == "val" and split.val:
+        return split.val, f"validation part ({split.description})", split.table
     if cfg.split == "val" and split.folds is None:
         raise UserError("--split val: the training part is not cut into folds; give --folds, or a fold column")
     train, held_out = fold_parts(cfg, split)

@@ -1,21 +1,23 @@
 """ISIC-2018, CVC-ClinicDB, rectal CT and any images/ + masks/ folder with a CSV split: recipes and training task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from datasets.augment import Draws, augment_binary
+from datasets.crops import RandomCrops
 from datasets.images.check import check_pairs
 from datasets.images.classes import CLASSES_FILE, ClassTable, find_classes
 from datasets.images.pairs import ImageMaskSet, Pair, data_root, pair_files
 from datasets.images.split import DEFAULT_NAME, Split, load_split
 from datasets.memory import InMemory
 from datasets.prepared import find_prepared
-from datasets.summary import DataSummary
+from datasets.summary import DataSummary, try_each
 from utils.config import Config
 from utils.errors import UserError
 from utils.preprocess import PICTURES
@@ -62,27 +64,32 @@ RECTAL = replace(
     epochs=180,
 )
 RECIPES = {"isic2018": ISIC2018, "cvc_clinicdb": CVC_CLINICDB, "rectal": RECTAL}
+FEW = 3  # images for validation below which there is a warning
 FOREGROUND = {"isic2018": "lesion", "cvc_clinicdb": "polyp", "rectal": "tumour"}
 
 
 def build_task(cfg: Config) -> Task:
     """Read and check every file, then make the training task. raises: UserError with all problems of the data"""
     root, split = open_split(cfg)
+    if not split.train:
+        raise UserError(f"{root}: the CSV has no image of the category train, expected some to train on")
     train, held_out = fold_parts(cfg, split)
-    summary = check_pairs([*split.train, *split.test], split.table)
+    summary = check_pairs([*split.train, *split.val, *split.test], split.table, intensity=cfg.intensity)
     classes = class_names(cfg)
+    if cfg.select == "test" and not split.test:
+        raise UserError("--select test: the CSV has no image of the category test")
     judged, part = (split.test, "test") if cfg.select == "test" else (held_out, "validation")
     counts = f"  {len(train)} images to train on, {len(judged)} for {part}"
     return Task(
         name=cfg.recipe,
         class_names=classes,
-        train_set=ImageMaskSet(train, cfg.img_size, split.table),
+        train_set=training_set(train, cfg, split.table),
         augment=augment,
         preprocess=cfg.preprocess,
         loss=loss_for(cfg.loss, cfg.num_classes),
         validate=validation_set(judged, cfg, classes, split.table) if judged else None,
         validated_on=part,
-        found=(f"data: {root}: {summary}", *unseen_classes(summary, split.table, classes), counts),
+        found=(f"data: {root}: {summary}", *warnings_of(summary, split, classes, held_out), counts),
         split=split_in_words(cfg, split),
         split_sha256=hash_pairs(train, held_out),
         cases=hash_cases(*([pair.image_id for pair in part] for part in (train, held_out))),
@@ -147,21 +154,27 @@ def num_folds(cfg: Config) -> int:
     """How many folds the training part has. raises: UserError where it has none"""
     _, split = open_split(cfg)
     if split.folds is None:
-        raise UserError("--fold all: the training part is not cut into folds; give --folds 5, or a fold column")
+        remedy = "leave --fold out, or the category val" if split.val else "give --folds 5, or a fold column"
+        raise UserError(f"--fold all: the training part is not cut into folds; {remedy}")
     return max(split.folds) + 1
 
 
 def fold_parts(cfg: Config, split: Split) -> tuple[list[Pair], list[Pair]]:
-    """(training pairs, validation pairs) under cfg.fold; all and none where the split has no folds."""
+    """(training pairs, validation pairs): the part val of the split, else fold cfg.fold of its training part, or none.
+
+    raises: UserError for a fold that there is not
+    """
+    if split.val and cfg.fold != "0":
+        raise UserError(f"--fold {cfg.fold}: the CSV has images of the category val for validation; leave --fold out")
     if split.folds is None:
-        return split.train, []
+        return split.train, split.val
     if not cfg.fold.isdigit():
         raise UserError(f"--fold {cfg.fold}: expected a number from 0, or all (train.py)")
     return split.fold(int(cfg.fold))
 
 
 def split_in_words(cfg: Config, split: Split) -> str:
-    words = "no folds, nothing held out for validation"
+    words = "its part val for validation" if split.val else "no folds, nothing held out for validation"
     if split.folds:
         words = f"fold {cfg.fold} of {max(split.folds) + 1} of the training part for validation (seed {cfg.seed})"
     return f"{split.description}; {words}"
@@ -181,10 +194,14 @@ def class_names(cfg: Config) -> tuple[str, ...]:
     return names
 
 
-def unseen_classes(summary: DataSummary, table: ClassTable | None, classes: Sequence[str]) -> list[str]:
-    """A warning of the classes that no mask shows, if there are any."""
-    unseen = [name for k, name in enumerate(classes, 1) if not summary.classes.get(k)] if table else []
-    return [f"warning: no mask shows {', '.join(unseen)}"] if unseen else []
+def warnings_of(summary: DataSummary, split: Split, classes: Sequence[str], held_out: Sequence[Pair]) -> Iterator[str]:
+    """What a run should know of its data: classes that no mask shows, and a validation part that says little."""
+    unseen = [name for k, name in enumerate(classes, 1) if not summary.classes.get(k)]
+    if split.table and unseen:
+        yield f"warning: no mask shows {', '.join(unseen)}"
+    if 0 < len(held_out) < FEW:
+        number = "one image" if len(held_out) == 1 else f"{len(held_out)} images"
+        yield f"warning: {number} for validation: the Dice of so few says little; use fewer --folds"
 
 
 def augment(
@@ -193,10 +210,20 @@ def augment(
     return augment_binary(images, targets, Draws(generator, len(images), total, offset))
 
 
+def training_set(pairs: Sequence[Pair], cfg: Config, table: ClassTable | None) -> Dataset:
+    data = ImageMaskSet(pairs, cfg.img_size, table, cfg.preprocess, cfg.intensity)
+    return RandomCrops(data, cfg.img_size, cfg.seed) if cfg.preprocess.fit == "slide" else data
+
+
 def validation_set(
     pairs: Sequence[Pair], cfg: Config, classes: tuple[str, ...], table: ClassTable | None
 ) -> ValidationSet:
     """All images of `pairs` at the network's size, in memory, each a case of its own."""
-    stored = InMemory(ImageMaskSet(pairs, cfg.img_size, table))
-    cases = torch.arange(len(stored))
-    return ValidationSet(stored.images, stored.targets, cases, classes, cfg.num_classes, cfg.batch_size)
+    data = ImageMaskSet(pairs, cfg.img_size, table, cfg.preprocess, cfg.intensity)
+    if cfg.preprocess.fit == "slide":  # of different sizes
+        images, targets = zip(*try_each(data.__getitem__, range(len(data)), 8, "decode", "items cannot be decoded"))
+    else:
+        stored = InMemory(data)
+        images, targets = stored.images, stored.targets
+    cases = torch.arange(len(pairs))
+    return ValidationSet(images, targets, cases, classes, cfg.num_classes, cfg.batch_size, cfg.img_size)

@@ -78,10 +78,12 @@ def open_split(cfg: Config) -> tuple[Sequence[Volume], str, DataSummary]:
             names = trained if cfg.split == "train" else held_out
             without = "without its" if cfg.split == "train" else "of which only the"
             split += f", {without} {cfg.val_cases} held-out cases (seed {cfg.seed})"
-        return SliceVolumes(folder, names), split, check_slices(folder, names, cfg.num_classes)
+        summary = check_slices(folder, names, cfg.num_classes, cfg.intensity)
+        return SliceVolumes(folder, names, cfg.intensity), split, summary
     name = VAL_LIST if cfg.split == "val" else TEST_LIST
     folder, names = find_root(root, "test_vol_h5"), read_list(lists / name)
-    return SynapseVolumes(folder, names), f"{lists.name}/{name}", check_volumes(folder, names, cfg.num_classes)
+    summary = check_volumes(folder, names, cfg.num_classes, cfg.intensity)
+    return SynapseVolumes(folder, names, cfg.intensity), f"{lists.name}/{name}", summary
 
 
 def save_volume(folder: Path, volume: Volume, labels: np.ndarray) -> None:

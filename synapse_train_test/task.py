@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from datasets.augment import Draws, augment_synapse
+from datasets.crops import RandomCrops
 from datasets.phantom import generate as phantom
 from datasets.prepared import PREPARED, find_prepared
 from datasets.volumes.files import Volume
@@ -24,7 +26,7 @@ from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, c
 from utils.config import Config
 from utils.distributed import barrier, is_main
 from utils.errors import UserError
-from utils.preprocess import SLICES, resize_image, resize_labels
+from utils.preprocess import SLICES, fit_image, fit_labels, grid_size, inner_size
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_cases, hash_names
 from utils.training.validation import ValidationSet
@@ -90,7 +92,7 @@ def build_task(cfg: Config) -> Task:
     if cfg.val_cases:
         names, held_out = hold_out_cases(names, cfg.val_cases, cfg.seed)
         split += f", {cfg.val_cases} of its patients for validation (seed {cfg.seed})"
-    summary = check_slices(folder, [*names, *held_out], cfg.num_classes)
+    summary = check_slices(folder, [*names, *held_out], cfg.num_classes, cfg.intensity)
     cases, part = validation_cases(cfg, root, lists, folder, held_out)
     classes = class_names(cfg)
     found = [
@@ -102,8 +104,8 @@ def build_task(cfg: Config) -> Task:
     return Task(
         name=cfg.recipe,
         class_names=classes,
-        train_set=SynapseSlices(folder, names, cfg.img_size),
-        augment=partial(augment, native=summary.most_common_size),
+        train_set=training_set(folder, names, cfg),
+        augment=partial(augment, native=size_for_augmentation(summary.most_common_size, cfg)),
         preprocess=cfg.preprocess,
         loss=loss_for(cfg.loss, cfg.num_classes),
         validate=validation_set(cases, cfg, classes) if cases else None,
@@ -172,6 +174,17 @@ def class_names(cfg: Config) -> tuple[str, ...]:
     return names
 
 
+def training_set(folder: Path, names: Sequence[str], cfg: Config) -> Dataset:
+    data = SynapseSlices(folder, names, cfg.img_size, cfg.preprocess, cfg.intensity)
+    return RandomCrops(data, cfg.img_size, cfg.seed) if cfg.preprocess.fit == "slide" else data
+
+
+def size_for_augmentation(native: tuple[int, int], cfg: Config) -> tuple[int, int]:
+    """The size whose resizing to the network's input would shrink a slice of the size `native` as cfg's fit does."""
+    inner = inner_size(native, grid_size(native, cfg.img_size, cfg.preprocess), cfg.preprocess)
+    return tuple(round(n * size / part) for n, size, part in zip(native, cfg.img_size, inner, strict=True))
+
+
 def augment(
     images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int, native: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
@@ -187,11 +200,11 @@ def validation_cases(
     """
     part = "test" if cfg.select == "test" else "validation"
     if part == "validation" and held_out:
-        return SliceVolumes(folder, held_out), part
+        return SliceVolumes(folder, held_out, cfg.intensity), part
     path = lists / (TEST_LIST if part == "test" else VAL_LIST)
     if part == "validation" and not path.is_file():
         return (), part
-    return SynapseVolumes(find_root(root, "test_vol_h5"), read_list(path)), part
+    return SynapseVolumes(find_root(root, "test_vol_h5"), read_list(path), cfg.intensity), part
 
 
 def validation_set(volumes: Sequence[Volume], cfg: Config, classes: tuple[str, ...]) -> ValidationSet:
@@ -201,11 +214,15 @@ def validation_set(volumes: Sequence[Volume], cfg: Config, classes: tuple[str, .
         volume = volumes[index]
         if volume.label is None:
             raise UserError(f"{volume.name}: holds no label; a validation case needs one")
-        images = [resize_image(s, cfg.img_size, cfg.preprocess).astype(np.float16) for s in volume.image]
-        return np.stack(images)[:, None], resize_labels(volume.label, cfg.img_size, cfg.preprocess)
+        images = [fit_image(s, cfg.img_size, cfg.preprocess).astype(np.float16) for s in volume.image]
+        return np.stack(images)[:, None], fit_labels(volume.label, cfg.img_size, cfg.preprocess)
 
     with ThreadPoolExecutor() as pool:
         images, targets = zip(*pool.map(shrink, range(len(volumes))))
     cases = np.repeat(np.arange(len(volumes)), [len(t) for t in targets])
-    arrays = (np.concatenate(images), np.concatenate(targets), cases)
-    return ValidationSet(*map(torch.from_numpy, arrays), classes, cfg.num_classes, cfg.batch_size)
+    if cfg.preprocess.fit == "slide":  # volumes of different sizes
+        images, targets = ([torch.from_numpy(s) for case in stacks for s in case] for stacks in (images, targets))
+    else:
+        images, targets = (torch.from_numpy(np.concatenate(stacks)) for stacks in (images, targets))
+    cases = torch.from_numpy(cases)
+    return ValidationSet(images, targets, cases, classes, cfg.num_classes, cfg.batch_size, cfg.img_size)

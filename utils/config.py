@@ -14,7 +14,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.fields import check_saved, option
 from utils.files import MAX_IMAGE_BYTES
-from utils.preprocess import INTENSITIES, SLICES, UNKNOWN, Preprocess
+from utils.preprocess import FITS, INTENSITIES, SLICES, UNKNOWN, Preprocess
 
 TRAIN, TEST, PREDICT = "train", "test", "predict"
 ALL = (TRAIN, TEST, PREDICT)
@@ -37,7 +37,9 @@ class Config:
         None, "data folder, or its train_npz, test_vol_h5 or images folder", "--volume_path", verbs=RUNS
     )
     list_dir: str | None = option(None, "folder of train.txt, test_vol.txt and, if any, val_vol.txt", verbs=RUNS)
-    csvfile: str | None = option(None, "split: a CSV with image_id,category[,fold][,group]", verbs=RUNS)
+    csvfile: str | None = option(
+        None, "split: a CSV with image_id,category[,fold][,group], of train, val and test", verbs=RUNS
+    )
     num_classes: int = option(9, "classes with background, or 1 for a binary mask", verbs=RUNS, least=1, below=256)
     class_names: tuple[str, ...] | None = option(None, "names of the foreground classes, with commas", verbs=RUNS)
     folds: int = option(0, "cut the training part of a CSV split in this many folds", verbs=RUNS, least=0)
@@ -46,6 +48,12 @@ class Config:
 
     # What the network sees
     preprocess: Preprocess = option(SLICES, "set by the recipe, not by a flag", verbs=())  # noqa: RUF009 - it is frozen
+    fit: str = option(
+        "squash",
+        "other aspects and sizes: squash resizes to the input size, pad keeps the aspect and fills up with 0, slide "
+        "looks at the image's own resolution through overlapping windows",
+        choices=FITS,
+    )
     img_size: tuple[int, int] = option(
         (224, 224), "input size: 224 or 160x224 (height x width)", verbs=RUNS, least=1, below=2**15
     )
@@ -152,7 +160,7 @@ class Config:
         "auto",
         "how values become [0, 1]: auto as in training, ct clips HU to -125..275, range divides by the type's largest, "
         "percentile stretches 0.5..99.5 %, unit takes them as they are",
-        verbs=(PREDICT,),
+        verbs=(TRAIN, PREDICT),
         choices=("auto", *INTENSITIES),
     )
 
@@ -216,6 +224,15 @@ def own_data(cfg: Config) -> Config:
     if cfg.list_dir is None:
         return cfg
     return dataclasses.replace(cfg, preprocess=dataclasses.replace(cfg.preprocess, intensity=UNKNOWN, orientation=""))
+
+
+def settle_preprocess(cfg: Config) -> Config:
+    """Put --fit and --intensity of a training run into its Preprocess. raises: UserError for --cache with slide"""
+    if cfg.fit == "slide" and cfg.cache in ("yes", "disk"):
+        raise UserError(f"--cache {cfg.cache}: --fit slide cuts other windows in every epoch; leave the flag out")
+    intensity = cfg.preprocess.intensity if cfg.intensity == "auto" else cfg.intensity
+    pre = dataclasses.replace(cfg.preprocess, fit=cfg.fit, intensity=intensity)
+    return dataclasses.replace(cfg, preprocess=pre, cache="no" if cfg.fit == "slide" else cfg.cache)
 
 
 def describe(cfg: Config, verb: str) -> str:

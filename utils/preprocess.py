@@ -26,6 +26,7 @@ from utils.fields import check_saved
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESIZES = ("spline", "area")
 INTENSITIES = ("ct", "range", "percentile", "unit")
+FITS = ("squash", "pad", "slide")
 WINDOW = (-125.0, 275.0)  # HU, the window of Synapse
 UNKNOWN = "unknown"
 AXES = ("RL", "AP", "IS")  # the two ends of each axis of a patient
@@ -44,6 +45,9 @@ class Preprocess:
     intensity: how the values in [0, 1] were made of raw ones, one of INTENSITIES, or "unknown"
     orientation: the patient's direction (R or L, A or P, I or S) in which the axes (slice, row, column) of the training
         arrays grow, such as "SPL"; "" where it is not known: volumes are then taken as stored
+    fit: how an image of another aspect or size is given to the network, one of FITS: "squash" resizes it to the
+        network's size, as published; "pad" keeps its aspect and fills up with 0; "slide" keeps its own resolution and
+        looks through overlapping windows of the network's size
     """
 
     channels: int
@@ -52,6 +56,7 @@ class Preprocess:
     std: tuple[float, ...]
     intensity: str = UNKNOWN
     orientation: str = ""
+    fit: str = "squash"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
@@ -65,7 +70,7 @@ class Preprocess:
         empty = {"orientation": ""} if values.get("orientation") == "" else {}
         pre = cls(**{name: check_saved(known[name], value) for name, value in values.items() if name not in empty})
         choices = {"channels": (1, 3), "resize": RESIZES, "intensity": (*INTENSITIES, UNKNOWN)}
-        for name, expected in (choices | {"orientation": ORIENTATIONS}).items():
+        for name, expected in (choices | {"orientation": ORIENTATIONS, "fit": FITS}).items():
             if getattr(pre, name) not in expected:
                 raise ValueError(f"{name} to be one of {', '.join(map(str, expected))}")
         if not len(pre.mean) == len(pre.std) == pre.channels or min(pre.std) <= 0:
@@ -123,8 +128,7 @@ def to_unit(array: np.ndarray, intensity: str, source: str) -> np.ndarray:
     if intensity == "ct":
         return window_ct(array)
     if intensity == "percentile":
-        low, high = np.percentile(array, (0.5, 99.5))
-        return np.clip((array.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+        return stretch(array, *percentiles(array))
     if intensity == "range":
         if array.dtype.kind not in "uib":
             raise UserError(f"{source}: --intensity range needs integers, found {array.dtype}; use percentile or ct")
@@ -135,6 +139,17 @@ def to_unit(array: np.ndarray, intensity: str, source: str) -> np.ndarray:
             f"{source}: --intensity unit: found values {low:g} to {high:g}, expected 0 to 1; use ct or percentile"
         )
     return array.astype(np.float32)
+
+
+def percentiles(array: np.ndarray) -> tuple[float, float]:
+    """The 0.5th and the 99.5th percentile."""
+    low, high = np.percentile(array, (0.5, 99.5))
+    return float(low), float(high)
+
+
+def stretch(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values from `low` to `high` to [0, 1], others clipped; float32."""
+    return np.clip((array.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
 def window_ct(hu: np.ndarray, low: float = WINDOW[0], high: float = WINDOW[1]) -> np.ndarray:
@@ -167,6 +182,52 @@ def normalise(images: Tensor, pre: Preprocess) -> Tensor:
 
 
 # --- sizes --------------------------------------------------------------------------------------
+
+
+def inner_size(native: tuple[int, int], grid: tuple[int, int], pre: Preprocess) -> tuple[int, int]:
+    """Height and width that an image of the size `native` has within the network's grid; the rest is filled with 0."""
+    if pre.fit == "squash":
+        return tuple(grid)
+    if pre.fit == "slide":
+        return tuple(native)
+    scale = min(g / n for g, n in zip(grid, native, strict=True))
+    return tuple(min(g, max(1, round(n * scale))) for g, n in zip(grid, native, strict=True))
+
+
+def grid_size(native: tuple[int, int], size: tuple[int, int], pre: Preprocess) -> tuple[int, int]:
+    """Height and width of the network's grid: `size`, or under slide at least that and at least the image's own."""
+    if pre.fit == "slide":
+        return tuple(max(n, s) for n, s in zip(native, size, strict=True))
+    return tuple(size)
+
+
+def margins(inner: tuple[int, int], grid: tuple[int, int]) -> list[tuple[int, int]]:
+    """Rows before and after, columns before and after an image of the size `inner` in the middle of `grid`."""
+    return [((g - n) // 2, g - n - (g - n) // 2) for n, g in zip(inner, grid, strict=True)]
+
+
+def fit_image(image: np.ndarray, size: tuple[int, int], pre: Preprocess) -> np.ndarray:
+    """(H, W[, C]) -> the network's grid for the input size `size`, as `pre.fit` says; its margins are 0."""
+    grid = grid_size(image.shape[:2], size, pre)
+    inner = inner_size(image.shape[:2], grid, pre)
+    image = resize_image(image, inner, pre)
+    return image if inner == grid else np.pad(image, margins(inner, grid) + [(0, 0)] * (image.ndim - 2))
+
+
+def fit_labels(labels: np.ndarray, size: tuple[int, int], pre: Preprocess) -> np.ndarray:
+    """Labels (..., H, W) on the grid of `fit_image`, by the nearest pixel; its margins are background."""
+    grid = grid_size(labels.shape[-2:], size, pre)
+    inner = inner_size(labels.shape[-2:], grid, pre)
+    labels = resize_labels(labels, inner, pre)
+    return labels if inner == grid else np.pad(labels, [(0, 0)] * (labels.ndim - 2) + margins(inner, grid))
+
+
+def crop_margins(maps: np.ndarray | Tensor, native: tuple[int, int], pre: Preprocess) -> np.ndarray | Tensor:
+    """The part (..., h, w) of maps on the network's grid that an image of the size `native` fills."""
+    grid = tuple(maps.shape[-2:])
+    inner = inner_size(native, grid, pre)
+    (top, _), (left, _) = margins(inner, grid)
+    return maps[..., top : top + inner[0], left : left + inner[1]]
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int], pre: Preprocess) -> np.ndarray:
@@ -215,25 +276,35 @@ def spline_matrix(source: int, target: int) -> np.ndarray:
 
 
 def resize_logits(logits: Tensor, size: tuple[int, int], pre: Preprocess) -> Tensor:
-    """Bilinear, on the grid of `resize_image`. in: (B, K, S, T); out: (B, K, *size)"""
+    """From the network's grid to an image's own `size`: margins cut off, then bilinear on the grid of `resize_image`.
+
+    in: (B, K, S, T); out: (B, K, *size)
+    """
+    logits = crop_margins(logits, size, pre)
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=pre.resize == "spline")
 
 
 def network_input(images: Sequence[np.ndarray], size: tuple[int, int], pre: Preprocess, device: torch.device) -> Tensor:
-    """A batch for the network: resized, as fractions, normalised, on the device.
+    """A batch for the network: on its grid, as fractions, normalised, on the device.
 
-    Slices of one size are resized on the device, by the spline as two matrix products; other images by `resize_image`.
+    Slices of one size are resized on the device, by the spline as two matrix products; other images by `fit_image`.
 
-    in:  N images as `as_trained` gives them, (H, W) or (H, W, 3)
-    out: float32 (N, C, S, T)
+    in:  N images as `as_trained` gives them, (H, W) or (H, W, 3); under slide of one size
+    out: float32 (N, C, S, T); under slide at least as large as each image
     """
     native = images[0].shape[:2]
     if pre.resize == "area" or any(image.shape != images[0].shape for image in images):
-        images = [resize_image(image, size, pre) for image in images]
+        images = [fit_image(image, size, pre) for image in images]
+        native = images[0].shape[:2]
     batch = torch.from_numpy(np.stack(images)).to(device)
-    if tuple(batch.shape[1:3]) != tuple(size):
-        rows, columns = (torch.from_numpy(spline_matrix(n, m)).to(device) for n, m in zip(native, size, strict=True))
+    grid = grid_size(native, size, pre)
+    inner = inner_size(native, grid, pre)
+    if native != inner:
+        rows, columns = (torch.from_numpy(spline_matrix(n, m)).to(device) for n, m in zip(native, inner, strict=True))
         batch = rows @ batch @ columns.T
+    if inner != grid:
+        (top, bottom), (left, right) = margins(inner, grid)
+        batch = F.pad(batch, (left, right, top, bottom))
     return normalise(as_fraction(batch[:, None] if batch.dim() == 3 else batch.permute(0, 3, 1, 2)), pre)

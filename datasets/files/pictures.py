@@ -91,7 +91,7 @@ def to_mask(picture: np.ndarray, path: Path) -> np.ndarray:
     """
     grey = picture if picture.ndim == 2 else picture.max(axis=2)
     if is_zero_one(grey, path):
-        log_once(f"masks with largest value 1, such as {path.name}, are read as 0 and 1 (not as shades of 255)")
+        log_once("masks whose largest value is 1 are read as 0 and 1 (not as shades of 255)")
         return grey > 0
     return grey > type_range(grey, path) / 2
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from datasets.files.pictures import is_zero_one, read_picture, to_mask, to_rgb8
+from datasets.files.pictures import is_zero_one, read_picture, to_mask
 from datasets.images.classes import CLASSES_FILE, ClassTable, read_mask
 from datasets.images.mask_values import foreground_areas, guess_classes, is_lossy, listed_areas
-from datasets.images.pairs import Pair, check_sizes
+from datasets.images.pairs import Pair, check_sizes, read_image
 from datasets.summary import DataSummary
 from utils.errors import UserError
 
@@ -21,7 +21,7 @@ FAINT = "masks with grey values, but none above half the range: read as empty"
 SHADES = "masks of more than two values, cut at half the range"
 ZERO_ONE = "masks stored as 0 and 1"
 MIXED = "masks stored as 0 and 1 beside others of a full range; make them alike"
-DEEP = "images of 16 bits, scaled by the whole range of the type"
+DEEP = "images of 16 bits, scaled by the whole range of the type (dark? --intensity percentile)"
 
 
 class Facts(NamedTuple):
@@ -33,10 +33,12 @@ class Facts(NamedTuple):
     notes: dict[str, str]
 
 
-def check_pairs(pairs: Sequence[Pair], table: ClassTable | None = None, training: bool = True) -> DataSummary:
+def check_pairs(
+    pairs: Sequence[Pair], table: ClassTable | None = None, training: bool = True, intensity: str = "auto"
+) -> DataSummary:
     """Read every file of `pairs` and count what is in them; notes tell of masks that are empty or not binary.
 
-    table: the classes of the masks; None for binary masks
+    table: the classes of the masks; None for binary masks; intensity: as `read_image`
     raises: one UserError with every file that cannot be read, every mask of another size than its image and every
     value that is not in `table`; without a table, when masks show several classes; when no mask to train on has
     foreground
@@ -44,7 +46,7 @@ def check_pairs(pairs: Sequence[Pair], table: ClassTable | None = None, training
     level = cv2.utils.logging.setLogLevel(0)  # OpenCV's own warnings of broken files would repeat the errors below
     try:
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(partial(_inspect, table=table), pairs))
+            found = list(pool.map(partial(_inspect, table=table, intensity=intensity), pairs))
     finally:
         cv2.utils.logging.setLogLevel(level)
     problems = [problem for item in found if isinstance(item, list) for problem in item]
@@ -87,12 +89,12 @@ def _counted(number: int, text: str) -> str:
     return f"{number} {first.removesuffix('s') if number == 1 else first}{space}{rest}"
 
 
-def _inspect(pair: Pair, table: ClassTable | None) -> Facts | list[str]:
+def _inspect(pair: Pair, table: ClassTable | None, intensity: str) -> Facts | list[str]:
     """The facts of one pair, or what is wrong with it."""
     problems = []
     try:
-        image = read_picture(pair.image)
-        to_rgb8(image, pair.image)
+        deep = intensity == "auto" and read_picture(pair.image).dtype == np.uint16
+        image = read_image(pair.image, intensity)
     except UserError as error:
         problems.append(str(error))
     binary = table is None
@@ -116,7 +118,7 @@ def _inspect(pair: Pair, table: ClassTable | None) -> Facts | list[str]:
         SHADES: binary and not zero_one and not is_lossy(pair.mask) and len(np.unique(stored)) > 2,
     }
     notes = {text: pair.mask.name for text, is_so in unusual.items() if is_so}
-    if image.dtype == np.uint16:
+    if deep:
         notes[DEEP] = pair.image.name
     areas = foreground_areas(stored, pair.mask) if binary else set()
     return Facts(mask.shape, set(map(int, np.unique(mask))), areas, notes)

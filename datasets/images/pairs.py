@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from datasets.files.pictures import PICTURE_SUFFIXES, read_picture, to_rgb8
 from datasets.images.classes import ClassTable, read_mask
 from utils.errors import UserError
-from utils.preprocess import PICTURES, resize_image, resize_labels
+from utils.preprocess import PICTURES, Preprocess, as_trained, fit_image, fit_labels, to_unit
 
 MASK_SUFFIX = re.compile(r"[ _.-](segmentation|seg|mask|gt|groundtruth|label|annotation)s?$", re.IGNORECASE)
 
@@ -111,24 +111,45 @@ def check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
         )
 
 
+def read_image(path: Path, intensity: str = "auto") -> np.ndarray:
+    """The image in a file as uint8 RGB (H, W, 3).
+
+    intensity: one of INTENSITIES, which makes values from 0 to 1 of those stored; auto: fractions of their type's range
+    raises: UserError as `read_picture`, `to_rgb8` and `to_unit`
+    """
+    stored = read_picture(path)
+    if intensity == "auto":
+        return to_rgb8(stored, path)
+    return as_trained(to_unit(stored, intensity, str(path)), PICTURES, colour=stored.ndim == 3)
+
+
 class ImageMaskSet(Dataset):
     """Pairs resized for the network; nothing is kept in memory.
 
-    table: the classes of the masks; None for binary ones
-    out: image uint8 (3, S, S), target uint8 (S, S) of labels, for `img_size` (S, S), height first
+    table: the classes of the masks; None for binary ones; intensity: as `read_image`
+    out: image uint8 (3, S, S), target uint8 (S, S) of labels, for `img_size` (S, S), height first; under the fit slide
+        at least so large
     """
 
-    def __init__(self, pairs: Sequence[Pair], img_size: tuple[int, int], table: ClassTable | None = None) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        img_size: tuple[int, int],
+        table: ClassTable | None = None,
+        pre: Preprocess = PICTURES,
+        intensity: str = "auto",
+    ) -> None:
         self.pairs = list(pairs)
         self.img_size = img_size
         self.table = table
+        self.pre, self.intensity = pre, intensity
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, mask = self.native(index)
-        image, mask = resize_image(image, self.img_size, PICTURES), resize_labels(mask, self.img_size, PICTURES)
+        image, mask = fit_image(image, self.img_size, self.pre), fit_labels(mask, self.img_size, self.pre)
         return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(mask.astype(np.uint8))
 
     def native(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +158,7 @@ class ImageMaskSet(Dataset):
         raises: UserError when the sizes differ
         """
         pair = self.pairs[index]
-        image = to_rgb8(read_picture(pair.image), pair.image)
+        image = read_image(pair.image, self.intensity)
         mask = read_mask(pair.mask, self.table)
         check_sizes(pair, image, mask)
         return image, mask

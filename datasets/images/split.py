@@ -1,7 +1,7 @@
 """The CSV that says which images train and which test: reading it, writing it, making one.
 
-Columns: image_id, category (train or test), and where wanted group (a patient, a video: never in
-two parts) and fold (of a training image).
+Columns: image_id, category (train, val or test), and where wanted group (a patient, a video: never in
+two parts) and fold (of a training image). Images of the category val are for validation, in place of folds.
 """
 
 from collections import Counter
@@ -17,6 +17,7 @@ from utils.errors import UserError
 from utils.files import csv_text, parse_csv, read_text, reading, write_atomically
 
 DEFAULT_NAME = "test_train_data.csv"
+CATEGORIES = ("train", "val", "test")
 
 
 class Row(NamedTuple):
@@ -30,12 +31,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """The pairs of a data set by part.
+    """The pairs of a data set by part; a part may be empty.
 
-    folds: the fold of each training pair, if folds were asked for; table: its classes, None for binary masks
+    folds: the fold of each training pair, if folds were asked for and there is no part for validation
+    table: the classes; None for binary masks
     """
 
     train: list[Pair]
+    val: list[Pair]
     test: list[Pair]
     folds: list[int] | None
     description: str
@@ -52,23 +55,23 @@ class Split:
 def load_split(path: str | Path, pairs: Sequence[Pair], num_folds: int | None = None, seed: int = 1234) -> Split:
     """Find the files of every line of the CSV and divide its training part into folds.
 
-    A `fold` column wins over `num_folds`. Images that the CSV leaves out are in no part.
-    raises: UserError as `read_split` does, for ids without a file (all listed) and for an empty part
+    A part `val` and a `fold` column win over `num_folds`. Images that the CSV leaves out are in no part.
+    raises: UserError as `read_split` does, for ids without a file (all listed) and for both a part `val` and folds
     """
     rows = read_split(path)
     by_stem = {stem_of(pair.image_id): pair for pair in pairs}
     if missing := [row.image_id for row in rows if stem_of(row.image_id) not in by_stem]:
         found = f"no image for {len(missing)} of {len(rows)} ids"
         raise UserError(f"{path}: {found}; is it the CSV of this folder?\n  " + "\n  ".join(missing))
-    parts = {name: [by_stem[stem_of(r.image_id)] for r in rows if r.category == name] for name in ("train", "test")}
-    for name, part in parts.items():
-        if not part:
-            raise UserError(f"{path}: no image has the category {name!r}, expected at least one")
-    folds = _training_folds(path, [row for row in rows if row.category == "train"], num_folds, seed)
+    parts = {name: [by_stem[stem_of(r.image_id)] for r in rows if r.category == name] for name in CATEGORIES}
+    if parts["val"] and any(row.fold is not None for row in rows):
+        raise UserError(f"{path}: found the category val and the column fold, expected one of them for validation")
+    training = [row for row in rows if row.category == "train"]
+    folds = None if parts["val"] or not training else _training_folds(path, training, num_folds, seed)
     description = describe(rows)
     if unlisted := len(pairs) - len(rows):
         description += f"; {unlisted} images of the folder are not in the CSV and not used"
-    return Split(parts["train"], parts["test"], folds, description)
+    return Split(**parts, folds=folds, description=description)
 
 
 def _training_folds(path: str | Path, rows: Sequence[Row], num_folds: int | None, seed: int) -> list[int] | None:
@@ -89,13 +92,17 @@ def _training_folds(path: str | Path, rows: Sequence[Row], num_folds: int | None
 def describe(rows: Sequence[Row]) -> str:
     """How the parts were kept apart, for reports: images of one patient or video look alike."""
     counts = Counter(row.category for row in rows)
-    text = f"{counts['train']} train + {counts['test']} test images"
+    parts = [name for name in CATEGORIES if counts[name]]
+    text = " + ".join(f"{counts[name]} {name}" for name in parts) + " images"
+    if len(parts) == 1:
+        return text
     if rows[0].group is None:
         return f"{text}, split by image: patients or videos may be in both parts"
-    groups = [{row.group for row in rows if row.category == name} for name in ("train", "test")]
-    if shared := len(groups[0] & groups[1]):
-        return f"{text}, split by image: {shared} groups are in both parts"
-    return f"{text}, split by group: {len(groups[0])} + {len(groups[1])} groups, none in both parts"
+    groups = [{row.group for row in rows if row.category == name} for name in parts]
+    several = "both" if len(parts) == 2 else "several"
+    if shared := sum(number > 1 for number in Counter(group for part in groups for group in part).values()):
+        return f"{text}, split by image: {shared} groups are in {several} parts"
+    return f"{text}, split by group: {' + '.join(str(len(part)) for part in groups)} groups, none in {several} parts"
 
 
 def read_split(path: str | Path) -> list[Row]:
@@ -140,8 +147,8 @@ def _parse(values: dict[str, str]) -> tuple[Row, str]:
     row = Row(image_id, category, int(fold) if _is_number(fold) else None, values.get("group") or None)
     if not stem_of(image_id):
         return row, f"a line of category {category!r} without an image_id"
-    if category not in ("train", "test"):
-        return row, f"{image_id}: category {category!r}, expected train or test"
+    if category not in CATEGORIES:
+        return row, f"{image_id}: category {category!r}, expected train, val or test"
     if fold and not _is_number(fold):
         return row, f"{image_id}: fold {fold!r}, expected a number from 0"
     return row, ""

@@ -4,7 +4,8 @@
     test_vol_h5/NAME.npy.h5   `image`, `label` (D, H, W), also spelt NAME.npz.h5 or NAME.h5;
                               `spacing` (z, y, x) in mm, an attribute or a data set, where it is known
 
-Images are floats in [0, 1], or uint8 / uint16 that stand for fractions of their type's range.
+Images are floats in [0, 1], or uint8 / uint16 that stand for fractions of their type's range; where an intensity other
+than "auto" is given, any real numbers, which it makes values from 0 to 1 of.
 Letters: D slices, H height, W width.
 """
 
@@ -15,9 +16,11 @@ import numpy as np
 
 from datasets.files.arrays import checked_spacing, read_arrays
 from utils.errors import UserError
+from utils.preprocess import to_unit
 
 # A float image may leave [0, 1] by this much, since cubic resampling overshoots. Beyond, it was never scaled.
 RANGE_TOLERANCE = 0.05
+RAW = "raw"
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,20 @@ class Volume:
     spacing: tuple[float, float, float] | None
 
 
-def read_slice(path: Path, num_classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H, W) float32 in [0, 1] and label (H, W) uint8 of one npz. raises: UserError with all that is wrong"""
+def read_slice(path: Path, num_classes: int | None = None, intensity: str = "auto") -> tuple[np.ndarray, np.ndarray]:
+    """Image (H, W) float32 in [0, 1] and label (H, W) uint8 of one npz; the intensity "raw" leaves values as they are.
+
+    raises: UserError with all that is wrong
+    """
     arrays = read_arrays(path, lambda names: _choose(path, names, ("image", "label")))
     image, label = arrays["image"], arrays["label"]
-    return _checked(path, image, label, ("H", "W"), num_classes)
+    return _checked(path, image, label, ("H", "W"), num_classes, intensity)
 
 
-def read_volume(path: Path, name: str, num_classes: int | None = None) -> Volume:
+def read_volume(path: Path, name: str, num_classes: int | None = None, intensity: str = "auto") -> Volume:
     """The volume of one h5 file; its label is None where the file has none. raises: UserError with all that is wrong"""
     arrays = read_arrays(path, lambda names: _choose(path, names, ("image",), ("label", "spacing")))
-    image, label = _checked(path, arrays["image"], arrays.get("label"), ("D", "H", "W"), num_classes)
+    image, label = _checked(path, arrays["image"], arrays.get("label"), ("D", "H", "W"), num_classes, intensity)
     spacing = checked_spacing(path, arrays["spacing"], 3) if "spacing" in arrays else None
     return Volume(name, image, label, spacing)
 
@@ -51,32 +57,45 @@ def _choose(path: Path, names: list[str], needed: tuple[str, ...], more: tuple[s
     return [name for name in (*needed, *more) if name in names]
 
 
-def _checked(path: Path, image: np.ndarray, label: np.ndarray | None, axes: tuple[str, ...], num_classes: int | None):
+def _checked(
+    path: Path,
+    image: np.ndarray,
+    label: np.ndarray | None,
+    axes: tuple[str, ...],
+    num_classes: int | None,
+    intensity: str,
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Image as float32 fractions and label as uint8. raises: one UserError with every problem of the two"""
     problems = []
     if image.ndim != len(axes) or image.size == 0:
         problems.append(f"`image` has shape {image.shape}; expected ({', '.join(axes)})")
     elif label is not None and label.shape != image.shape:
         problems.append(f"`label` has shape {label.shape} and `image` {image.shape}; expected the same")
-    problems += _image_problems(image) if image.size else []
+    problems += _image_problems(image, intensity) if image.size else []
     problems += _label_problems(label, num_classes) if label is not None and label.size else []
     if problems:
         raise UserError(f"{path}: " + "; ".join(problems))
-    if image.dtype.kind == "u":
+    if intensity not in ("auto", RAW):
+        image = to_unit(image, intensity, str(path))
+    elif image.dtype.kind == "u" and intensity == "auto":
         image = image.astype(np.float32) / np.iinfo(image.dtype).max
     return image.astype(np.float32, copy=False), None if label is None else label.astype(np.uint8, copy=False)
 
 
-def _image_problems(image: np.ndarray) -> list[str]:
+def _image_problems(image: np.ndarray, intensity: str) -> list[str]:
+    if intensity != "auto" and image.dtype.kind in "bui":
+        return []
     if image.dtype in (np.uint8, np.uint16):
         return []
     if image.dtype.kind != "f":
-        return [f"`image` is of type {image.dtype}; expected floats in [0, 1], uint8 or uint16"]
+        remedy = "expected floats in [0, 1], uint8 or uint16, or --intensity to say what the values are"
+        return [f"`image` is of type {image.dtype}; {remedy}"]
     low, high = float(image.min()), float(image.max())
     if not np.isfinite(low + high):
         return [f"`image` holds {np.count_nonzero(~np.isfinite(image))} values that are not finite"]
-    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
-        return [f"`image` ranges over {low:g} to {high:g}; expected [0, 1]: clip CT to -125..275 HU, then scale"]
+    if intensity == "auto" and (low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE):
+        remedy = "clip CT to -125..275 HU, then scale, or give --intensity"
+        return [f"`image` ranges over {low:g} to {high:g}; expected [0, 1]: {remedy}"]
     return []
 
 

@@ -96,11 +96,16 @@ def find_files(folder: str | Path, names: list[str], suffixes: tuple[str, ...]) 
     return [files[name][0] for name in names]
 
 
+def case_of(name: str) -> str:
+    """case0005 of case0005_slice000; a name without a slice itself."""
+    return name.partition("_slice")[0]
+
+
 def group_by_case(names: Iterable[str]) -> dict[str, list[str]]:
     """Case -> its slices by number; the case is the name up to `_slice`, the whole name where it has none."""
     cases: dict[str, list[str]] = {}
     for name in names:
-        cases.setdefault(name.partition("_slice")[0], []).append(name)
+        cases.setdefault(case_of(name), []).append(name)
 
     def number(name: str) -> int:
         digits = re.search(r"\d+$", name.partition("_slice")[2])

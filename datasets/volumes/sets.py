@@ -15,50 +15,75 @@ from torch.utils.data import Dataset
 
 from datasets.files.arrays import read_arrays
 from datasets.summary import DataSummary, try_each
-from datasets.volumes.files import Volume, read_slice, read_volume
-from datasets.volumes.lists import SLICE_SUFFIXES, VOLUME_SUFFIXES, find_files, group_by_case
+from datasets.volumes.files import RAW, Volume, read_slice, read_volume
+from datasets.volumes.lists import SLICE_SUFFIXES, VOLUME_SUFFIXES, case_of, find_files, group_by_case
 from utils.errors import UserError
-from utils.preprocess import SLICES, resize_image, resize_labels
+from utils.preprocess import SLICES, Preprocess, fit_image, fit_labels, percentiles, stretch, to_unit
 
 
 class SynapseSlices(Dataset):
     """Training slices of `names` in `folder`, resized to `img_size`.
 
-    item: image (1, S, S) float32 in [0, 1], but for the spline's overshoot; target (S, S) uint8
+    item: image (1, S, S) float32 in [0, 1], but for the spline's overshoot; target (S, S) uint8; under the fit slide
+        at least so large
+    intensity: as `read_slice`; percentiles are those of all slices of a case in `names`
     raises: UserError at once for names without a file; on reading for a file that cannot be used
     """
 
-    def __init__(self, folder: str | Path, names: Sequence[str], img_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        names: Sequence[str],
+        img_size: tuple[int, int],
+        pre: Preprocess = SLICES,
+        intensity: str = "auto",
+    ) -> None:
         self.names = list(names)
         self.img_size = tuple(img_size)
+        self.pre, self.intensity = pre, intensity
         self.paths = find_files(folder, self.names, SLICE_SUFFIXES)
+        self.limits: dict[str, tuple[float, float]] = {}  # of each case, where intensities are percentiles
+        if intensity == "percentile":
+            cases = {case: find_files(folder, names, SLICE_SUFFIXES) for case, names in group_by_case(names).items()}
+            found = try_each(case_limits, list(cases.values()), 4, "percentiles", "cases cannot be read")
+            self.limits = dict(zip(cases, found))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, label = read_slice(self.paths[index])
-        image, label = resize_image(image, self.img_size, SLICES), resize_labels(label, self.img_size, SLICES)
+        if self.limits:
+            image, label = read_slice(self.paths[index], intensity=RAW)
+            image = stretch(image, *self.limits[case_of(self.names[index])])
+        else:
+            image, label = read_slice(self.paths[index], intensity=self.intensity)
+        image, label = fit_image(image, self.img_size, self.pre), fit_labels(label, self.img_size, self.pre)
         return torch.from_numpy(image)[None], torch.from_numpy(label)
 
     def storage_dtype(self) -> torch.dtype:
         """The type to store these images in: uint8 where the first file has bytes of the right size, else float16."""
         image = read_arrays(self.paths[0], lambda names: ["image"])["image"]
-        return torch.uint8 if image.dtype == np.uint8 and image.shape == self.img_size else torch.float16
+        whole = image.dtype == np.uint8 and image.shape == self.img_size and self.intensity == "auto"
+        return torch.uint8 if whole else torch.float16
+
+
+def case_limits(paths: Sequence[Path]) -> tuple[float, float]:
+    """The 0.5th and the 99.5th percentile of all values in the slices of one case."""
+    return percentiles(np.concatenate([read_slice(path, intensity=RAW)[0].ravel() for path in paths]))
 
 
 class SynapseVolumes(Sequence[Volume]):
     """Volumes of `names` in `folder`, each read when it is asked for."""
 
-    def __init__(self, folder: str | Path, names: Sequence[str]) -> None:
-        self.names = list(names)
+    def __init__(self, folder: str | Path, names: Sequence[str], intensity: str = "auto") -> None:
+        self.names, self.intensity = list(names), intensity
         self.paths = find_files(folder, self.names, VOLUME_SUFFIXES)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Volume:
-        return read_volume(self.paths[index], self.names[index])
+        return read_volume(self.paths[index], self.names[index], intensity=self.intensity)
 
 
 class SliceVolumes(Sequence[Volume]):
@@ -68,7 +93,8 @@ class SliceVolumes(Sequence[Volume]):
     raises: UserError where their sizes differ
     """
 
-    def __init__(self, folder: str | Path, names: Sequence[str]) -> None:
+    def __init__(self, folder: str | Path, names: Sequence[str], intensity: str = "auto") -> None:
+        self.intensity = intensity
         self.cases = group_by_case(names)
         self.names = list(self.cases)
         self.paths = {case: find_files(folder, slices, SLICE_SUFFIXES) for case, slices in self.cases.items()}
@@ -78,31 +104,35 @@ class SliceVolumes(Sequence[Volume]):
 
     def __getitem__(self, index: int) -> Volume:
         name = self.names[index]
-        images, labels = zip(*map(read_slice, self.paths[name]))
+        kind = "auto" if self.intensity == "auto" else RAW
+        images, labels = zip(*(read_slice(path, intensity=kind) for path in self.paths[name]))
         shapes = sorted({image.shape for image in images})
         if len(shapes) > 1:
             folder = self.paths[name][0].parent
             raise UserError(f"{folder}: slices of {name} have sizes {shapes}; a case must have one size to be a volume")
-        return Volume(name, np.stack(images), np.stack(labels), None)
+        image = np.stack(images)
+        if kind == RAW:
+            image = to_unit(image, self.intensity, str(self.paths[name][0].parent / name))
+        return Volume(name, image, np.stack(labels), None)
 
 
-def check_slices(folder: str | Path, names: Sequence[str], num_classes: int) -> DataSummary:
+def check_slices(folder: str | Path, names: Sequence[str], num_classes: int, intensity: str = "auto") -> DataSummary:
     """Read every slice and count what is in them. raises: one UserError with all that is wrong with each file"""
 
     def label(path: Path) -> np.ndarray:
-        return read_slice(path, num_classes)[1][None]
+        return read_slice(path, num_classes, intensity)[1][None]
 
     return _check(folder, find_files(folder, names, SLICE_SUFFIXES), label, len(group_by_case(names)), num_threads=4)
 
 
-def check_volumes(folder: str | Path, names: Sequence[str], num_classes: int) -> DataSummary:
+def check_volumes(folder: str | Path, names: Sequence[str], num_classes: int, intensity: str = "auto") -> DataSummary:
     """Read every volume, one at a time, and count what is in them.
 
     raises: one UserError with all that is wrong with each file; a volume without label cannot be scored
     """
 
     def label(path: Path) -> np.ndarray:
-        label = read_volume(path, path.name, num_classes).label
+        label = read_volume(path, path.name, num_classes, intensity).label
         if label is None:
             raise UserError(f"{path}: holds no `label`; expected one to evaluate against (predict.py needs none)")
         return label

@@ -11,6 +11,7 @@ import torch
 
 from utils.config import Config
 from utils.inference.forward import Forward, probabilities
+from utils.inference.windows import in_windows
 from utils.preprocess import network_input, resize_logits
 
 
@@ -20,14 +21,18 @@ def predict_images(
     """Probabilities of one batch of pictures, whose own sizes may differ.
 
     in:  as `utils.preprocess.as_trained` gives them, (H, W) or (H, W, 3)
-    out: float32 (H, W) for a binary network, else (K, H, W); (S, T) instead of (H, W) under `legacy`
+    out: float32 (H, W) for a binary network, else (K, H, W); (S, T) instead of (H, W) under `legacy`, unless cfg's
+        images are seen through windows (`--fit slide`)
     """
-    maps = []
+    pre, maps = cfg.preprocess, []
+    legacy, slide = cfg.protocol == "legacy", pre.fit == "slide"
     with torch.inference_mode():
-        logits = forward(network_input(images, cfg.img_size, cfg.preprocess, device)).float()
-        for image, one in zip(images, logits.split(1)):
-            size = one.shape[-2:] if cfg.protocol == "legacy" else image.shape[:2]
-            maps.append(probabilities(resize_logits(one, size, cfg.preprocess))[0].squeeze(0).cpu().numpy())
+        for group in [[image] for image in images] if slide else [images]:
+            batch = network_input(group, cfg.img_size, pre, device)
+            logits = in_windows(forward, batch, cfg.img_size, cfg.batch_size)
+            for image, one in zip(group, logits.split(1)):
+                one = one if legacy and not slide else resize_logits(one, image.shape[:2], pre)
+                maps.append(probabilities(one)[0].squeeze(0).cpu().numpy())
     return maps
 
 

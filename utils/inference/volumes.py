@@ -4,7 +4,7 @@ B batch, K classes, D slices, H/W a slice's own height and width, S/T the networ
 a normalised batch (B, C, S, T) on the device to logits (B, K, S, T).
 
 `standard` resizes logits to the slices' own grid; `legacy`, the rule of the published tables, resizes slices by
-SciPy itself and labels back.
+SciPy itself and labels back. `--fit slide` resizes nothing under either.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,8 @@ import torch
 
 from utils.config import Config
 from utils.inference.forward import Forward, labels_from_logits, probabilities
-from utils.preprocess import network_input, resize_image, resize_labels, resize_logits
+from utils.inference.windows import in_windows
+from utils.preprocess import crop_margins, fit_image, network_input, resize_labels, resize_logits
 
 MAX_LOGITS = 2**26  # values of logits at the slices' own size that are held at once: 256 MiB
 
@@ -36,13 +37,14 @@ def predict_volume(
     out: uint8 (D, H, W)
     """
     pre, native, labels = cfg.preprocess, image.shape[1:3], []
-    legacy = cfg.protocol == "legacy"
+    legacy = cfg.protocol == "legacy" and pre.fit != "slide"
     with ThreadPoolExecutor() as pool, torch.inference_mode():
         slices = iter(image)
-        if legacy or pre.resize == "area":  # on the host: later slices while these are in the network
-            slices = pool.map(partial(resize_image, size=cfg.img_size, pre=pre), image)
+        # on the host: later slices while these are in the network
+        if legacy or (pre.resize == "area" and pre.fit != "slide"):
+            slices = pool.map(partial(fit_image, size=cfg.img_size, pre=pre), image)
         while batch := list(islice(slices, cfg.batch_size)):
-            logits = forward(network_input(batch, cfg.img_size, pre, device)).float()
+            logits = in_windows(forward, network_input(batch, cfg.img_size, pre, device), cfg.img_size, cfg.batch_size)
             if legacy:
                 labels.append(labels_from_logits(logits))
                 continue
@@ -53,4 +55,4 @@ def predict_volume(
                 if keep:
                     keep(probabilities(part))
         found = torch.cat(labels).cpu().numpy()
-    return resize_labels(found, native, pre) if legacy else found
+    return resize_labels(crop_margins(found, native, pre), native, pre) if legacy else found

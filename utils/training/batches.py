@@ -21,8 +21,11 @@ class EpochBatches(Sampler[list[int]]):
 
     The order is a function of (seed, epoch) alone; `first` is the batch to begin an epoch with. The last, smaller batch
     is left out under `drop_last`, unless it is the only one, and where it has fewer images than there are ranks.
+    with_epoch: yield (index, epoch) instead of an index, for a data set whose items differ between epochs
     raises: UserError where no batch is left
     """
+
+    with_epoch = False
 
     def __init__(self, num_images: int, batch_size: int, seed: int, drop_last: bool = False) -> None:
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
@@ -54,7 +57,8 @@ class EpochBatches(Sampler[list[int]]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.num_images, generator=generator)
         for batch in order.split(self.batch_size)[self.first : len(self)]:
-            yield batch.tensor_split(world_size())[rank()].tolist()
+            mine = batch.tensor_split(world_size())[rank()].tolist()
+            yield [(index, self.epoch) for index in mine] if self.with_epoch else mine
 
     def offset(self, index: int) -> int:
         """Where this rank's part starts inside global batch number `index`."""
@@ -74,6 +78,7 @@ def train_loader(dataset: Dataset, batches: EpochBatches, cfg: Config, pin: bool
     pin: copy batches to page-locked memory, from which a GPU fetches them while the host goes on
     """
     in_memory = hasattr(dataset, "__getitems__")
+    batches.with_epoch = getattr(dataset, "differs_by_epoch", False)
     workers = 0 if in_memory else cfg.workers
     return DataLoader(
         dataset,

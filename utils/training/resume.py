@@ -22,9 +22,8 @@ from utils.training.task import Task
 AGREE, APPLY, KEEP, NO_PART = "agree", "apply", "keep", "no part"
 ON_RESUME = {
     **dict.fromkeys(("recipe", "num_classes", "class_names", "folds", "fold", "val_cases"), AGREE),
-    **dict.fromkeys(
-        ("preprocess", "img_size", "network", "ssd", "drop_path", "batch_size", "drop_last", "accumulate"), AGREE
-    ),
+    **dict.fromkeys(("preprocess", "fit", "intensity", "img_size", "network", "ssd", "drop_path"), AGREE),
+    **dict.fromkeys(("batch_size", "drop_last", "accumulate"), AGREE),
     **dict.fromkeys(("skips", "decoder", "width", "encoder_depths", "decoder_depths"), AGREE),
     **dict.fromkeys(("loss", "optimizer", "schedule", "warmup_epochs", "restart_iterations"), AGREE),
     **dict.fromkeys(("ema", "select", "seed"), AGREE),
@@ -36,7 +35,7 @@ ON_RESUME = {
     **dict.fromkeys(("output_dir", "resume", "force"), NO_PART),
     **dict.fromkeys(("checkpoint", "split", "protocol", "tolerance", "tta", "tta_scales"), NO_PART),
     **dict.fromkeys(("recursive", "keep_largest", "fill_holes", "overlay", "probabilities"), NO_PART),
-    **dict.fromkeys(("max_image_bytes", "is_savenii", "debug", "report", "input", "intensity"), NO_PART),
+    **dict.fromkeys(("max_image_bytes", "is_savenii", "debug", "report", "input"), NO_PART),
 }
 
 

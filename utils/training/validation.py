@@ -7,6 +7,7 @@ Letters: B batch, C channels, N images, M cases, S/T the network's height and wi
 them (background included; 1 for a binary mask).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from utils.distributed import all_reduce_sum, is_main, rank, world_size
 from utils.inference.forward import Forward, labels_from_logits
+from utils.inference.windows import in_windows
 from utils.results.overlay import overlay
 from utils.scoring.statistics import mean_over
 from utils.training.task import Validation
@@ -28,23 +30,27 @@ class ValidationSet:
     """The images of all validation cases; calling it scores a network on them.
 
     images (N, C, S, T), integer or in [0, 1]; targets (N, S, T); cases (N,): the case each image belongs to
+    window: the network's input size; with it images and targets may be N tensors of their own sizes, seen through
+        windows (`--fit slide`)
     """
 
-    images: Tensor
-    targets: Tensor
+    images: Tensor | Sequence[Tensor]
+    targets: Tensor | Sequence[Tensor]
     cases: Tensor
     class_names: tuple[str, ...]
     num_classes: int
     batch_size: int
+    window: tuple[int, int] | None = None
 
     def __call__(self, forward: Forward, device: torch.device) -> Validation:
         """Score `forward` (images -> logits on `device`). The ranks share the batches; all get the same result."""
         num_cases = int(self.cases.max()) + 1
         counts = torch.zeros(num_cases, self.num_classes, 3, dtype=torch.int64, device=device)
-        shares = torch.arange(len(self.images)).split(self.batch_size)[rank() :: world_size()]
+        at_once = self.batch_size if isinstance(self.images, Tensor) else 1
+        shares = torch.arange(len(self.images)).split(at_once)[rank() :: world_size()]
         for share in tqdm(shares, desc="validation", disable=None if is_main() else True, leave=False, mininterval=1.0):
-            labels = labels_from_logits(forward(self.images[share]))
-            targets = self.targets[share].to(device, non_blocking=True)
+            labels, targets = self.look(forward, share)
+            targets = targets.to(device, non_blocking=True)
             cases = self.cases[share].to(device, non_blocking=True)
             counts += case_counts(labels, targets, cases, num_cases, self.num_classes)
         dice = dice_from_counts(all_reduce_sum(counts).cpu().numpy())[:, -len(self.class_names) :]
@@ -52,17 +58,28 @@ class ValidationSet:
         by_class = dict(zip(self.class_names, means.tolist()))
         return Validation(by_class, float(mean_over(means, 0)), self.previews(forward))
 
+    def look(self, forward: Forward, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicted and true labels (B, H, W) of the `chosen` images."""
+        if isinstance(self.images, Tensor):
+            images, targets = self.images[chosen], self.targets[chosen]
+        else:
+            images, targets = (torch.stack([items[i] for i in chosen]) for items in (self.images, self.targets))
+        size = self.window or tuple(images.shape[-2:])
+        return labels_from_logits(in_windows(forward, images, size, self.batch_size)), targets
+
     def previews(self, forward: Forward) -> list[np.ndarray]:
         """Overlays of a few cases, each the image with the most foreground; on ranks other than 0 none."""
         if not is_main():
             return []
-        size = (self.targets > 0).flatten(1).sum(1)
+        size = torch.stack([(target > 0).sum() for target in self.targets])
         spread = torch.linspace(0, int(self.cases.max()), PREVIEWS).long().unique()
         chosen = [int(torch.where(self.cases == case, size, -1).argmax()) for case in spread]
-        labels = labels_from_logits(forward(self.images[chosen])).cpu().numpy()
-        pictures = self.images[chosen].permute(0, 2, 3, 1).contiguous().squeeze(-1).numpy()  # (H, W) or (H, W, 3)
-        targets = self.targets[chosen].numpy()
-        return [overlay(*one, self.num_classes) for one in zip(pictures, labels, targets)]
+        pictures = []
+        for i in chosen:
+            labels, targets = self.look(forward, torch.tensor([i]))
+            image = self.images[i].permute(1, 2, 0).contiguous().squeeze(-1).numpy()  # (H, W) or (H, W, 3)
+            pictures.append(overlay(image, labels[0].cpu().numpy(), targets[0].numpy(), self.num_classes))
+        return pictures
 
 
 def case_counts(pred: Tensor, target: Tensor, case_index: Tensor, num_cases: int, num_classes: int) -> Tensor:

@@ -226,7 +226,7 @@ def test_the_check_counts_and_notes_what_is_unusual(tmp_path):
         "2 masks without foreground; the first is b.png",
         "1 mask with grey values, but none above half the range: read as empty; the first is c.png",
         "1 mask stored as 0 and 1 beside others of a full range; make them alike; the first is e.png",
-        "1 image of 16 bits, scaled by the whole range of the type; the first is f.png",
+        "1 image of 16 bits, scaled by the whole range of the type (dark? --intensity percentile); the first is f.png",
     ):
         assert line in summary.notes
     assert len(summary.notes) == 4

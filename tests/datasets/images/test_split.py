@@ -167,8 +167,8 @@ def test_csv_files_of_many_hands(tmp_path, text, encoding):
         ("image_id,category\n", "found no line below the header"),
         ("image,category\na,train\n", "found the columns ['image', 'category']"),
         ("image_id,image_id,category\na,a,train\n", "once each"),
-        ("image_id,category\na,train\nb,val\n", "b: category 'val', expected train or test"),
-        ("image_id,category\na,train\nb\n", "b: category '', expected train or test"),
+        ("image_id,category\na,train\nb,valid\n", "b: category 'valid', expected train, val or test"),
+        ("image_id,category\na,train\nb\n", "b: category '', expected train, val or test"),
         ("image_id,category\na,train\n,test\n", "a line of category 'test' without an image_id"),
         ("category,image_id\ntrain,a\ntest\n", "a line of category 'test' without an image_id"),
         ("image_id,category\na.png,train\nimages/a.jpg,train\n", "images/a.jpg: twice in train"),
@@ -211,13 +211,28 @@ def test_ids_find_their_files_with_or_without_folder_and_suffix(tmp_path):
     assert "1 images of the folder are not in the CSV" in split.description
 
 
-def test_ids_without_a_file_and_empty_parts(tmp_path):
+def test_ids_without_a_file(tmp_path):
     path = write(tmp_path / "a.csv", "image_id,category\na,train\nx,train\ny,test\n")
     with pytest.raises(UserError, match=r"no image for 2 of 3 ids.*\n  x\n  y$"):
         load_split(path, pairs_of(["a.png"]))
-    path = write(tmp_path / "a.csv", "image_id,category\na,train\n")
-    with pytest.raises(UserError, match="no image has the category 'test'"):
-        load_split(path, pairs_of(["a.png"]))
+
+
+def test_a_part_may_be_empty_and_a_part_for_validation_takes_the_place_of_folds(tmp_path):
+    path = write(tmp_path / "a.csv", "image_id,category,group\na,test,1\n")
+    split = load_split(path, pairs_of(["a.png"]), num_folds=5)
+    assert (len(split.train), len(split.val), len(split.test)) == (0, 0, 1)
+    assert (split.folds, split.description) == (None, "1 test images")
+    path = write(tmp_path / "a.csv", "image_id,category,group\na,train,1\nb,Val,2\nc,val,2\n")
+    split = load_split(path, pairs_of(["a.png", "b.png", "c.png"]), num_folds=5)
+    assert [pair.image_id for pair in split.val] == ["b.png", "c.png"]
+    assert (split.folds, split.test) == (None, [])
+    assert split.description == "1 train + 2 val images, split by group: 1 + 1 groups, none in both parts"
+    path = write(tmp_path / "a.csv", "image_id,category,group\na,train,1\nb,val,2\nc,test,2\n")
+    split = load_split(path, pairs_of(["a.png", "b.png", "c.png"]))
+    assert split.description == "1 train + 1 val + 1 test images, split by image: 1 groups are in several parts"
+    path = write(tmp_path / "a.csv", "image_id,category,fold\na,train,0\nb,train,1\nc,val,\n")
+    with pytest.raises(UserError, match="found the category val and the column fold"):
+        load_split(path, pairs_of(["a.png", "b.png", "c.png"]))
 
 
 def test_folds_are_drawn_by_group_unless_the_file_has_them(tmp_path):
@@ -240,7 +255,7 @@ def test_folds_are_drawn_by_group_unless_the_file_has_them(tmp_path):
 
 def test_a_fold_validates_and_the_others_train():
     train = pairs_of(list("abcd"))
-    split = Split(train, [], [1, 0, 1, 0], "")
+    split = Split(train, [], [], [1, 0, 1, 0], "")
     assert split.fold(1) == ([train[1], train[3]], [train[0], train[2]])
     with pytest.raises(UserError, match="--fold 2: expected 0 to 1, or all"):
         split.fold(2)

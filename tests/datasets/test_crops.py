@@ -1,0 +1,60 @@
+"""Random windows of images of several sizes: where they lie, and what they depend on."""
+
+import torch
+from torch.utils.data import Dataset
+
+from datasets.crops import RandomCrops
+from utils.config import Config
+from utils.training.batches import EpochBatches, train_loader
+
+
+class Numbered(Dataset):
+    """Images of growing size whose pixels are their place; the target is the same plus one."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        shape = 8 + index, 12
+        place = torch.arange(shape[0] * shape[1], dtype=torch.int32).reshape(shape)
+        return place[None].repeat(3, 1, 1), place + 1
+
+
+def test_image_and_target_are_cut_alike_and_every_place_comes_up():
+    crops = RandomCrops(Numbered(), (8, 8), seed=3)
+    corners = set()
+    for epoch in range(200):
+        image, target = crops[4, epoch]
+        assert (image.shape, target.shape) == ((3, 8, 8), (8, 8))
+        assert torch.equal(image[1] + 1, target)
+        top, left = divmod(int(image[0, 0, 0]), 12)
+        assert torch.equal(image[0], Numbered()[4][0][0, top : top + 8, left : left + 8])
+        corners.add((top, left))
+    assert corners == {(top, left) for top in range(5) for left in range(5)}
+    assert len(crops) == 5
+    image, _ = crops[0, 7]
+    assert int(image[0, 0, 0]) < 12
+
+
+def test_a_window_depends_on_seed_epoch_and_number_alone():
+    crops = RandomCrops(Numbered(), (8, 8), seed=3)
+    assert torch.equal(crops[4, 1][0], RandomCrops(Numbered(), (8, 8), seed=3)[4, 1][0])
+    assert torch.equal(crops[4][0], crops[4, 0][0])
+    firsts = {(seed, epoch): int(RandomCrops(Numbered(), (8, 8), seed)[4, epoch][0][0, 0, 0])
+              for seed in range(3) for epoch in range(3)}  # fmt: skip
+    assert len(set(firsts.values())) > 4
+
+
+def test_the_loader_tells_the_epoch_to_every_worker():
+    seen = {}
+    for workers in (0, 2):
+        batches = EpochBatches(5, 2, seed=1)
+        loader = train_loader(RandomCrops(Numbered(), (8, 8), 3), batches, Config(workers=workers), pin=False)
+        seen[workers] = []
+        for epoch in range(3):
+            batches.epoch = epoch
+            seen[workers].append(torch.cat([images for images, _ in loader]))
+    assert all(torch.equal(a, b) for a, b in zip(seen[0], seen[2]))
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(1_000_003 + 2)).tolist()
+    expected = torch.stack([RandomCrops(Numbered(), (8, 8), 3)[index, 2][0] for index in order])
+    assert torch.equal(seen[0][2], expected)

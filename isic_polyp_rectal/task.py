@@ -86,7 +86,7 @@ def build_task(cfg: Config) -> Task:
         train_set=training_set(train, cfg, split.table),
         augment=augment,
         preprocess=cfg.preprocess,
-        loss=loss_for(cfg.loss, cfg.num_classes),
+        loss=loss_for(cfg.loss, cfg.num_classes, cfg.class_weights),
         validate=validation_set(judged, cfg, classes, split.table) if judged else None,
         validated_on=part,
         found=(f"data: {root}: {summary}", *warnings_of(summary, split, classes, held_out), counts),

@@ -107,7 +107,7 @@ def build_task(cfg: Config) -> Task:
         train_set=training_set(folder, names, cfg),
         augment=partial(augment, native=size_for_augmentation(summary.most_common_size, cfg)),
         preprocess=cfg.preprocess,
-        loss=loss_for(cfg.loss, cfg.num_classes),
+        loss=loss_for(cfg.loss, cfg.num_classes, cfg.class_weights),
         validate=validation_set(cases, cfg, classes) if cases else None,
         validated_on=part,
         found=tuple(found),

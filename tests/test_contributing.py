@@ -18,13 +18,13 @@ RECIPES["busi"] = replace(CVC_CLINICDB, dataset="busi", recipe="busi", lr=2e-3)
 FOREGROUND["busi"] = "tumour"
 """
 LOSS = '''
-def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Focal loss of a sigmoid."""
+def hard_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of a sigmoid that counts pixels that are wrong the most."""
     losses = F.binary_cross_entropy_with_logits(logits.float()[:, 0], target.float(), reduction="none")
     return _global_mean((1 - (-losses).exp()) ** 2 * losses)
 
 
-BINARY["focal"] = focal_loss
+BINARY["hard"] = hard_loss
 '''
 METRIC = '''
 def error_rate(n: Overlap) -> float:
@@ -63,7 +63,7 @@ def house(tmp_path_factory):
 
     append("isic_polyp_rectal/task.py", RECIPE)
     append("utils/training/losses.py", LOSS)
-    edit("utils/config.py", 'LOSSES = ("ce_dice", ', 'LOSSES = ("focal", "ce_dice", ')
+    edit("utils/config.py", 'LOSSES = ("ce_dice", ', 'LOSSES = ("hard", "ce_dice", ')
     append("utils/scoring/metrics.py", METRIC)
     edit(
         "utils/scoring/protocols.py",
@@ -87,12 +87,24 @@ def test_recipe_loss_metric_and_network_are_added_where_the_guide_says(house, tm
     script("data_split_csv.py", "--dataset", tree, "--size", 0.75)
     run = tmp_path / "run"
     said = script(
-        *("train.py", "--dataset", tree, "--recipe", "busi", "--loss", "focal", "--network", "tiny", "--folds", 3),
+        *(
+            "train.py",
+            "--dataset",
+            tree,
+            "--recipe",
+            "busi",
+            "--loss",
+            "hard",
+            "--network",
+            "tiny",
+            "--folds",
+            3,
+        ),
         *("--img_size", 32, "--epochs", 1, "--batch_size", 2, "--device", "cpu", "--output_dir", run),
     )
     assert "network tiny: 28 parameters" in said
     saved = checkpoint.read(run / "best_model.pth")["config"]
-    assert [saved[name] for name in ("recipe", "loss", "network", "lr")] == ["busi", "focal", "tiny", 2e-3]
+    assert [saved[name] for name in ("recipe", "loss", "network", "lr")] == ["busi", "hard", "tiny", 2e-3]
     script("test.py", "--dataset", tree, "--checkpoint", run / "best_model.pth", "--device", "cpu", "--report", "False")
     with (run / "test_standard" / "cases.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -23,7 +23,7 @@ TESTED = (TEST, PREDICT)
 SCHEDULES = ("warm_restarts", "cosine_epochs", "cosine")
 SELECTIONS = ("auto", "last", "cycle_end", "validation", "test")
 AUTO_BATCH = 0  # --batch_size auto, until train.py has found what fits
-LOSSES = ("ce_dice", "ce", "dice", "dice_bce", "bce")
+LOSSES = ("ce_dice", "ce", "dice", "dice_bce", "bce", "focal", "tversky", "focal_tversky", "lovasz")
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,9 @@ class Config:
         24, "images at a time, over all GPUs together; in training also auto: what fits", "--batch", verbs=ALL, least=0
     )
     loss: str = option("ce_dice", "training loss", choices=LOSSES)
+    class_weights: tuple[float, ...] | None = option(
+        None, "weights of the pixels of each class, background first, in the losses with ce, bce and focal", least=0
+    )
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "adam"))
     lr: float = option(1e-3, "learning rate", "--base_lr", verbs=RUNS, least=0)
     min_lr: float = option(1e-6, "learning rate at the end of a cosine", least=0)

@@ -1,11 +1,12 @@
 """The training losses, over the batch of all ranks together.
 
 Shapes: B batch, K classes (background included), H/W height and width. Logits are cast to
-float32 first: sums over a batch of pixels do not fit half precision.
+float32 first: sums over a batch of pixels do not fit half precision. A binary task has logits (B, 1, H, W) of the
+foreground; `weights`, one for each class with the background, weigh the pixels of a mean.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from utils.distributed import all_reduce_sum
 from utils.errors import UserError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Weights = tuple[float, ...] | None
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -33,12 +35,12 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return (1 - (2 * overlap + 1e-5) / (size + 1e-5)).mean()
 
 
-def cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
+def cross_entropy_loss(logits: Tensor, target: Tensor, weights: Weights = None) -> Tensor:
     """Cross-entropy, mean over all pixels of the batch.
 
     in:  logits (B, K, H, W); target (B, H, W), integers 0..K-1
     """
-    return _global_mean(F.cross_entropy(logits.float(), target.long(), reduction="none"))
+    return _global_mean(F.cross_entropy(logits.float(), target.long(), reduction="none"), target, weights)
 
 
 def binary_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -53,10 +55,67 @@ def binary_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - (2 * overlap + 1) / (size + 1)
 
 
-def binary_cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
+def binary_cross_entropy_loss(logits: Tensor, target: Tensor, weights: Weights = None) -> Tensor:
     """Binary cross-entropy, mean over all pixels; shapes as `binary_dice_loss`."""
     logits = logits.float()[:, 0]
-    return _global_mean(F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none"))
+    losses = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
+    return _global_mean(losses, target, weights)
+
+
+def focal_loss(logits: Tensor, target: Tensor, weights: Weights = None, gamma: float = 2.0) -> Tensor:
+    """Cross-entropy times (1 - probability of the true class) ** gamma, mean over all pixels.
+
+    in:  logits (B, K, H, W), or (B, 1, H, W) of a binary task; target (B, H, W)
+    Source: Lin et al. 2017, arXiv 1708.02002, without its alpha: give class weights in its place.
+    """
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)  # a softmax over (0, x) is the sigmoid of x
+    losses = F.cross_entropy(logits.float(), target.long(), reduction="none")
+    return _global_mean((1 - (-losses).exp()) ** gamma * losses, target, weights)
+
+
+def tversky_loss(
+    logits: Tensor, target: Tensor, fp: float = 0.3, fn: float = 0.7, exponent: float = 1.0, smooth: float = 1.0
+) -> Tensor:
+    """(1 - Tversky index) ** exponent of each class over the whole batch, mean of the classes.
+
+    The index is TP / (TP + fp * FP + fn * FN), with `smooth` added above and below.
+    in:  logits (B, K, H, W), or (B, 1, H, W) of a binary task, where only the foreground counts; target (B, H, W)
+    out: scalar in [0, 1]
+    Source: Salehi et al. 2017, arXiv 1706.05721; with exponent 0.75 the focal form of Abraham and Khan 2019,
+        arXiv 1810.07842.
+    """
+    binary = logits.shape[1] == 1
+    prob = logits.float().sigmoid() if binary else logits.float().softmax(dim=1)
+    classes = torch.arange(prob.shape[1], device=target.device)[:, None, None] + int(binary)
+    onehot = (target[:, None] == classes).to(prob.dtype)
+    dims = (0, 2, 3)
+    overlap, found, true = all_reduce_sum(torch.stack([(prob * onehot).sum(dims), prob.sum(dims), onehot.sum(dims)]))
+    missing = fp * (found - overlap) + fn * (true - overlap)
+    # 1 - index, written so that rounding cannot make it negative: a power of that has no gradient
+    return (missing.clamp_min(1e-6) / (overlap + missing + smooth)).pow(exponent).mean()
+
+
+def lovasz_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """The Lovász extension of the Jaccard loss, over the images of this process.
+
+    in:  logits (B, K, H, W), or (B, 1, H, W) of a binary task; target (B, H, W)
+    Source: Berman et al. 2018, arXiv 1705.08790; computed by segmentation_models_pytorch.
+    """
+    mode = "binary" if logits.shape[1] == 1 else "multiclass"
+    return _lovasz(mode)(logits.float(), target.long())
+
+
+@cache
+def _lovasz(mode: str) -> Loss:
+    try:
+        from segmentation_models_pytorch.losses import LovaszLoss
+    except ImportError as error:
+        raise UserError(
+            f"--loss lovasz: needs the package segmentation_models_pytorch ({error}); "
+            "install it with: pip install -r requirements-baselines.txt"
+        ) from error
+    return LovaszLoss(mode)
 
 
 def weighted_sum(logits: Tensor, target: Tensor, terms: tuple[tuple[float, Loss], ...]) -> Tensor:
@@ -64,32 +123,63 @@ def weighted_sum(logits: Tensor, target: Tensor, terms: tuple[tuple[float, Loss]
     return sum(weight * loss(logits, target) for weight, loss in terms)
 
 
+MEANS = (cross_entropy_loss, binary_cross_entropy_loss, focal_loss)
+WEIGHTED = ("ce", "ce_dice", "bce", "dice_bce", "focal")
+EITHER: dict[str, Loss] = {
+    "focal": focal_loss,
+    "tversky": tversky_loss,
+    "focal_tversky": partial(tversky_loss, exponent=0.75),
+    "lovasz": lovasz_loss,
+}
 MULTI_CLASS: dict[str, Loss] = {
     "ce_dice": partial(weighted_sum, terms=((0.4, cross_entropy_loss), (0.6, dice_loss))),
     "dice": dice_loss,
     "ce": cross_entropy_loss,
+    **EITHER,
 }
 BINARY: dict[str, Loss] = {
     "dice": binary_dice_loss,
     "dice_bce": partial(weighted_sum, terms=((1.0, binary_dice_loss), (1.0, binary_cross_entropy_loss))),
     "bce": binary_cross_entropy_loss,
+    **EITHER,
 }
 
 
-def loss_for(name: str, num_classes: int) -> Loss:
+def loss_for(name: str, num_classes: int, weights: Weights = None) -> Loss:
     """The loss called `name` for a network with `num_classes` outputs (1: a sigmoid).
 
-    raises: UserError when the two do not go together
+    weights: of the pixels of each class, the background first, in losses that are means over pixels
+    raises: UserError when they do not go together, or for a package that is not installed
     """
     losses = BINARY if num_classes == 1 else MULTI_CLASS
     if name not in losses:
         kind = "one output (a binary task)" if num_classes == 1 else f"{num_classes} classes"
         raise UserError(f"--loss {name}: not defined for {kind}; expected one of {', '.join(losses)}")
-    return losses[name]
+    if name == "lovasz":
+        _lovasz("binary" if num_classes == 1 else "multiclass")
+    loss = losses[name]
+    if weights is None:
+        return loss
+    if len(weights) != max(num_classes, 2) or sum(weights) <= 0:
+        raise UserError(
+            f"--class_weights {', '.join(map(str, weights))}: expected {max(num_classes, 2)} numbers, the background's "
+            "first, not all of them 0"
+        )
+    if name not in WEIGHTED:
+        raise UserError(f"--class_weights: --loss {name} has none; expected one of {', '.join(WEIGHTED)}")
+    if isinstance(loss, partial):
+        terms = [(w, partial(f, weights=weights) if f in MEANS else f) for w, f in loss.keywords["terms"]]
+        return partial(weighted_sum, terms=tuple(terms))
+    return partial(loss, weights=weights)
 
 
-def _global_mean(values: Tensor) -> Tensor:
-    """Mean of `values` over the pixels of all ranks."""
-    total = values.sum()
-    total, count = all_reduce_sum(torch.stack([total, torch.full_like(total, values.numel())]))  # no copy from the CPU
-    return total / count
+def _global_mean(values: Tensor, target: Tensor | None = None, weights: Weights = None) -> Tensor:
+    """Mean of `values` (B, H, W) over the pixels of all ranks, each weighed by its class in `target`."""
+    if weights is None:
+        total = values.sum()
+        count = torch.full_like(total, values.numel())  # no copy from the CPU
+    else:
+        shares = sum((target == label) * weight for label, weight in enumerate(weights))
+        total, count = (values * shares).sum(), shares.sum()
+    total, count = all_reduce_sum(torch.stack([total, count]))
+    return total / count.clamp_min(1e-12)

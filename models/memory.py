@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.build import is_ours, make_network
+from models.baselines import is_baseline
+from models.build import make_network
 from utils import checkpoint
 from utils.config import AUTO_BATCH, Config, from_dict
 from utils.device import autocast, free_memory
@@ -35,7 +36,7 @@ def settle_memory(
     raises: UserError if not even one image fits, or for --recompute yes of another network than ours
     """
     notes = []
-    if not is_ours(cfg):
+    if is_baseline(cfg.network):
         if cfg.recompute == "yes":
             raise UserError(f"--recompute yes: --network {cfg.network} has no such mode; leave it out")
         cfg = replace(cfg, recompute="no")

@@ -86,20 +86,20 @@ class Predictor:
         return segment(self.cfg, self.forward, self.device, array, volume, "array", orientation).mask
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the first network as safetensors, with config.json and a model card: see `models.hub`."""
-        from models.hub import to_hub
+        """Write the first network as safetensors, with config.json and a model card: see `models.weights.hub`."""
+        from models.weights.hub import to_hub
 
         to_hub(self).save_pretrained(folder)
 
     def push_to_hub(self, repository: str, **options: Any) -> str:
         """Upload what `save_pretrained` writes to the Hugging Face Hub; its address. options: of huggingface_hub"""
-        from models.hub import to_hub
+        from models.weights.hub import to_hub
 
         return to_hub(self).push_to_hub(repository, **options)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str = "auto", revision: str | None = None, **settings: Any):
         """Load what `save_pretrained` wrote, from a folder or the Hugging Face Hub. settings: as for `Predictor`"""
-        from models.hub import from_hub
+        from models.weights.hub import from_hub
 
         return cls([from_hub(str(name), revision)], device, **settings)

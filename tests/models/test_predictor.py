@@ -19,7 +19,7 @@ from tests.support.toy_checkpoints import TOY, save_toy
 from utils import checkpoint
 from utils.config import to_dict
 from utils.errors import UserError
-from utils.orientation import turn, turn_back
+from utils.inference.orientation import turn, turn_back
 
 PICTURES = replace(RECIPES["cvc_clinicdb"], network=TOY, img_size=(32, 32))
 ORGANS = replace(RECIPES["phantom"], network=TOY, img_size=(32, 32))

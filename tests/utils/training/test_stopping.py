@@ -51,10 +51,14 @@ def assert_same_run(one, other):
 @pytest.mark.parametrize(
     ("fields", "at", "iteration"),
     [
-        ({}, 0, 1),  # 11 images in batches of 4: three updates an epoch, then two batches of validation and a preview
+        (
+            {},
+            0,
+            1,
+        ),  # 11 images in batches of 4: three updates an epoch, then two batches of validation and two previews
         ({}, 2, 3),
         ({}, 3, 3),  # within the validation of epoch 1
-        ({}, 7, 5),
+        ({}, 8, 5),
         ({"ema": 0.9, "accumulate": 2}, 0, 1),  # the update is finished: two batches
         ({"workers": 2}, 1, 2),
         ({"optimizer": "adam", "select": "cycle_end"}, 3, 3),

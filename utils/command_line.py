@@ -11,10 +11,18 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from utils.config import AUTO_BATCH, FIELDS, TRAIN, Config, check_together
+from utils.config import AUTO_BATCH, FIELDS, PREDICT, TRAIN, Config, check_together
 from utils.errors import UserError
 from utils.fields import check_bounds, item_types, plain_type
+from utils.training.resume import PASSED_ON
 
+# The fields that recipes set
+OF_RECIPES = (
+    *("dataset", "recipe", "num_classes", "img_size", "epochs", "batch_size", "loss", "optimizer", "lr", "min_lr"),
+    *("weight_decay", "schedule", "schedule_epochs", "warmup_epochs", "restart_iterations", "drop_last", "folds"),
+    *("clip_grad", "drop_path", "val_cases", "eval_every"),
+)
+MEANT = {"--learning_rate": "--lr", "--num_workers": "--workers", "--gpu": "--device", "--weights": "--checkpoint"}
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -40,7 +48,7 @@ def build_parser(verb: str, description: str) -> argparse.ArgumentParser:
         spellings = (f"--{name}", *meta["spellings"])
         flags = list(dict.fromkeys(s for flag in spellings for s in (flag, "--" + flag[2:].replace("_", "-"))))
         text = meta["text"] + (f" ({', '.join(meta['choices'])})" if meta["choices"] else "")
-        text = text.replace("%", "%%")
+        text = (text + _default(name, verb)).replace("%", "%%")
         if field.type is bool:
             parser.add_argument(*flags, dest=name, nargs="?", const=True, metavar="True|False", help=text)
             off = [f"--no{dash}{flag[2:]}" for flag in flags for dash in "-_"]
@@ -49,6 +57,20 @@ def build_parser(verb: str, description: str) -> argparse.ArgumentParser:
             words = "+" if plain_type(field.type) is tuple and name != "img_size" else None
             parser.add_argument(*flags, dest=name, nargs=words, metavar=name.upper(), help=text)
     return parser
+
+
+def _default(name: str, verb: str) -> str:
+    """What holds where the flag is not given, for --help; nothing where that is a matter of course."""
+    field = FIELDS[name]
+    if name in OF_RECIPES and verb == TRAIN:
+        return "; default: the recipe's"
+    if name in PASSED_ON and verb != TRAIN:
+        return "; default: the checkpoint's"
+    if name == "output_dir" and verb != TRAIN:
+        return "; default: predictions" if verb == PREDICT else "; default: that of the checkpoint"
+    if field.default in (None, (), False):
+        return ""
+    return f"; default: {field.default}"
 
 
 def check_value(name: str, value: Any) -> Any:
@@ -118,7 +140,8 @@ class _Parser(argparse.ArgumentParser):
         given, unknown = self.parse_known_args(argv)
         if unknown:
             word = unknown[0].split("=")[0]
-            near = difflib.get_close_matches(word, self._option_string_actions, n=1, cutoff=0.6)
+            meant = MEANT.get(word.replace("-", "_").replace("__", "--", 1), word)
+            near = difflib.get_close_matches(meant, self._option_string_actions, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]}?" if near else ""
             kind = "unknown flag" if word.startswith("-") else "unexpected word"
             raise UserError(f"{kind} {word}{hint} (see {self.prog} --help for all flags)")

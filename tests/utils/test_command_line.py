@@ -7,7 +7,7 @@ import pytest
 import train as train_script
 from recipes import RECIPES, family_of, resolve_dataset
 from synapse_train_test.task import CT
-from utils.command_line import apply, build_parser, parse_flags
+from utils.command_line import OF_RECIPES, apply, build_parser, parse_flags
 from utils.config import ALL, AUTO_BATCH, FIELDS, TEST, TRAIN, Config, describe, from_dict, to_dict
 from utils.errors import UserError
 from utils.preprocess import PICTURES, SLICES
@@ -272,3 +272,22 @@ def test_values_that_nothing_can_be_done_with(words, message):
 def test_a_tolerance_is_finite():
     with pytest.raises(UserError, match="--tolerance inf: expected a finite number"):
         parse("--tolerance inf", TEST)
+
+
+def test_help_shows_what_holds_without_a_flag():
+    """Nothing that a recipe sets is said to have one default."""
+    text = " ".join(build_parser(TRAIN, "").format_help().split())
+    assert "seed of python, NumPy and PyTorch; default: 1234" in text
+    assert "learning rate; default: the recipe's" in text
+    for name in FIELDS:
+        differ = any(getattr(recipe, name) != getattr(Config(), name) for recipe in RECIPES.values())
+        assert not differ or name in (*OF_RECIPES, "preprocess"), name
+    text = " ".join(build_parser(TEST, "").format_help().split())
+    assert "input size: 224 or 160x224 (height x width); default: the checkpoint's" in text
+    assert "evaluation rules (standard, legacy); default: standard" in text
+
+
+@pytest.mark.parametrize("word", ["--learning_rate", "--learning-rate", "--learning_rate=0.1"])
+def test_words_of_other_programs_are_understood(word):
+    with pytest.raises(UserError, match=r"unknown flag --learning.rate; did you mean --lr\?"):
+        parse(word)

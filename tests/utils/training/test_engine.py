@@ -195,9 +195,40 @@ def test_a_selection_that_cannot_be_made_is_refused(fields, validate, message):
 def test_a_diverged_loss_stops_with_a_remedy_and_keeps_the_last_checkpoint(tmp_path):
     task = toy_task()
     task.train_set.tensors[0][0] = math.nan
-    with pytest.raises(UserError, match="the loss became nan in epoch 1"):
+    with pytest.raises(UserError, match=r"the loss became nan in epoch 1 .*; nothing was saved yet\. .*--force"):
         train_toy(tmp_path, task=task)
     assert not (tmp_path / LAST).exists()
+
+
+@pytest.mark.parametrize(
+    ("at", "fields", "name"),
+    [
+        (4, {"select": "cycle_end", "log_every": 1000}, BEST),  # the cycle's last update, between two looks at the loss
+        (6, {}, LAST),  # the last update of an epoch, after a finite loss
+        (6, {"ema": 0.9}, LAST),
+    ],
+)
+def test_ruined_weights_are_never_saved(tmp_path, monkeypatch, at, fields, name):
+    """Update number `at` makes one weight infinite; the loss before it is finite."""
+    steps = []
+
+    def ruin(run, task, cfg, *rest):
+        loss = train_step(run, task, cfg, *rest)
+        steps.append(loss)
+        if len(steps) == at:
+            with torch.no_grad():
+                run.model.conv.weight[0, 0, 0, 0] = math.inf
+                if run.ema:
+                    run.ema.module.conv.weight[0, 0, 0, 0] = math.inf
+        return loss
+
+    monkeypatch.setattr("utils.training.engine.train_step", ruin)
+    with pytest.raises(UserError, match=rf"infinite or NaN for {name} in epoch 2 .*{LAST} still holds .*--resume"):
+        train_toy(tmp_path, **fields)
+    state = checkpoint.read(tmp_path / LAST)
+    assert state["epoch"] == 1
+    assert all(value.isfinite().all() for value in state["model"].values())
+    assert name == LAST or not (tmp_path / BEST).exists()
 
 
 def test_tensorboard_holds_scalars_and_overlays(tmp_path):

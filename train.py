@@ -8,9 +8,9 @@ from models.build import build_network, cases_before, count_flops, name_weights
 from models.memory import settle_memory
 from recipes import RECIPES, family_of, resolve_dataset
 from utils.command_line import apply, parse_flags
-from utils.config import TRAIN, Config, describe, own_data, settle_preprocess
+from utils.config import AUTO_BATCH, TRAIN, Config, describe, own_data, settle_preprocess
 from utils.device import choose_device, choose_precision, describe_device, deterministic_algorithms, seed_everything
-from utils.distributed import init_distributed
+from utils.distributed import init_distributed, world_size
 from utils.errors import UserError, run_main
 from utils.files import allow_bytes
 from utils.log import log, logging_to
@@ -38,6 +38,8 @@ def train(cfg: Config) -> None:
     allow_bytes(cfg.max_image_bytes)
     device = choose_device(cfg.device)
     init_distributed(device)
+    if AUTO_BATCH < cfg.batch_size < world_size():
+        raise UserError(f"--batch_size {cfg.batch_size}: each of the {world_size()} processes needs at least one image")
     kept = device.type == "cpu" and keep_freed_memory()
     out = claim_folder(cfg)
     precision = choose_precision(cfg.precision, device)

@@ -44,6 +44,7 @@ from utils.training.batches import EpochBatches, train_loader
 from utils.training.engine import prepare, train_one_epoch
 from utils.training.losses import loss_for
 from utils.training.run import start
+from utils.training.stopping import StopRequest
 from utils.training.task import Task
 
 IMAGES = 96  # files to write and decode
@@ -159,7 +160,12 @@ def run_loop(device: torch.device, batch: int, updates: int, compiled: bool, sid
         batches = EpochBatches(len(data), batch, cfg.seed)
         batches.epoch = run.epoch
         loader = train_loader(data, batches, cfg, pin=device.type == "cuda")
-        return timer(lambda: train_one_epoch(run, volume_task(data), cfg, loader, "last", Path()), device)(1)
+
+        def epoch() -> None:
+            run.batch = 0
+            train_one_epoch(run, volume_task(data), cfg, loader, "last", Path(), StopRequest())
+
+        return timer(epoch, device)(1)
 
     an_epoch = math.ceil(slices / batch)
     epochs = max(1, round(updates / an_epoch))

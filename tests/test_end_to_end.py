@@ -129,6 +129,8 @@ def test_a_flag_that_contradicts_the_training_is_pointed_out(volumes):
     assert "warning: --lr 0.01: the checkpoint was trained with 0.001" in printed
     refused = command("test.py", "--output_dir", "OUT", "--num_classes", 4, cwd=folder, expect=2)
     assert "--num_classes 4: the checkpoint's network has 9 classes" in refused
+    refused = command("test.py", "--output_dir", "OUT", "--class_names", "x,y", cwd=folder, expect=2)
+    assert "--class_names x,y: 2 names; expected 8" in refused
 
 
 def test_pictures_train_and_test_by_the_readmes_commands(pictures):

@@ -5,6 +5,7 @@ Every function is called inside `fake_device`. `device` is a name with its numbe
 
 import copy
 from functools import cache, partial
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -24,6 +25,7 @@ from utils.training.batches import EpochBatches
 from utils.training.engine import prepare, train_one_epoch, train_step, validate
 from utils.training.losses import BINARY, MULTI_CLASS, loss_for
 from utils.training.run import Run, start
+from utils.training.stopping import StopRequest
 from utils.training.task import Task, Validation
 from utils.training.validation import ValidationSet
 
@@ -101,7 +103,7 @@ def epoch(device: str, num_batches: int, log_every: int) -> None:
 
     batches = [(torch.zeros(2, 1, 8, 8), torch.zeros(2, 8, 8, dtype=torch.uint8)) for _ in range(num_batches)]
     with stand_in_for_backward(run):
-        train_one_epoch(run, small, cfg, Loader(batches), "last", None)
+        train_one_epoch(run, small, cfg, Loader(batches), "last", None, StopRequest())
 
 
 def loss(device: str, num_classes: int, name: str) -> Tensor:
@@ -123,7 +125,7 @@ def validation(run: Run, num_images: int, num_classes: int) -> tuple[Validation,
     names = tuple("abcdefgh") if num_classes > 1 else ("a",)
     cases = torch.arange(num_images) // max(num_images // 2, 1)
     held = ValidationSet(images, targets, cases, names, num_classes, 2)
-    return validate(run, task(num_classes, held)), held
+    return validate(run, task(num_classes, held), toy_config("unused"), Path(), StopRequest()), held
 
 
 def forward(device: str, num_classes: int = 9, form: str = "causal", precision: str = "fp32", **settings: object):

@@ -25,7 +25,7 @@ from utils.training.batches import EpochBatches, train_loader
 from utils.training.folder import BEST, LAST
 from utils.training.history import History
 from utils.training.resume import restore
-from utils.training.run import Run, diverged, save_best, save_last, start, update_average, write_config
+from utils.training.run import Run, check_finite, save_best, save_last, start, update_average, write_config
 from utils.training.schedule import RULES, ends_cycle, learning_rate, selection_rule
 from utils.training.stopping import Stopped, StopRequest
 from utils.training.task import Task, Validation
@@ -87,6 +87,9 @@ def train_one_epoch(
     batches: EpochBatches = loader.batch_sampler
     last, updates = len(batches) - 1, updates_per_epoch(batches, cfg)
     began, before = time.perf_counter(), sum(batches.sizes[: run.batch])
+    mean = rate = 0.0
+    if run.batch == len(batches):  # the run was stopped after the last batch of its epoch
+        mean = check_finite(float(run.loss_sum) / len(batches), run)
     name = f"epoch {run.epoch + 1}/{cfg.epochs}"
     bar = tqdm(loader, name, disable=None if is_main() else True, leave=False, mininterval=1.0, initial=run.batch)
     for index, (images, targets) in enumerate(bar, run.batch):
@@ -113,9 +116,7 @@ def train_one_epoch(
             bar.set_postfix_str(f"loss {mean:.4f}, {rate:.1f} images/s")
         if update and stop.agreed():
             stop_here(run, cfg, task, out)
-    rate = (sum(batches.sizes) - before) / (time.perf_counter() - began)
-    mean, lr = float(run.loss_sum) / len(batches), learning_rate(cfg, run.iteration - 1, updates)
-    return {"loss": mean, "lr": lr, "images_per_s": rate}
+    return {"loss": mean, "lr": learning_rate(cfg, run.iteration - 1, updates), "images_per_s": rate}
 
 
 def prepare(
@@ -196,10 +197,3 @@ def validate(run: Run, task: Task, cfg: Config, out: Path, stop: StopRequest) ->
 
 def updates_per_epoch(batches: EpochBatches, cfg: Config) -> int:
     return math.ceil(len(batches) / cfg.accumulate)
-
-
-def check_finite(loss: float, run: Run) -> float:
-    """`loss` itself. raises: UserError when it is infinite or NaN"""
-    if not math.isfinite(loss):
-        raise diverged(f"the loss became {loss}", run)
-    return loss

@@ -153,6 +153,13 @@ def _save(run: Run, cfg: Config, task: Task, path: Path, state: dict[str, Any]) 
     run.saved = path.name == LAST or run.saved
 
 
+def check_finite(loss: float, run: Run) -> float:
+    """`loss` itself. raises: UserError when it is infinite or NaN"""
+    if not math.isfinite(loss):
+        raise diverged(f"the loss became {loss}", run)
+    return loss
+
+
 def diverged(found: str, run: Run) -> UserError:
     """The error of a run whose loss or weights are no numbers any more, with what is left and what to do."""
     kept, goes_on = "nothing was saved yet", "start again with --force"

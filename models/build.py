@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.baselines import NAMES, build_baseline, is_baseline
-from models.hetero_medseg import HeteroMedSeg, build_model
+from models.hetero_medseg import ARCHITECTURE, HeteroMedSeg, build_model
 from models.ssd import backend_name
 from models.weights.pretrained import initialise
 from models.weights.released import is_released, load_released, released_num_classes
@@ -26,16 +26,7 @@ from utils.training.resume import passed_on, read_config
 
 # --network -> what builds it: images (B, 1 or 3, H, W) in, logits (B, num_classes, H, W) out
 NETWORKS: dict[str, Callable[[Config], nn.Module]] = {
-    "heteromedseg": lambda cfg: build_model(
-        cfg.num_classes,
-        cfg.ssd,
-        cfg.drop_path,
-        cfg.skips,
-        cfg.decoder,
-        cfg.width,
-        cfg.encoder_depths,
-        cfg.decoder_depths,
-    )
+    "heteromedseg": lambda cfg: build_model(**{name: getattr(cfg, name) for name in ARCHITECTURE})
 }
 
 

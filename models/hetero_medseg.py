@@ -26,6 +26,7 @@ ENCODER_DEPTHS = (2, 2, 2)
 DECODER_DEPTHS = (8, 2, 2)
 TOPK = (8, 4, 2)  # routes of a region in the decoder, coarse to fine
 SKIP_HEADS = (16, 12, 8)  # of the skips' channel attention, coarse to fine
+ARCHITECTURE = ("num_classes", "ssd", "drop_path", "skips", "decoder", "width", "encoder_depths", "decoder_depths")
 SKIPS, DECODERS = ("scsa", "plain"), ("bra", "conv")
 REGION = 32  # side of an attention region in input pixels; inputs are padded to multiples of it
 

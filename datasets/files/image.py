@@ -68,7 +68,7 @@ def read_image(path: str | Path, upright: bool = False) -> Image:
         raise UserError(f"{path}: no such file; expected an image ({', '.join(SUFFIXES)}) or a folder of DICOM files")
     if suffix in PICTURE_SUFFIXES:
         pages = read_pages(path, upright)
-        return Image(pages[0], None, "picture", path) if len(pages) == 1 else _stack(path, pages)
+        return _image(path, pages[0], None, {}) if len(pages) == 1 else _stack(path, pages)
     if suffix in ARRAY_SUFFIXES:
         return _image(path, *_read_array(path, suffix), {})
     if suffix or is_dicom(path):
@@ -82,7 +82,9 @@ def _stack(path: Path, pages: list[np.ndarray]) -> Image:
     if len(kinds) > 1 or pages[0].ndim > 2:
         found = ", ".join(sorted(f"{'x'.join(map(str, shape))} {dtype}" for shape, dtype in kinds))
         raise UserError(f"{path}: found {len(pages)} pages of {found}, expected grey pages of one size and type")
-    return Image(np.stack(pages), None, "volume", path)
+    volume = np.stack(pages)
+    check_finite(volume, str(path))
+    return Image(volume, None, "volume", path)
 
 
 def _read_array(path: Path, suffix: str) -> tuple[np.ndarray, np.ndarray | None]:

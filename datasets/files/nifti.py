@@ -8,14 +8,26 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
 
 from utils.errors import UserError
 from utils.files import check_bytes
+from utils.preprocess import check_finite
 
-# Code of a type of voxels -> its bytes: real numbers, and RGB (128)
-SIZES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
+# Code of a type of voxels -> NumPy's name for it
+TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+RGB = 128
 BLOCK = 2**20
+
+
+class Layout(NamedTuple):
+    """Where the voxels lie in an uncompressed file, and their type, None for RGB; size: bytes of the whole file."""
+
+    size: int
+    start: int
+    dtype: np.dtype | None
 
 
 @contextlib.contextmanager
@@ -23,40 +35,49 @@ def whole_nifti(path: Path) -> Iterator[Path]:
     """The path of an uncompressed file with the content of `path`, which is as long as its header says.
 
     It is `path` itself, or a temporary file: beside NAME.nii.gz the library would look for NAME.nii.
-    raises: UserError for what is too large; ValueError, EOFError, OSError, zlib.error for what is damaged
+    raises: UserError for what is too large, and for voxels that are not finite, which the library would read as 0;
+        ValueError, EOFError, OSError, zlib.error for what is damaged
     """
     if path.suffix.lower() != ".gz":
-        check_whole(path)
+        check_voxels(path, check_whole(path), path)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="heteromedseg-") as folder:
         plain = Path(folder) / "image.nii"
         with plain.open("wb") as target:
-            check_whole(path, target)
+            layout = check_whole(path, target)
+        check_voxels(path, layout, plain)
         yield plain
 
 
-def check_whole(path: Path, target: BinaryIO | None = None) -> None:
+def check_whole(path: Path, target: BinaryIO | None = None) -> Layout:
     """Read all of `path`, write it uncompressed to `target` if there is one. raises: as `whole_nifti`"""
     with path.open("rb") as file, gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file as stream:
         block = stream.read(540)
-        expected = header_says(block)
-        check_bytes(path, expected)
-        if target and expected > shutil.disk_usage(tempfile.gettempdir()).free:
-            raise UserError(f"{path}: no room for {expected:,} bytes in {tempfile.gettempdir()}; set TMPDIR")
+        layout = read_header(block)
+        check_bytes(path, layout.size)
+        if target and layout.size > shutil.disk_usage(tempfile.gettempdir()).free:
+            raise UserError(f"{path}: no room for {layout.size:,} bytes in {tempfile.gettempdir()}; set TMPDIR")
         found = 0
-        while block and found <= expected:
+        while block and found <= layout.size:
             found += len(block)
             if target:
                 target.write(block)
             block = stream.read(BLOCK)  # at the end of a .gz file its checksum is compared
-    if found != expected:
-        more = "or more " if found > expected else ""
-        raise ValueError(f"found {found:,} bytes {more}where its header says {expected:,}")
+    if found != layout.size:
+        more = "or more " if found > layout.size else ""
+        raise ValueError(f"found {found:,} bytes {more}where its header says {layout.size:,}")
+    return layout
 
 
-def header_says(header: bytes) -> int:
-    """How many bytes a NIfTI file has, by its first 540. raises: ValueError for what is no NIfTI file"""
+def check_voxels(path: Path, layout: Layout, plain: Path) -> None:
+    """Refuse voxels of `plain`, the uncompressed file of `path`, that are not finite. raises: UserError"""
+    if layout.dtype is not None:
+        check_finite(np.memmap(plain, layout.dtype, "r", layout.start), str(path))
+
+
+def read_header(header: bytes) -> Layout:
+    """The layout of a NIfTI file by its first 540 bytes. raises: ValueError for what is no NIfTI file"""
     if len(header) < 348:
         raise ValueError("its header is cut short")
     for order in "<>":
@@ -73,6 +94,8 @@ def header_says(header: bytes) -> int:
         raise ValueError("not a NIfTI file that holds its own voxels")
     if not 1 <= dims[0] <= 7 or min(dims[1 : dims[0] + 1]) < 1 or not version <= start < 2**31:
         raise ValueError(f"its header says {dims[0]} dimensions of {dims[1:]} from byte {start}")
-    if kind not in SIZES:
+    if kind != RGB and kind not in TYPES:
         raise ValueError(f"voxels of type {kind}; expected whole or real numbers")
-    return int(start) + math.prod(dims[1 : dims[0] + 1]) * SIZES[kind]
+    dtype = None if kind == RGB else np.dtype(f"{order}{TYPES[kind]}")
+    size = math.prod(dims[1 : dims[0] + 1]) * (dtype.itemsize if dtype else 3)
+    return Layout(int(start) + size, int(start), dtype)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.build import Loaded
-from models.hetero_medseg import HeteroMedSeg
+from models.hetero_medseg import ARCHITECTURE, HeteroMedSeg
 from utils.config import from_dict, to_dict
 from utils.errors import UserError
 
@@ -51,7 +51,7 @@ def hub_class() -> type:
         def __init__(self, settings: dict[str, Any], class_names: list[str]) -> None:
             self.cfg = from_dict(settings, "config.json", {})
             self.class_names = tuple(class_names)
-            super().__init__(self.cfg.num_classes, self.cfg.ssd, self.cfg.drop_path)
+            super().__init__(**{name: getattr(self.cfg, name) for name in ARCHITECTURE})
 
         def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
             pre = self.cfg.preprocess

@@ -116,4 +116,4 @@ READERS = {
     "summary": Reader("r", write_result, parts_of_result, "summary.json"),
 }
 TEXTS = ("list", "split", "history", "cases", "summary")
-CHECKED = ("npz", "slice", "nii.gz", "h5")  # formats with a checksum of the values
+CHECKED = ("npz", "slice", "nii.gz")  # formats with a checksum of the values

@@ -69,7 +69,7 @@ def test_a_fold_scores_as_test_py_does_on_its_validation_part(run, tmp_path):
         weights = str(out / f"fold_{fold}" / "best_model.pth")
         flags = ["--checkpoint", weights, "--split", "val", "--device", "cpu"]
         test_command.main([*flags, "--output_dir", str(tmp_path / str(fold))])
-        rows = read_cases(tmp_path / str(fold) / "val_standard" / "cases.csv")
+        rows = read_cases(tmp_path / str(fold) / f"val_standard_fold{fold}" / "cases.csv")
         assert [row["case"] for row in rows] == [name for name, k in FOLD_OF.items() if k == fold]
         for row in rows:
             mine = joined[row["case"]]

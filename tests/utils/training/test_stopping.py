@@ -51,11 +51,8 @@ def assert_same_run(one, other):
 @pytest.mark.parametrize(
     ("fields", "at", "iteration"),
     [
-        (
-            {},
-            0,
-            1,
-        ),  # 11 images in batches of 4: three updates an epoch, then two batches of validation and two previews
+        # 11 images in batches of 4: an epoch is three updates, then two batches and two previews of validation
+        ({}, 0, 1),
         ({}, 2, 3),
         ({}, 3, 3),  # within the validation of epoch 1
         ({}, 8, 5),

@@ -1,0 +1,312 @@
+"""Damaged files, files that claim too much, and files that would have something else read: all are refused by name."""
+
+import gzip
+import os
+import shutil
+import socket
+import struct
+import zipfile
+import zlib
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from datasets.files.image import read_image
+from tests.fuzz import BAD, attack, same
+from tests.support.image_files import READERS, TEXTS, VOLUME, write_itk, write_packed_h5, write_series
+from utils import files
+from utils.errors import UserError
+
+BINARY = [name for name in READERS if name not in TEXTS]
+
+
+@pytest.fixture
+def limit(monkeypatch):
+    monkeypatch.setitem(files._allowed, "bytes", 10_000)
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_a_file_that_was_cut_short_is_named(tmp_path, name):
+    reader = READERS[name]
+    path = tmp_path / reader.name
+    reader.write(path)
+    target = path / reader.target if reader.target else path
+    data, value = target.read_bytes(), reader.read(path)
+    for keep in {0, 1, 4, 140, *range(1, len(data), max(1, len(data) // 25))}:
+        target.write_bytes(data[:keep])
+        try:
+            assert same(reader.read(path), value), keep  # only filling or a checksum was missing
+            assert keep > len(data) - 16
+        except UserError as error:
+            assert target.name in str(error)  # noqa: PT017 - a cut may also leave a whole file
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damage_gives_a_value_or_a_clear_error(tmp_path, name):
+    for found in attack(name, range(40), 1, tmp_path):
+        assert found.get("outcome") not in BAD, found
+
+
+@pytest.mark.parametrize("other", [".nii", ".hdr", ".img"])
+def test_voxels_come_from_the_named_file_alone(tmp_path, other):
+    write_itk(tmp_path / "a.nii.gz")
+    write_itk(tmp_path / "b.nii")
+    data = bytearray((tmp_path / "b.nii").read_bytes())
+    data[352:] = bytes(len(data) - 352)
+    (tmp_path / f"a{other}").write_bytes(data)
+    assert np.array_equal(read_image(tmp_path / "a.nii.gz").array, VOLUME)
+    pair = bytearray((tmp_path / "b.nii").read_bytes())
+    pair[344:348] = b"ni1\0"  # the voxels are in b.img
+    (tmp_path / "b.nii").write_bytes(pair)
+    (tmp_path / "b.img").write_bytes(bytes(VOLUME.nbytes))
+    with pytest.raises(UserError, match=r"b\.nii: cannot be read as Nifti .*holds its own voxels"):
+        read_image(tmp_path / "b.nii")
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_nifti_with_more_than_its_header_says_is_refused(tmp_path, suffix):
+    write_itk(tmp_path / "a.nii")
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<h", data, 46, 2)  # one slice less
+    (tmp_path / f"b{suffix}").write_bytes(gzip.compress(data) if suffix == ".nii.gz" else data)
+    with pytest.raises(UserError, match="or more where its header says"):
+        read_image(tmp_path / f"b{suffix}")
+
+
+@pytest.mark.parametrize("index", [0, 1, 3])
+@pytest.mark.parametrize("ending", [".dcm", "", ".17"])
+@pytest.mark.parametrize("keep", [200, 700, -1])
+def test_a_broken_slice_is_named_wherever_it_lies(tmp_path, index, ending, keep):
+    paths = [path.rename(path.with_suffix(ending)) for path in write_series(tmp_path / "s")]
+    assert read_image(tmp_path / "s").array.shape == (4, 8, 10)
+    paths[index].write_bytes(paths[index].read_bytes()[:keep])
+    with pytest.raises(UserError, match=paths[index].name):
+        read_image(tmp_path / "s")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [".npy", ".tif", ".nii.gz", ".mha"])
+def test_values_that_are_not_finite_are_refused(tmp_path, bad, kind):
+    import SimpleITK as sitk
+
+    array, path = np.ones((4, 6, 7) if kind in (".nii.gz", ".mha") else (6, 7), np.float32), tmp_path / f"a{kind}"
+    array[..., 3, 4] = bad
+    if kind == ".npy":
+        np.save(path, array)
+    elif kind == ".tif":
+        cv2.imencode(kind, array)[1].tofile(path)
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+    with pytest.raises(UserError, match=rf"a{kind}: found \d of .* not finite"):
+        read_image(path)
+
+
+def png_of(width, height):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+def resized_jpeg(path):
+    data = bytearray(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", 30000, 30000)
+    path.write_bytes(data)
+
+
+def many_pages(path):
+    assert cv2.imwritemulti(str(path), [np.zeros((8, 8), np.uint8)] * 500)
+
+
+def nifti_of(path):
+    write_itk(path)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<8h", data, 40, 3, 2000, 2000, 1000, 1, 1, 1, 1)
+    path.write_bytes(data)
+
+
+def npy_of(path):
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**3)})
+
+
+def npz_bomb(path):
+    npy_of(path.with_suffix(".npy"))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("image.npy", path.with_suffix(".npy").read_bytes() + bytes(10**6))
+    path.with_suffix(".npy").unlink()
+
+
+def npz_long_header(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("image.npy", b"\x93NUMPY\2\0" + struct.pack("<I", 10**7) + b" " * 10**7)
+
+
+def h5_of(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("image", (10**5, 10**5), "f8", chunks=(8, 8))
+
+
+def h5_chunk(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("image", data=np.zeros((8, 8)), maxshape=(None, None), chunks=(8000, 8), compression="gzip")
+
+
+def nrrd_of(path):
+    path.write_bytes(b"NRRD0004\ntype: short\ndimension: 3\nsizes: 2000 2000 1000\nencoding: raw\nendian: little\n\n\0")
+
+
+def mha_of(path):
+    path.write_bytes(
+        b"ObjectType = Image\nNDims = 3\nDimSize = 2000 2000 1000\nElementType = MET_SHORT\nElementDataFile = LOCAL\n\0"
+    )
+
+
+TOO_LARGE = {
+    "a.png": lambda path: path.write_bytes(png_of(30000, 30000)),
+    "a.jpg": resized_jpeg,
+    "a.tif": many_pages,
+    "a.bmp": lambda path: path.write_bytes(b"BM" + bytes(12) + struct.pack("<Iii", 40, 30000, -30000) + bytes(60)),
+    "a.nii": nifti_of,
+    "a.npy": npy_of,
+    "a.npz": npz_bomb,
+    "a.h5": h5_of,
+    "b.h5": h5_chunk,
+    "a.nrrd": nrrd_of,
+    "a.mha": mha_of,
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_what_claims_too_much_is_refused_before_memory_is_taken(tmp_path, limit, name):
+    TOO_LARGE[name](tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name}: claims an image of [\d,]+ bytes, .* give --max_image_bytes \d+"):
+        read_image(tmp_path / name)
+
+
+def test_the_limit_is_that_of_the_decoded_image(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", VOLUME)
+    for allowed in (VOLUME.nbytes - 1, VOLUME.nbytes):
+        monkeypatch.setitem(files._allowed, "bytes", files.MAX_IMAGE_BYTES)
+        files.allow_bytes(allowed)
+        if allowed < VOLUME.nbytes:
+            with pytest.raises(UserError, match=f"--max_image_bytes {VOLUME.nbytes}$"):
+                read_image(tmp_path / "a.npy")
+        else:
+            assert np.array_equal(read_image(tmp_path / "a.npy").array, VOLUME)
+
+
+def test_an_npz_whose_header_is_a_bomb(tmp_path):
+    npz_long_header(tmp_path / "a.npz")
+    with pytest.raises(UserError, match=r"a\.npz: cannot be read \(its header is too long"):
+        read_image(tmp_path / "a.npz")
+
+
+def test_a_compressed_bomb_is_not_unpacked_further_than_its_header_says(tmp_path, monkeypatch):
+    write_itk(tmp_path / "b.nii")
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress((tmp_path / "b.nii").read_bytes() + bytes(2**26)))
+    sizes = []
+    monkeypatch.setattr("datasets.files.nifti.BLOCK", 1000)
+    read = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, n: sizes.append(n) or read(self, n))
+    with pytest.raises(UserError, match="or more where its header says"):
+        read_image(tmp_path / "a.nii.gz")
+    assert sum(sizes) < 10_000
+
+
+def virtual(file, other):
+    layout = h5py.VirtualLayout((4, 6), "f4")
+    layout[:] = h5py.VirtualSource(str(other), "image", (4, 6))
+    file.create_virtual_dataset("image", layout)
+
+
+ELSEWHERE = {
+    "external storage": lambda file, other: file.create_dataset(
+        "image", (4, 6), "u1", external=[(str(other), 0, h5py.h5f.UNLIMITED)]
+    ),
+    "external link": lambda file, other: file.__setitem__("image", h5py.ExternalLink(str(other), "image")),
+    "soft link": lambda file, other: file.__setitem__("image", h5py.SoftLink("/hidden/image")),
+    "virtual": virtual,
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_an_h5_file_that_points_elsewhere_is_refused(tmp_path, kind):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["image"] = np.ones((4, 6), np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        ELSEWHERE[kind](file, tmp_path / "other.h5")
+        file["hidden/image"] = np.ones((4, 6))
+        file["label"] = np.ones((4, 6))
+    with pytest.raises(UserError, match=r"a\.h5"):
+        read_image(tmp_path / "a.h5")
+    if kind != "soft link":  # `hidden` makes two arrays of it for a reader of pictures
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            del file["hidden"]
+        with pytest.raises(UserError, match=r"a\.h5: `image` lies elsewhere"):
+            read_image(tmp_path / "a.h5")
+
+
+def test_a_chunk_that_is_missing_is_not_read_as_zero(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("image", (3, 8, 10), "f4", chunks=(1, 8, 10))
+        data[:2] = 1
+    with pytest.raises(UserError, match="chunks of it are missing"):
+        read_image(tmp_path / "a.h5")
+    write_packed_h5(tmp_path / "b.h5")
+    assert read_image(tmp_path / "b.h5").array.shape == (3, 8, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.nrrd", b"NRRD0004\ntype: uchar\ndimension: 2\nsizes: 4 4\nencoding: raw\nDATA FILE: other\n\n"),
+        (
+            "a.nrrd",
+            b"NRRD0004\r\ntype: uchar\r\ndimension: 2\r\nsizes: 4 4\r\nencoding: raw\r\ndatafile: other\r\n\r\n",
+        ),
+        ("a.mha", b"ObjectType = Image\nNDims = 2\nDimSize = 4 4\nElementType = MET_UCHAR\nElementDataFile = other\n"),
+    ],
+)
+def test_values_in_a_file_beside_the_header_are_refused(tmp_path, name, content):
+    (tmp_path / "other").write_bytes(bytes(range(16)))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: .*do not lie in the file itself"):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npy", "a.npz", "a.h5", "a.nii", "a.nii.gz", "a.nrrd", "a.dcm", "a"])
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_only_files_are_opened(tmp_path, monkeypatch, name, kind):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    monkeypatch.chdir(tmp_path)
+    if kind == "pipe":
+        os.mkfifo(name)
+    else:
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind(name)
+    with pytest.raises(UserError, match=rf"{name}: is a pipe, a device or a socket"):
+        read_image(tmp_path / name)
+
+
+def test_a_pipe_among_the_slices_of_a_series(tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    write_series(tmp_path / "s")
+    os.mkfifo(tmp_path / "s" / "x.dcm")
+    with pytest.raises(UserError, match=r"x\.dcm: is a pipe"):
+        read_image(tmp_path / "s")
+
+
+def test_other_files_of_a_series_folder_are_left_alone(tmp_path):
+    write_series(tmp_path / "s")
+    for name in ("notes.txt", ".hidden", "DICOMDIR", "mask.png"):
+        (tmp_path / "s" / name).write_bytes(bytes(128) + b"DICM" if name == "DICOMDIR" else b"text")
+    (tmp_path / "s" / "folder").mkdir()
+    assert read_image(tmp_path / "s").array.shape == (4, 8, 10)
+    shutil.copy(tmp_path / "s" / "notes.txt", tmp_path / "s" / "a.dcm")
+    with pytest.raises(UserError, match=r"a\.dcm: cannot be read as DICOM .*move what does not belong"):
+        read_image(tmp_path / "s")

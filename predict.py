@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     predictor = Predictor(loaded, device, **{**given, "output_dir": str(out)})
     cfg = predictor.cfg
     allow_bytes(cfg.max_image_bytes)
-    log(f"HeteroMedSeg, segmenting {len(inputs.places)} inputs\n{describe(cfg, PREDICT)}")
+    log(f"HeteroMedSeg, inputs to segment: {len(inputs.places)}\n{describe(cfg, PREDICT)}")
     log(f"device {describe_device(predictor.device)}, precision {predictor.precision}")
     classes = cfg.class_names or loaded[0].class_names or family_of(cfg).class_names(cfg)
     log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     files = list(zip(inputs.places, mask_paths(out, inputs.places, cfg.force)))
     barrier()  # no rank writes before all have looked at what is there
     written = predict_files(predictor, files, classes, partial(read_image, upright=True), save_mask)
-    log(f"{len(written)} masks in {out.resolve()}")
+    log(f"masks written to {out.resolve()}: {len(written)}")
 
 
 if __name__ == "__main__":

@@ -132,6 +132,15 @@ def test_a_real_scan_in_three_orientations(organs, tmp_path):
     assert len(np.unique(assert_same_in_three_orientations(organs, image, tmp_path))) > 2
 
 
+def test_a_volume_is_not_taken_as_stored_in_silence(organs, tmp_path):
+    np.save(tmp_path / "a.npy", hounsfield(4, 20, 24))
+    with logging_to(tmp_path / "log.txt"):
+        segment(organs, "a.npy", nifti(tmp_path / "b.nii", hounsfield(4, 20, 24)))
+    said = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "warning: a.npy is taken as stored: it does not say how it lies (SLP)" in said
+    assert said.count("taken as stored") == 1
+
+
 def test_a_single_slice_of_another_direction_is_refused(organs, tmp_path):
     import SimpleITK as sitk
 

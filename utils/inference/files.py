@@ -59,8 +59,8 @@ def predict_files(
         except UserError as error:
             problems.append(str(error))
             continue
-        except OSError as error:
-            problems.append(f"{target.parent}: cannot be written ({error.strerror})")
+        except OSError as error:  # names its file
+            problems.append(f"{source}: {error}")
             continue
         except (MemoryError, torch.OutOfMemoryError):
             problems.append(f"{source}: there is not enough memory for it; give a smaller --batch_size, or cut it")

@@ -87,6 +87,9 @@ def predict_mask(
 
 def turned(array: np.ndarray, stored: str, trained: str, source: str) -> np.ndarray:
     """A volume in the orientation of the training data. raises: UserError for one slice of another direction"""
+    if bool(stored) != bool(trained):
+        what = "the checkpoint does not say how its training data lay" if stored else "it does not say how it lies"
+        log_once(f"warning: {source} is taken as stored: {what} ({stored or trained})")
     found = turn(array, stored, trained)
     if 1 in found.shape[1:] and 1 not in array.shape[1:]:
         raise UserError(

@@ -115,24 +115,22 @@ def pair_volumes(
     """Name of the label -> (image, label). An image may end in _0000 (its channel); a label in _seg, _gt ..."""
     by_name: dict[str, list[SourceFile]] = {}
     for file in images:
-        stem = SUFFIX.sub("", file.base)
-        number = CHANNEL.search(stem)
-        if not number or int(number[1]) == (channel or 0):
-            by_name.setdefault(CHANNEL.sub("", stem), []).append(file)
-        elif channel is None:
-            raise UserError(f"{file.name}: the cases have several channels; give the one to use as --channel 0, 1 ...")
-    pairs, problems = (
-        {},
-        [f"{files[0].name}: {len(files)} images of one name" for files in by_name.values() if files[1:]],
-    )
+        by_name.setdefault(CHANNEL.sub("", SUFFIX.sub("", file.base)), []).append(file)
+    for name, files in by_name.items():
+        if len(files) > 1:
+            if channel is None:
+                listed = ", ".join(file.base for file in files)
+                raise UserError(f"{name} has several channels ({listed}); give the one to use as --channel 0, 1 ...")
+            by_name[name] = [file for file in files if SUFFIX.sub("", file.base).endswith(f"_{channel:04d}")]
+    pairs, problems = {}, [f"{name}: {len(files)} images" for name, files in by_name.items() if len(files) != 1]
     for file in labels:
         stem = SUFFIX.sub("", file.base)
         stem = stem if stem in by_name else MASK_SUFFIX.sub("", stem)
         if stem not in by_name:
             problems.append(f"{file.name}: no image")
         else:
-            pairs[stem] = (by_name[stem][0], file)
-    problems += [f"{files[0].name}: no label" for name, files in by_name.items() if name not in pairs]
+            pairs[stem] = (*by_name[stem][:1], file)
+    problems += [f"{file.name}: no label" for name in by_name.keys() - pairs.keys() for file in by_name[name]]
     if problems:
         raise UserError(f"{len(problems)} files do not pair by name:\n  {join_listed(problems)}")
     return pairs

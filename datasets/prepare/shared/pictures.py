@@ -1,6 +1,6 @@
 """Folders of pictures and their masks -> images/ and masks/ with a split: links to the user's files, or copies."""
 
-import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,7 +11,7 @@ from datasets.images.split import DEFAULT_NAME, Row, describe
 from datasets.prepare.shared.run import Case
 from datasets.prepare.shared.sources import SourceFile
 from utils.errors import UserError, join_listed
-from utils.files import csv_text, replacing
+from utils.files import csv_text
 
 FOLDERS = ("images", "masks")
 SEED = 1234
@@ -29,10 +29,14 @@ def place_pair(target: Path, image: SourceFile, mask: SourceFile, copy: bool) ->
 
 def _link(path: Path, to: Path) -> bool:
     """Make `path` a link; False where the system does not allow it (Windows, some network disks)."""
-    with contextlib.suppress(UserError), replacing(path) as part:
-        part.symlink_to(to.resolve())
-        return True
-    return False
+    new = path.with_name(f".link-{os.getpid()}-{path.name}")
+    try:
+        new.symlink_to(to.resolve())
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def pair_sources(images: Sequence[SourceFile], masks: Sequence[SourceFile], copy: bool) -> list[Case]:

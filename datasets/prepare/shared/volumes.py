@@ -106,8 +106,6 @@ def read_labelled(
             f"{label.path.name}: found {classes.shape} voxels (slice, row, column), expected {pixels.shape} as "
             f"{image.path.name} has; is it the label of this image?"
         )
-    if not np.isfinite(pixels).all():
-        raise UserError(f"{image.path.name}: holds values that are not finite (NaN or infinity); export it again")
     spacing = orient_spacing(image.spacing, image.meta, orientation)
     return Labelled(pixels, _map_labels(classes, label_map, label.path), spacing, _affine(image, orientation))
 

@@ -5,8 +5,10 @@ import errno
 
 import pytest
 
-from utils.errors import UserError
-from utils.files import csv_text, replacing, write_atomically
+from utils import files
+from utils.errors import UserError, run_main
+from utils.files import csv_text, parse_csv, read_text, replacing, write_atomically
+from utils.log import log, printable
 
 
 def test_text_and_bytes_replace_the_file_and_leave_nothing_else(tmp_path):
@@ -39,3 +41,45 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path, error, expected):
 def test_a_table_has_the_columns_of_all_rows():
     text = csv_text([{"a": 1, "b": 0.1}, {"a": "x,y", "c": None}])
     assert list(csv.reader(text.splitlines())) == [["a", "b", "c"], ["1", "0.1", ""], ["x,y", "", ""]]
+
+
+TEXTS = ["=1+1", "+a", "-x", "@y", "\tz", "'=1", "''", "'", "'a", "a=b", "", 'ü, "q"']
+
+
+def test_a_formula_becomes_a_text_and_comes_back(tmp_path):
+    text = csv_text([{"case": name, "dice": -1.5, "@c": 1e-3} for name in TEXTS])
+    lines = list(csv.reader(text.splitlines()))
+    assert not [cell for line in lines for cell in line if cell[:1] in tuple("=+@\t")]
+    assert lines[1] == ["'=1+1", "-1.5", "0.001"]  # numbers stay numbers
+    assert [line[0] for line in parse_csv(text)[1:]] == TEXTS
+    assert parse_csv(text)[0] == ["case", "dice", "@c"]
+
+
+def test_text_files_have_a_largest_size_and_are_utf8(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_TEXT_BYTES", 100)
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf" + b"a" * 97)
+    assert read_text(tmp_path / "a.csv") == "a" * 97
+    (tmp_path / "a.csv").write_bytes(b"a" * 101)
+    with pytest.raises(UserError, match=r"a\.csv: found 101 bytes, expected a text of at most 100"):
+        read_text(tmp_path / "a.csv")
+    for name, words in (("b.csv", r"cannot be read \('utf-8"), ("none.csv", r"cannot be read \(No such file")):
+        (tmp_path / "b.csv").write_bytes(b"\xff")
+        with pytest.raises(UserError, match=rf"{name[:1]}.*\.csv: {words}"):
+            read_text(tmp_path / name)
+
+
+def test_nothing_that_steers_a_terminal_is_shown():
+    assert printable("a\x1b[2Jb\rc\x9bd\u202ee\udce4f\x07") == "a\\x1b[2Jb\\rc\\x9bd\\u202ee\\udce4f\\x07"
+    assert printable("über 1\n\t→ 95 %") == "über 1\n\t→ 95 %"
+
+
+def test_log_and_errors_are_escaped(tmp_path, monkeypatch, capsys):
+    def main(_):
+        log("class \x1b]0;x\x07")
+        raise UserError("file \x1b[31m.png: damaged")
+
+    with pytest.raises(SystemExit):
+        run_main(main)
+    shown = capsys.readouterr()
+    assert shown.out == "class \\x1b]0;x\\x07\n"
+    assert shown.err == "error: file \\x1b[31m.png: damaged\n"

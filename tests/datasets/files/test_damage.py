@@ -1,5 +1,6 @@
 """Damaged files, files that claim too much, and files that would have something else read: all are refused by name."""
 
+import contextlib
 import gzip
 import os
 import shutil
@@ -36,11 +37,12 @@ def test_a_file_that_was_cut_short_is_named(tmp_path, name):
     data, value = target.read_bytes(), reader.read(path)
     for keep in {0, 1, 4, 140, *range(1, len(data), max(1, len(data) // 25))}:
         target.write_bytes(data[:keep])
-        try:
-            assert same(reader.read(path), value), keep  # only filling or a checksum was missing
-            assert keep > len(data) - 16
-        except UserError as error:
-            assert target.name in str(error)  # noqa: PT017 - a cut may also leave a whole file
+        if keep < len(data) - 16:
+            with pytest.raises(UserError, match=target.name):
+                reader.read(path)
+            continue
+        with contextlib.suppress(UserError):  # where only filling or a checksum is missing, the value must be whole
+            assert same(reader.read(path), value), keep
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -31,7 +31,7 @@ if nifti := file.endswith((".nii", ".nii.gz")):
         image = sitk.DICOMOrient(stored, pre["orientation"][::-1])
     raw = sitk.GetArrayFromImage(image)
 else:
-    raw = cv2.imread(file, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)[None]
+    raw = cv2.imread(file, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)[None]
 low, high = raw.min(), raw.max()
 ends = {"percentile": np.percentile(raw, (0.5, 99.5))} | ({"ct": (-125, 275)} if low <= -500 or asked == "ct" else {})
 ends |= {"range": (0, np.iinfo(raw.dtype).max)} if raw.dtype.kind == "u" else {}

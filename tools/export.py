@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.files.image import read_image
 from datasets.phantom.generate import draw_case
@@ -32,6 +32,7 @@ from utils.errors import UserError, run_main
 from utils.files import replacing
 from utils.inference.forward import labels_from_logits
 from utils.log import log
+from utils.orientation import turn
 from utils.preprocess import as_trained, choose_intensity, network_input, to_unit
 from utils.results.summary import dataset_of
 
@@ -85,8 +86,9 @@ def check_images(cfg: Config, names: Sequence[str]) -> Tensor:
         volume = draw_case("phantom", (0,), max(cfg.img_size), 8)
         units = [as_trained(one, pre, colour=False) for one in volume.image[2:6]]
     for name in names:
-        image = read_image(name)
-        whole = to_unit(image.array, choose_intensity(image.array, "auto", pre, name), name)
+        image = read_image(name, upright=True)
+        array = turn(image.array, image.orientation, pre.orientation) if image.kind == "volume" else image.array
+        whole = to_unit(array, choose_intensity(array, "auto", pre, name), name)
         if image.kind == "picture":
             units.append(as_trained(whole, pre, colour=image.array.ndim == 3))
         else:
@@ -111,14 +113,22 @@ def metadata(loaded: Loaded) -> dict[str, str]:
 
 
 def write_onnx(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
-    """Write the network with a fixed image size and any batch; returns what runs the file on the CPU."""
+    """Write the network with its metadata; returns what runs the file on the CPU."""
     import onnxruntime
 
+    program = to_onnx(loaded.model, loaded.cfg.preprocess.channels, loaded.cfg.img_size)
+    program.model.metadata_props.update(metadata(loaded))
+    program.save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda batch: torch.from_numpy(session.run(None, {"image": batch.numpy()})[0])
+
+
+def to_onnx(model: nn.Module, channels: int, size: tuple[int, int]) -> torch.onnx.ONNXProgram:
+    """The network in evaluation mode for images of one size and any batch: `image` (B, C, S, T) -> `logits`."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # its notes are for those who convert operators
-    pre, size = loaded.cfg.preprocess, loaded.cfg.img_size
-    program = torch.onnx.export(
-        loaded.model,
-        (torch.zeros(2, pre.channels, *size),),  # a batch of one would be taken for a constant
+    return torch.onnx.export(
+        model,
+        (torch.zeros(2, channels, *size),),  # a batch of one would be taken for a constant
         dynamo=True,
         opset_version=OPSET,
         input_names=["image"],
@@ -126,10 +136,6 @@ def write_onnx(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
-    program.model.metadata_props.update(metadata(loaded))
-    program.save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda batch: torch.from_numpy(session.run(None, {"image": batch.numpy()})[0])
 
 
 def write_safetensors(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:

@@ -62,14 +62,14 @@ class Browser:
         self.driver.terminate()
         self.driver.wait(120)
 
-    def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a file into a view of the given size in CSS pixels."""
+    def open(self, page: Path | str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Load a file or an address into a view of the given size in CSS pixels."""
         self.devtools(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.devtools("Emulation.setEmulatedMedia", features=[scheme])
-        self._post(f"{self.session}/url", {"url": path.resolve().as_uri()})
+        self._post(f"{self.session}/url", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
 
     def run(self, script: str, *arguments):
         """The value that the body `script` returns; arguments[0], … are the arguments."""

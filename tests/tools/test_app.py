@@ -1,0 +1,259 @@
+"""python -m tools.app: the page in a browser, what it refuses, and what nobody may fetch from it."""
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from models.build import build_model, load_network
+from models.predictor import Predictor
+from recipes import RECIPES
+from tests.support.chromium import Browser, is_installed
+from tests.support.places import ROOT
+from tools import app
+from utils import checkpoint
+from utils.config import Config, to_dict
+from utils.errors import UserError
+from utils.preprocess import SLICES
+
+needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
+CT = Config(num_classes=3, preprocess=replace(SLICES, intensity="ct"), img_size=(32, 32), dataset="ct")
+NAMES = ("liver", "<b>spleen</b>")
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def write_volume(path, seed=0, depth=4):
+    array = np.random.default_rng(seed).integers(-900, 900, (depth, 40, 44)).astype(np.int16)
+    array[0, 0, 0] = -1000
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((2, 2, 5))
+    sitk.WriteImage(image, str(path))
+    return array
+
+
+# --- its parts ----------------------------------------------------------------------------------
+
+
+def test_sizes_are_in_ml_where_the_spacing_is_known_and_names_are_words():
+    mask = np.zeros((2, 10, 10), np.uint8)
+    mask[0, :5] = 2
+    table = app.class_table(mask, NAMES, (5.0, 2.0, 2.0))
+    assert "<td>liver</td><td>0.0 ml</td>" in table
+    assert "<td>&lt;b&gt;spleen&lt;/b&gt;</td><td>1.0 ml</td>" in table
+    assert "50 pixels" in app.class_table(mask, NAMES, None)
+
+
+def test_the_mask_lies_over_the_image_as_strongly_as_asked():
+    mask = np.zeros((2, 600, 700), np.uint8)
+    mask[1, :300] = 1
+    found = app.Found(np.full((2, 600, 700), 0.5, np.float32), mask)
+    for opacity in (0, 0.5, 1):
+        picture = app.show(found, 2, opacity).astype(int)
+        expected = (1 - opacity) * 128 + opacity * np.array(app.class_color(1))
+        assert np.abs(picture[:300] - expected).max() <= 1
+        assert (picture[300:] == 128).all()
+    assert (app.show(found, 1, 1) == 128).all()
+    assert app.show(app.Found(found.unit[:, :40, :30], mask[:, :40, :30]), 99, 1).shape == (680, 510, 3)
+    assert app.show(None, 1, 1) is None
+
+
+def zip_of(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_members_of_an_archive_stay_inside_under_names_of_our_own(tmp_path):
+    dicom = bytes(128) + b"DICM" + bytes(20)
+    names = ["../../evil.dcm", "/etc/evil.dcm", "a/b.dcm", "C:\\x.dcm", "..", "notes.txt", "folder/"]
+    path = zip_of(tmp_path / "a.zip", {name: b"text" if "notes" in name else dicom for name in names})
+    link = zipfile.ZipInfo("link.dcm")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    (tmp_path / "out").mkdir()
+    app.unpack_series(path, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "out"]
+    written = list((tmp_path / "out").iterdir())
+    assert len(written) == 5
+    for one in written:
+        assert one.is_file()
+        assert not one.is_symlink()
+        assert one.read_bytes() == dicom
+
+
+def test_bombs_and_damaged_archives_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(app, "MOST_UNPACKED", 10**6)
+    monkeypatch.setattr(app, "MOST_MEMBERS", 10)
+    bomb = zip_of(tmp_path / "bomb.zip", {"a.dcm": bytes(2 * 10**6)})
+    assert bomb.stat().st_size < 10**4
+    many = zip_of(tmp_path / "many.zip", {f"{k}.dcm": b"" for k in range(11)})
+    lying = tmp_path / "lying.zip"  # says 132 bytes in its directory, holds two million
+    lying.write_bytes(bomb.read_bytes().replace((2 * 10**6).to_bytes(4, "little"), (132).to_bytes(4, "little")))
+    empty = zip_of(tmp_path / "empty.zip", {"a.txt": b"words"})
+    (tmp_path / "no.zip").write_bytes(b"PK no archive")
+    for path, message in (
+        (bomb, "1 files of 2 MB"),
+        (many, "11 files"),
+        (lying, "cannot be read"),
+        (empty, "no DICOM file"),
+        (tmp_path / "no.zip", "cannot be read"),
+    ):
+        with pytest.raises(UserError, match=message):
+            app.unpack_series(path, tmp_path / "out")
+        assert not any((tmp_path / "out").iterdir())
+
+
+# --- the server ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "best.pth"
+    state = {"format": "heteromedseg", "config": to_dict(CT), "class_names": list(NAMES), "split": "", "epoch": 1}
+    checkpoint.save(path, state | {"model": build_model(3).state_dict()})
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(weights):
+    """The address of a page that runs in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--checkpoint", str(weights), "--device", "cpu", "--port", str(port)]
+    process = subprocess.Popen([sys.executable, "-m", "tools.app", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    address, end = f"http://127.0.0.1:{port}", time.monotonic() + 300
+    while True:
+        try:
+            OPENER.open(address, timeout=60).close()
+            break
+        except OSError:
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.2)
+    yield address
+    process.terminate()
+    process.wait(60)
+
+
+def get(address, path):
+    """Status and content of an address."""
+    try:
+        with OPENER.open(f"{address}{path}", timeout=120) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def post(address, path, body, kind):
+    request = urllib.request.Request(f"{address}{path}", body, {"Content-Type": kind})
+    with OPENER.open(request, timeout=120) as answer:
+        return json.load(answer)
+
+
+def upload(address, path):
+    """Where the server keeps the uploaded file."""
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{path.name}"\r\n\r\n'
+    body = head.encode() + path.read_bytes() + b"\r\n--x--\r\n"
+    return post(address, "/gradio_api/upload", body, "multipart/form-data; boundary=x")[0]
+
+
+def segment(address, stored):
+    """(event, data) that the page gets for a file that lies at `stored`."""
+    body = json.dumps({"data": [{"path": stored, "meta": {"_type": "gradio.FileData"}}]}).encode()
+    event = post(address, "/gradio_api/call/segment", body, "application/json")["event_id"]
+    _, text = get(address, f"/gradio_api/call/segment/{event}")
+    *_, last = text.decode().strip().split("\n\n")
+    name, data = last.split("\n", 1)
+    return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+@needs_gradio
+def test_two_users_at_once_get_their_own_masks(server, weights, tmp_path):
+    predictor = Predictor([load_network(weights, RECIPES)], "cpu")
+    arrays = [write_volume(tmp_path / f"user{k}.nii.gz", seed=k, depth=3 + k) for k in range(2)]
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(lambda k: segment(server, upload(server, tmp_path / f"user{k}.nii.gz")), range(2)))
+    for k, (event, data) in enumerate(found):
+        assert event == "complete"
+        download = next(d["value"] for d in data if isinstance(d, dict) and "nii.gz" in str(d.get("value")))
+        status, content = get(download["url"], "")
+        assert status == 200
+        (tmp_path / f"mask{k}.nii.gz").write_bytes(content)
+        mask = sitk.ReadImage(str(tmp_path / f"mask{k}.nii.gz"))
+        assert mask.GetSpacing() == (2, 2, 5)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), predictor.predict(arrays[k], orientation="SPL"))
+
+
+@needs_gradio
+def test_no_file_of_the_host_can_be_fetched(server, weights):
+    secrets = ("/etc/passwd", str(weights), str(ROOT / "README.md"), "README.md", "/proc/self/environ")
+    for secret in secrets:
+        dots = "../" * 12 + secret.lstrip("/")
+        for spelling in (secret, dots, urllib.parse.quote(dots, safe=""), "/" + secret, f"/tmp/../{secret}"):
+            for route in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/static/", "/assets/", "/theme.css/"):
+                status, content = get(server, route + urllib.parse.quote(spelling, safe="/%"))
+                assert status >= 400, route + spelling
+                assert b"root:" not in content
+        assert segment(server, secret)[0] == "error"
+
+
+@needs_gradio
+def test_what_is_no_image_gets_a_message_without_our_folders(server, tmp_path):
+    for name, content in (("a.txt", b"words"), ("b.nii.gz", b"no volume"), ("c.zip", b"no archive")):
+        (tmp_path / name).write_bytes(content)
+        event, data = segment(server, upload(server, tmp_path / name))
+        assert event == "error"
+        assert "heteromedseg-" not in str(data)
+
+
+@needs_gradio
+@pytest.mark.skipif(not is_installed(), reason="no chromium and chromedriver")
+def test_a_dropped_series_is_shown_slice_by_slice(server, tmp_path):
+    array = np.random.default_rng(0).integers(-900, 900, (3, 40, 44)).astype(np.int16)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
+        for k, plane in enumerate(array):
+            image = sitk.GetImageFromArray(plane[None])
+            image.SetMetaData("0020|000e", "1.2.3")
+            image.SetMetaData("0020|0032", f"0\\0\\{5 * k}")
+            image.SetMetaData("0008|0060", "CT")
+            writer.SetFileName(str(tmp_path / f"{k}.dcm"))
+            writer.Execute(image)
+            archive.write(tmp_path / f"{k}.dcm")
+    source = "return document.querySelector('#picture img')?.src"
+    with Browser(tmp_path) as browser:
+        browser.open(server)
+        browser.wait("return document.querySelector('#upload input[type=file]')")
+        browser.press("#upload input[type=file]", str(tmp_path / "series.zip"))
+        first = browser.wait(source)
+        browser.wait("return document.querySelector('#classes').innerText.includes('<b>spleen</b>')")
+        assert "ml" in browser.run("return document.querySelector('#classes').innerText")
+        browser.press("#slice input[type=range]", "left", "left", "left")
+        browser.wait("return document.querySelector('#slice input[type=range]').value === '1'")
+        shown = browser.wait(f"const now = ({source[7:]}); return now !== arguments[0] && now", first)
+        status, content = get(shown, "")
+        assert status == 200
+        assert cv2.imdecode(np.frombuffer(content, np.uint8), 1).shape == (480, 528, 3)
+        hosts = browser.run("return performance.getEntriesByType('resource').map(entry => new URL(entry.name).host)")
+        assert set(hosts) <= {server.removeprefix("http://")}

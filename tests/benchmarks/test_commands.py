@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from benchmarks import gpu, measure, roofline, scoring, speed, station, training, variants
+from benchmarks import gpu, measure, roofline, runtimes, scoring, speed, station, training, variants
 from benchmarks.variants import NETWORKS
 from datasets.memory import InMemory
 from utils.errors import UserError
@@ -149,3 +149,12 @@ def test_a_part_without_time_or_luck_leaves_the_others_theirs(monkeypatch):
     assert results[1]["error"] == "ValueError: no luck"
     assert results[2]["figure"] == 1
     assert "no time" in gpu.run(part, CPU, 1, left=1)["error"]
+
+
+def test_runtimes_stand_beside_pytorch_with_their_differences():
+    batch = runtimes.images(2, 32)
+    assert batch.shape == (2, 3, 32, 32)
+    first, second = runtimes.compare("toy", {"PyTorch": lambda x: x, "other": lambda x: x + x[:, :1] * 0.1}, batch, 2)
+    assert (first["labels_changed"], first["largest_difference_of_logits"], first["ratio"]["median"]) == (0, 0, 1)
+    assert second["largest_difference_of_logits"] == pytest.approx(0.1 * float(batch.abs().max()))
+    assert (second["runtime"], second["faster_than"], second["pixels"]) == ("other", "PyTorch", 2048)

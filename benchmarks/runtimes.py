@@ -24,6 +24,7 @@ from datasets.phantom.generate import draw_case
 from models.build import load_network
 from recipes import RECIPES
 from tools.export import to_onnx
+from utils.errors import UserError
 from utils.inference.forward import labels_from_logits
 
 CPU = torch.device("cpu")
@@ -46,8 +47,8 @@ def main(argv: list[str]) -> None:
     for name in ("ours", "unet_resnet34"):
         try:
             networks[name] = NETWORKS[name](args.size, "causal")
-        except ImportError as error:
-            print(f"{name}: {error}")
+        except UserError as error:
+            print(error)
     if args.checkpoint:
         networks["ours"] = load_network(args.checkpoint, RECIPES).model
     with tempfile.TemporaryDirectory() as folder:

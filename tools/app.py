@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 
-from datasets.files.image import PICTURE_SUFFIXES, is_dicom, read_image, save_mask, suffix_of
+from datasets.files.dicom import is_dicom
+from datasets.files.image import PICTURE_SUFFIXES, read_image, save_mask, suffix_of
 from models.build import load_network
 from models.predictor import Predictor
 from recipes import RECIPES, family_of, find_recipe
 from utils import checkpoint
 from utils.errors import UserError, run_main
 from utils.files import reading
+from utils.inference.orientation import turn
 from utils.inference.segment import segment
 from utils.log import log
-from utils.orientation import turn
 from utils.results.overlay import LEAST_SIDE, class_color, to_rgb
 
 if TYPE_CHECKING:  # gradio is imported where the page is made

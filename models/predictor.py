@@ -66,7 +66,7 @@ class Predictor:
         in:  a picture (H, W) or (H, W, 3) RGB, or a volume (D, H, W), its values as a file holds them (HU for CT)
         spacing: mm in the order of the array; checked, and used by no network so far: they see pixels, not mm
         orientation: of a volume, the patient's directions in which its axes grow, such as "SPL" for a standard axial
-            CT (`utils.orientation`); "" where it lies as the training data do
+            CT (`utils.inference.orientation`); "" where it lies as the training data do
         out: bool for one class, else uint8 with 0 the background; of the size and the orientation of the array
         raises: UserError for what is no such image, and for values whose meaning is not known (give intensity=...)
         """

@@ -32,7 +32,7 @@ from utils.errors import UserError, run_main
 from utils.files import replacing
 from utils.inference.forward import labels_from_logits
 from utils.log import log
-from utils.orientation import turn
+from utils.inference.orientation import turn
 from utils.preprocess import as_trained, choose_intensity, network_input, to_unit
 from utils.results.summary import dataset_of
 

@@ -31,8 +31,8 @@ from utils.config import Config, to_dict
 from utils.errors import UserError, run_main
 from utils.files import replacing
 from utils.inference.forward import labels_from_logits
-from utils.log import log
 from utils.inference.orientation import turn
+from utils.log import log
 from utils.preprocess import as_trained, choose_intensity, network_input, to_unit
 from utils.results.summary import dataset_of
 

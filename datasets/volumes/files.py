@@ -34,7 +34,7 @@ class Volume:
 
 
 def read_slice(path: Path, num_classes: int | None = None, intensity: str = "auto") -> tuple[np.ndarray, np.ndarray]:
-    """Image (H, W) float32 in [0, 1] and label (H, W) uint8 of one npz; the intensity "raw" leaves values as they are.
+    """Image (H, W) float32 in [0, 1] and label (H, W) uint8 of one npz; the intensity RAW leaves images as stored.
 
     raises: UserError with all that is wrong
     """
@@ -79,7 +79,8 @@ def _checked(
         image = to_unit(image, intensity, str(path))
     elif image.dtype.kind == "u" and intensity == "auto":
         image = image.astype(np.float32) / np.iinfo(image.dtype).max
-    return image.astype(np.float32, copy=False), None if label is None else label.astype(np.uint8, copy=False)
+    label = None if label is None else label.astype(np.uint8, copy=False)
+    return image if intensity == RAW else image.astype(np.float32, copy=False), label
 
 
 def _image_problems(image: np.ndarray, intensity: str) -> list[str]:

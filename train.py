@@ -58,6 +58,8 @@ def train(cfg: Config) -> None:
         for line in (*notes, *more, *task.found, f"split: {task.split}", f"results in {out.resolve()}"):
             log(line)
         log(f"{count_flops(model, cfg, device) / 1e9:.2f} GFLOP an image")
+        if cfg.lr == 0:
+            log("warning: --lr 0: the weights will not change")
         best = fit(model, task, cfg, device, precision)
         log(f"done; test it with: python test.py --checkpoint {best}")
 

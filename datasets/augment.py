@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.warp import Warp, compose, identity, rotation, scaling, shearing, shifting, warp
-from utils.preprocess import spline_matrix
+from utils.preprocess.sizes import spline_matrix
 
 # The flips and what leaves pixels where they are first, then what needs resampling.
 OPERATIONS = ("flip_y", "flip_x", "noise", "blur", "scale", "rotate", "shear", "piecewise", "shift")

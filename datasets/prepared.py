@@ -12,7 +12,7 @@ from typing import NamedTuple
 from datasets.volumes.lists import INNER_FOLDERS
 from utils.errors import UserError
 from utils.files import reading, write_atomically
-from utils.preprocess import INTENSITIES, UNKNOWN
+from utils.preprocess import INTENSITIES, ORIENTATIONS, UNKNOWN
 
 PREPARED = "prepared.json"
 
@@ -51,6 +51,6 @@ def read_prepared(folder: Path) -> Prepared | None:
         raise UserError(f"{path}: class_names is {names!r}; expected the names of the foreground classes")
     if intensity not in (*INTENSITIES, UNKNOWN):
         raise UserError(f"{path}: intensity is {intensity!r}; expected one of {', '.join(INTENSITIES)}")
-    if not isinstance(orientation, str):
+    if orientation not in ORIENTATIONS:
         raise UserError(f"{path}: orientation is {orientation!r}; expected three letters such as SPL, or none")
     return Prepared(tuple(names), intensity, orientation)

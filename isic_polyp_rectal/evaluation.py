@@ -18,7 +18,7 @@ from utils.errors import UserError
 from utils.inference.forward import Forward
 from utils.inference.images import decide, predict_images
 from utils.log import log
-from utils.preprocess import fit_image, fit_labels
+from utils.preprocess.sizes import fit_image, fit_labels
 from utils.results.overlay import overlay, save_overlay
 from utils.results.page.album import Album
 from utils.scoring.protocols import Row, score_image

@@ -22,7 +22,8 @@ from utils import checkpoint
 from utils.checkpoint_content import compare
 from utils.config import Config
 from utils.errors import UserError
-from utils.training.resume import passed_on, read_config
+from utils.inherited import passed_on
+from utils.training.resume import read_config
 
 # --network -> what builds it: images (B, 1 or 3, H, W) in, logits (B, num_classes, H, W) out
 NETWORKS: dict[str, Callable[[Config], nn.Module]] = {

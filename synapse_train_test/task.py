@@ -26,7 +26,8 @@ from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, c
 from utils.config import Config
 from utils.distributed import barrier, is_main
 from utils.errors import UserError
-from utils.preprocess import SLICES, fit_image, fit_labels, grid_size, inner_size
+from utils.preprocess import SLICES
+from utils.preprocess.sizes import fit_image, fit_labels, grid_size, inner_size
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_cases, hash_names
 from utils.training.validation import ValidationSet

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 PACKAGES = {name for name in MAY_IMPORT if (ROOT / name).is_dir()} | {"benchmarks", "tests"}
 # what lies loose in utils/ knows no room of it
 GROUND = ("config", "command_line", "errors", "files", "log", "device", "distributed", "checkpoint")
-GROUND += ("checkpoint_content", "fields", "preprocess")
+GROUND += ("checkpoint_content", "fields", "inherited")
 ROOMS = ("training", "inference", "scoring", "results")
 LAZY = {
     "SimpleITK",

@@ -15,7 +15,8 @@ from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, c
 from utils.config import Config, from_dict, to_dict
 from utils.errors import UserError
 from utils.inference.files import predict_mask
-from utils.preprocess import PICTURES, SLICES, normalise, to_unit
+from utils.preprocess import PICTURES, SLICES
+from utils.preprocess.intensities import normalise, to_unit
 
 RNG = np.random.default_rng(0)
 CPU = torch.device("cpu")

@@ -19,7 +19,8 @@ from tests.support import places
 from tests.support.toy_checkpoints import TOY, save_toy, toy_network
 from utils.errors import UserError
 from utils.log import logging_to
-from utils.preprocess import normalise, resize_image, resize_labels
+from utils.preprocess.intensities import normalise
+from utils.preprocess.sizes import resize_image, resize_labels
 from utils.scoring.metrics import dice, overlap
 
 CT = places.SHARED / "data" / "ct_abdomen_3mm.nii.gz"

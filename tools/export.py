@@ -33,7 +33,8 @@ from utils.files import replacing
 from utils.inference.forward import labels_from_logits
 from utils.inference.orientation import turn
 from utils.log import log
-from utils.preprocess import as_trained, choose_intensity, network_input, to_unit
+from utils.preprocess.intensities import as_trained, choose_intensity, to_unit
+from utils.preprocess.sizes import network_input
 from utils.results.summary import dataset_of
 
 OPSET = 20

@@ -92,9 +92,16 @@ def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
         "classes": cfg.class_names or loaded.class_names or family_of(cfg).class_names(cfg),
         "selection": ";".join([RULES.get(rule, rule), *more]),
         "settings": settings,
-        "results": [(result.summary, name, format_table(result.summary)) for result, name in zip(results, data)],
+        "results": [
+            (result.summary, name, in_fence(format_table(result.summary))) for result, name in zip(results, data)
+        ],
     }
     return fill(Path(__file__).with_suffix(".md"), facts, finalize=escape) + "\n"
+
+
+def in_fence(text: str) -> str:
+    """A text that cannot end the block of code in which the template puts it."""
+    return text.replace("```", "` ` `")
 
 
 def escape(value: Any) -> Any:

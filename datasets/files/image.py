@@ -18,7 +18,7 @@ from datasets.files.orientation import stored_orientation
 from datasets.files.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_pages
 from utils.errors import UserError
 from utils.files import replacing
-from utils.preprocess import check_finite
+from utils.preprocess.intensities import check_finite
 from utils.results.overlay import class_color
 
 SPLIT = "save each volume, such as array[0], as a file of its own"

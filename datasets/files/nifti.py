@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import check_bytes
-from utils.preprocess import check_finite
+from utils.preprocess.intensities import check_finite
 
 # Code of a type of voxels -> NumPy's name for it
 TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}

@@ -17,7 +17,9 @@ from torch.utils.data import Dataset
 from datasets.files.pictures import PICTURE_SUFFIXES, read_picture, to_rgb8
 from datasets.images.classes import ClassTable, read_mask
 from utils.errors import UserError
-from utils.preprocess import PICTURES, Preprocess, as_trained, fit_image, fit_labels, to_unit
+from utils.preprocess import PICTURES, Preprocess
+from utils.preprocess.intensities import as_trained, to_unit
+from utils.preprocess.sizes import fit_image, fit_labels
 
 MASK_SUFFIX = re.compile(r"[ _.-](segmentation|seg|mask|gt|groundtruth|label|annotation)s?$", re.IGNORECASE)
 

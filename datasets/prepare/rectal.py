@@ -22,7 +22,8 @@ from datasets.prepare.shared.volumes import AXIAL
 from datasets.prepared import Prepared
 from utils.errors import UserError, join_listed
 from utils.files import replacing
-from utils.preprocess import UNKNOWN, WINDOW, window_ct
+from utils.preprocess import UNKNOWN, WINDOW
+from utils.preprocess.intensities import window_ct
 
 WHERE = """\
 Ask the authors of the paper for the rectal CT set (107 patients, DICOM with masks).

@@ -16,7 +16,7 @@ import numpy as np
 
 from datasets.files.arrays import checked_spacing, read_arrays
 from utils.errors import UserError
-from utils.preprocess import to_unit
+from utils.preprocess.intensities import to_unit
 
 # A float image may leave [0, 1] by this much, since cubic resampling overshoots. Beyond, it was never scaled.
 RANGE_TOLERANCE = 0.05

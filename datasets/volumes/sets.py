@@ -18,7 +18,9 @@ from datasets.summary import DataSummary, try_each
 from datasets.volumes.files import RAW, Volume, read_slice, read_volume
 from datasets.volumes.lists import SLICE_SUFFIXES, VOLUME_SUFFIXES, case_of, find_files, group_by_case
 from utils.errors import UserError
-from utils.preprocess import SLICES, Preprocess, fit_image, fit_labels, percentiles, stretch, to_unit
+from utils.preprocess import SLICES, Preprocess
+from utils.preprocess.intensities import percentiles, stretch, to_unit
+from utils.preprocess.sizes import fit_image, fit_labels
 
 
 class SynapseSlices(Dataset):

@@ -20,7 +20,8 @@ from utils.config import Config
 from utils.inference.forward import forward_fn
 from utils.inference.images import predict_images
 from utils.inference.volumes import predict_volume
-from utils.preprocess import PICTURES, SLICES, normalise
+from utils.preprocess import PICTURES, SLICES
+from utils.preprocess.intensities import normalise
 from utils.training.batches import EpochBatches
 from utils.training.engine import prepare, train_one_epoch, train_step, validate
 from utils.training.losses import BINARY, MULTI_CLASS, loss_for
@@ -31,7 +32,8 @@ from utils.training.validation import ValidationSet
 
 SIZE = (64, 96)
 AUGMENT = partial(augment_slices, native=(120, 130))
-LOSSES = [(9, name) for name in MULTI_CLASS] + [(1, name) for name in BINARY]
+# ours: what other packages do inside their losses is theirs
+LOSSES = [(9, name) for name in MULTI_CLASS if name != "lovasz"] + [(1, name) for name in BINARY if name != "lovasz"]
 AUGMENTATIONS = {
     "synapse": (partial(augment_synapse, native=(120, 130)), SLICES),
     "binary": (augment_binary, PICTURES),

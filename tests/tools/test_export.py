@@ -26,7 +26,8 @@ from tools import export
 from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
-from utils.preprocess import PICTURES, SLICES, resize_logits
+from utils.preprocess import PICTURES, SLICES
+from utils.preprocess.sizes import resize_logits
 
 CT = Config(num_classes=3, preprocess=replace(SLICES, intensity="ct"), img_size=(32, 48), root_path="/home/me/data")
 POLYPS = replace(CVC_CLINICDB, img_size=(32, 32), pretrained="/home/me/biformer.pth")
@@ -189,8 +190,8 @@ def test_safetensors_hold_the_same_network_and_no_local_path(tmp_path):
     assert first.model.state_dict().keys() == second.model.state_dict().keys()
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
-    assert second.cfg == replace(
-        first.cfg, dataset="polyps", csvfile=None, pretrained="biformer.pth", output_dir=Config.output_dir
+    assert second.trained == replace(
+        first.trained, dataset="polyps", csvfile=None, pretrained="biformer.pth", output_dir=Config.output_dir
     )
     assert second.class_names == ("polyp",)
     for key in ("epoch", "selection", "split", "split_sha256"):

@@ -186,3 +186,8 @@ def test_released_weights_say_little(tmp_path):
     assert 'recipes=RECIPES, recipe="synapse")' in code
     with pytest.raises(UserError, match="--recipe nonsense: no such recipe"):
         write_card(tmp_path / "other.md", "--checkpoint", path, "--recipe", "nonsense")
+
+
+def test_a_name_cannot_end_the_block_of_figures():
+    assert model_card.in_fence("a ``` b\n````<b>").count("```") == 0
+    assert model_card.in_fence("class  n\nliver  `3`") == "class  n\nliver  `3`"

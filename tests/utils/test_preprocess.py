@@ -13,20 +13,9 @@ from datasets.volumes.sets import SynapseSlices
 from utils.config import Config
 from utils.errors import UserError
 from utils.inference.segment import predict_mask
-from utils.preprocess import (
-    PICTURES,
-    SLICES,
-    Preprocess,
-    as_trained,
-    choose_intensity,
-    nearest_index,
-    network_input,
-    normalise,
-    resize_image,
-    resize_labels,
-    spline_matrix,
-    to_unit,
-)
+from utils.preprocess import PICTURES, SLICES, Preprocess
+from utils.preprocess.intensities import as_trained, choose_intensity, normalise, to_unit
+from utils.preprocess.sizes import nearest_index, network_input, resize_image, resize_labels, spline_matrix
 
 CPU = torch.device("cpu")
 CT = dataclasses.replace(SLICES, intensity="ct")

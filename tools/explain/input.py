@@ -16,7 +16,8 @@ from datasets.files.image import read_image
 from utils.config import Config
 from utils.errors import UserError
 from utils.log import log
-from utils.preprocess import as_trained, choose_intensity, network_input, to_unit
+from utils.preprocess.intensities import as_trained, choose_intensity, to_unit
+from utils.preprocess.sizes import network_input
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from utils.config import Config
 from utils.inference.forward import Forward, probabilities
 from utils.inference.windows import in_windows
-from utils.preprocess import network_input, resize_logits
+from utils.preprocess.sizes import network_input, resize_logits
 
 
 def predict_images(
@@ -20,7 +20,7 @@ def predict_images(
 ) -> list[np.ndarray]:
     """Probabilities of one batch of pictures, whose own sizes may differ.
 
-    in:  as `utils.preprocess.as_trained` gives them, (H, W) or (H, W, 3)
+    in:  as `utils.preprocess.intensities.as_trained` gives them, (H, W) or (H, W, 3)
     out: float32 (H, W) for a binary network, else (K, H, W); (S, T) instead of (H, W) under `legacy`, unless cfg's
         images are seen through windows (`--fit slide`)
     """

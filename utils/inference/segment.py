@@ -17,7 +17,7 @@ from utils.inference.images import decide, predict_images
 from utils.inference.orientation import turn, turn_back
 from utils.inference.volumes import predict_volume
 from utils.log import log_once
-from utils.preprocess import as_trained, check_finite, choose_intensity, to_unit
+from utils.preprocess.intensities import as_trained, check_finite, choose_intensity, to_unit
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from utils.config import Config
 from utils.inference.forward import Forward, labels_from_logits, probabilities
 from utils.inference.windows import in_windows
-from utils.preprocess import crop_margins, fit_image, network_input, resize_labels, resize_logits
+from utils.preprocess.sizes import crop_margins, fit_image, network_input, resize_labels, resize_logits
 
 MAX_LOGITS = 2**26  # values of logits at the slices' own size that are held at once: 256 MiB
 
@@ -32,8 +32,8 @@ def predict_volume(
 ) -> np.ndarray:
     """Label every slice of a volume.
 
-    in:  slices as `utils.preprocess.as_trained` gives them, (D, H, W) or (D, H, W, 3); keep: called with the
-        probabilities (n, K, H, W) of the next slices under `standard`
+    in:  slices as `utils.preprocess.intensities.as_trained` gives them, (D, H, W) or (D, H, W, 3);
+        keep: called with the probabilities (n, K, H, W) of the next slices under `standard`
     out: uint8 (D, H, W)
     """
     pre, native, labels = cfg.preprocess, image.shape[1:3], []

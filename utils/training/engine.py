@@ -20,7 +20,7 @@ from utils.device import autocast
 from utils.distributed import is_main
 from utils.errors import UserError
 from utils.log import log
-from utils.preprocess import as_fraction, normalise
+from utils.preprocess.intensities import as_fraction, normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.folder import BEST, LAST
 from utils.training.history import History

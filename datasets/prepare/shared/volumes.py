@@ -16,7 +16,8 @@ from datasets.files.orientation import orient, orient_spacing, stored_orientatio
 from datasets.prepare.shared.sources import SourceFile
 from utils.errors import UserError, join_listed
 from utils.files import reading, replacing
-from utils.preprocess import ORIENTATIONS, to_unit
+from utils.preprocess import ORIENTATIONS
+from utils.preprocess.intensities import to_unit
 
 FOLDERS = ("train_npz", "test_vol_h5", "lists")
 AXIAL = "SPL"  # slices grow upwards, rows to the back, columns to the left: a standard axial CT

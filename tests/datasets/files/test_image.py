@@ -11,7 +11,7 @@ from datasets.files.image import Image, read_image, save_mask, suffix_of
 from datasets.files.pictures import read_picture
 from datasets.images.classes import palette_indices
 from utils.errors import UserError
-from utils.preprocess import window_ct
+from utils.preprocess.intensities import window_ct
 from utils.results.overlay import class_color
 
 RNG = np.random.default_rng(0)

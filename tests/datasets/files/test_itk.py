@@ -9,7 +9,7 @@ from datasets.files.image import read_image, save_mask
 from tests.support import places
 from tests.support.places import ROOT
 from utils.errors import UserError
-from utils.preprocess import window_ct
+from utils.preprocess.intensities import window_ct
 
 DATA = ROOT / "data"
 SHARED = places.SHARED / "data"

@@ -13,7 +13,8 @@ from datasets.files.pictures import read_picture, to_mask, to_rgb8
 from datasets.images.check import check_pairs
 from datasets.images.pairs import ImageMaskSet, data_root, pair_files, stem_of
 from utils.errors import UserError
-from utils.preprocess import PICTURES, resize_image, resize_labels
+from utils.preprocess import PICTURES
+from utils.preprocess.sizes import resize_image, resize_labels
 
 RNG = np.random.default_rng(0)
 

@@ -17,7 +17,7 @@ from synapse_train_test.task import build_task
 from tests.support.places import SHARED
 from train import configure
 from utils.errors import UserError
-from utils.preprocess import to_unit
+from utils.preprocess.intensities import to_unit
 
 
 def write_nifti(path: Path, array: np.ndarray, stored: str = "LPS") -> None:

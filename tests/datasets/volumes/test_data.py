@@ -9,7 +9,8 @@ from scipy import ndimage
 from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, check_slices, check_volumes
 from tests.support.synapse_tree import LISTED, VOLUMES, random_image, random_label, write_slices, write_volume
 from utils.errors import UserError
-from utils.preprocess import SLICES, resize_image, resize_labels
+from utils.preprocess import SLICES
+from utils.preprocess.sizes import resize_image, resize_labels
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "uint16"])

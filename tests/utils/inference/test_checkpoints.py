@@ -2,7 +2,7 @@
 
 from utils.config import Config
 from utils.inference.checkpoints import settle
-from utils.training.resume import passed_on
+from utils.inherited import passed_on
 
 
 def test_the_precision_of_training_is_not_that_of_testing():

@@ -14,9 +14,10 @@ from train import configure
 from utils import checkpoint
 from utils.config import FIELDS, TRAIN, Config, to_dict
 from utils.errors import UserError
+from utils.inherited import AGREE, APPLY, KEEP, NO_PART, ON_RESUME
 from utils.log import logging_to
 from utils.training.folder import LAST
-from utils.training.resume import AGREE, APPLY, KEEP, NO_PART, ON_RESUME, changed_settings, check_same_run, restore
+from utils.training.resume import changed_settings, check_same_run, restore
 from utils.training.run import start
 from utils.training.schedule import learning_rate
 from utils.training.task import hash_names

@@ -31,8 +31,8 @@ class Predictor:
         raises: UserError for networks whose probabilities cannot be averaged
         """
         check_alike({one.origin["file"]: one.cfg for one in loaded})
-        self.trained = loaded[0].cfg
-        self.cfg = apply(self.trained, settings)
+        self.trained = loaded[0].trained or loaded[0].cfg
+        self.cfg = apply(loaded[0].cfg, settings)
         self.device = choose_device(device)
         self.precision = choose_precision(self.cfg.precision, self.device)
         self.models = [one.model for one in loaded]

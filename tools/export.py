@@ -143,7 +143,7 @@ def write_safetensors(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
     """Write weights and settings; returns the network that the project's loader makes of the file."""
     from safetensors.torch import save_file
 
-    cfg = loaded.cfg
+    cfg = loaded.trained or loaded.cfg
     local = {"root_path": None, "list_dir": None, "csvfile": None, "output_dir": Config.output_dir}
     local |= {name: Path(getattr(cfg, name)).name for name in ("pretrained", "pretrained_vssd")}
     cfg = replace(cfg, dataset=Path(dataset_of(cfg)).name, **local)

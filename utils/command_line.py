@@ -64,7 +64,7 @@ def _default(name: str, verb: str) -> str:
     field = FIELDS[name]
     if name in OF_RECIPES and verb == TRAIN:
         return "; default: the recipe's"
-    if name in PASSED_ON and verb != TRAIN:
+    if name in (*OF_RECIPES, "fold") and verb != TRAIN:
         return "; default: the checkpoint's"
     if name == "output_dir" and verb != TRAIN:
         return "; default: predictions" if verb == PREDICT else "; default: that of the checkpoint"

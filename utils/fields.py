@@ -53,6 +53,8 @@ def check_bounds(field: dataclasses.Field, value: Any) -> None:
     least, below = meta.get("least"), meta.get("below")
     if isinstance(value, str):
         _check_text(value)
+        if field.name != "input" and not value.isprintable():  # names of images may be anything
+            raise ValueError("a text without control characters")
     elif isinstance(value, int) and not isinstance(value, bool):
         below = LARGEST if below is None else below
         least = -LARGEST if least is None else least
@@ -67,8 +69,8 @@ def check_bounds(field: dataclasses.Field, value: Any) -> None:
 def _check_text(text: str) -> None:
     if not text.strip():
         raise ValueError("a name, not an empty text")
-    if "\0" in text or len(os.fsencode(text)) > LONGEST_PATH:
-        raise ValueError(f"a text of at most {LONGEST_PATH} bytes without null characters")
+    if len(os.fsencode(text)) > LONGEST_PATH:
+        raise ValueError(f"a text of at most {LONGEST_PATH} bytes")
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in text.replace(os.sep, "/").split("/")):
         raise ValueError(f"names of at most {LONGEST_NAME} bytes, which is what file systems allow")
 
@@ -93,7 +95,5 @@ def _check_item(field: dataclasses.Field, value: Any, kind: type) -> Any:
     if type(value) is not kind:
         words = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
         raise ValueError(words[kind])
-    if kind is str and not value.isprintable():
-        raise ValueError("a text without control characters")
     check_bounds(field, value)
     return value

@@ -260,6 +260,7 @@ def test_a_config_survives_its_json_form_and_unknown_fields_are_refused():
         (["--output_dir", "out/" + "x" * 256], r"--output_dir out/x+: expected names of at most 255 bytes"),
         (["--root_path", "ü" * 128], r"--root_path ü+: expected names of at most 255 bytes"),
         (["--list_dir", "a/" * 3000], r"--list_dir (a/)+: expected a text of at most 4095 bytes"),
+        (["--output_dir", "a\x1b[2J"], "--output_dir .*: expected a text without control characters"),
         (["--dataset=--"], "--dataset: expected one value"),
         (["--class_names", "a,b,a"], "--class_names a,b,a: a stands there twice"),
     ],

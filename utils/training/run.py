@@ -166,6 +166,6 @@ def diverged(found: str, run: Run) -> UserError:
     if run.saved:
         kept, goes_on = f"{LAST} still holds the state that was saved last", "--resume"
     return UserError(
-        f"{found} in epoch {run.epoch + (run.batch > 0)} (precision {run.precision}); {kept}. "
+        f"{found} in epoch {run.epoch + bool(run.batch)} (precision {run.precision}); {kept}. "
         f"Lower --lr, set --clip_grad 1, or use --precision fp32, then {goes_on}"
     )

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 from utils.config import AUTO_BATCH, FIELDS, PREDICT, TRAIN, Config, check_together
 from utils.errors import UserError
 from utils.fields import check_bounds, item_types, plain_type
-from utils.inherited import PASSED_ON
 
 # The fields that recipes set
 OF_RECIPES = (

@@ -66,7 +66,10 @@ def describe(setting: Setting, metrics: list[str]) -> dict[str, Any]:
         "num_seeds": len(results),
         "folders": [str(result.folder) for result in results],
         "checkpoints": [result.hashes for result in results],
-        **{field: summary.get(field) for field in ("ssd", "tta", "tta_scales", "precision", "selection")},
+        **{
+            field: summary.get(field)
+            for field in ("network", "ssd", "fit", "tta", "tta_scales", "precision", "selection")
+        },
         "counts": counts,
         "means": {scope: {m: _means(setting, m, chosen) for m in metrics} for scope, chosen in columns.items()},
     }

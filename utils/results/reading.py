@@ -28,7 +28,9 @@ MUST_AGREE = {
 }
 # ... and what the seeds of one setting must share besides
 ONE_SETTING = {
+    "network": "network",
     "ssd": "SSD form",
+    "fit": "way to fit images",
     "tta": "test-time augmentation",
     "tta_scales": "scales of test-time augmentation",
     "selection": "selection of the checkpoint",

@@ -101,10 +101,12 @@ def build_page(predictor: Predictor, names: tuple[str, ...], folder: Path) -> "g
                 opacity = gr.Slider(0, 1, 0.4, step=0.05, label="Opacity of the mask", elem_id="opacity")
                 table = gr.HTML(elem_id="classes")
                 mask = gr.DownloadButton("Download the mask", visible=False, elem_id="download")
-            picture = gr.Image(show_label=False, format="png", interactive=False, scale=2, elem_id="picture")
+            picture = gr.Image(
+                show_label=False, format="png", interactive=False, buttons=["fullscreen"], scale=2, elem_id="picture"
+            )
         upload.change(load, upload, [state, number, picture, table, mask], api_name="segment")
         for control in (number, opacity):
-            control.input(show, [state, number, opacity], picture, show_progress="hidden", api_name=False)
+            control.change(show, [state, number, opacity], picture, show_progress="hidden", api_name=False)
     return page
 
 

@@ -226,9 +226,16 @@ def test_what_is_no_image_gets_a_message_without_our_folders(server, tmp_path):
         assert "heteromedseg-" not in str(data)
 
 
+def shown_in(browser):
+    """The picture that the page shows: (H, W, 3)."""
+    status, content = get(browser.run("return document.querySelector('#picture img').src"), "")
+    assert status == 200
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
 @needs_gradio
 @pytest.mark.skipif(not is_installed(), reason="no chromium and chromedriver")
-def test_a_dropped_series_is_shown_slice_by_slice(server, tmp_path):
+def test_a_dropped_series_is_shown_slice_by_slice(server, weights, tmp_path):
     array = np.random.default_rng(0).integers(-900, 900, (3, 40, 44)).astype(np.int16)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
@@ -241,19 +248,22 @@ def test_a_dropped_series_is_shown_slice_by_slice(server, tmp_path):
             writer.SetFileName(str(tmp_path / f"{k}.dcm"))
             writer.Execute(image)
             archive.write(tmp_path / f"{k}.dcm")
-    source = "return document.querySelector('#picture img')?.src"
+    predictor = Predictor([load_network(weights, RECIPES)], "cpu")
+    (tmp_path / "unpacked").mkdir()
+    found, _, _ = app.segment_file(predictor, NAMES, tmp_path / "series.zip", tmp_path / "unpacked", tmp_path)
     with Browser(tmp_path) as browser:
         browser.open(server)
         browser.wait("return document.querySelector('#upload input[type=file]')")
         browser.press("#upload input[type=file]", str(tmp_path / "series.zip"))
-        first = browser.wait(source)
+        browser.wait("return document.querySelector('#picture img')?.src")
         browser.wait("return document.querySelector('#classes').innerText.includes('<b>spleen</b>')")
         assert "ml" in browser.run("return document.querySelector('#classes').innerText")
-        browser.press("#slice input[type=range]", "left", "left", "left")
-        browser.wait("return document.querySelector('#slice input[type=range]').value === '1'")
-        shown = browser.wait(f"const now = ({source[7:]}); return now !== arguments[0] && now", first)
-        status, content = get(shown, "")
-        assert status == 200
-        assert cv2.imdecode(np.frombuffer(content, np.uint8), 1).shape == (480, 528, 3)
+        for keys, number in ((("left",) * 3, 1), (("right",), 2)):
+            browser.press("#slice input[type=range]", *keys)
+            browser.wait(f"return document.querySelector('#slice input[type=range]').value === '{number}'")
+            expected, end = app.show(found, number, 0.4), time.monotonic() + 60
+            while not (shown_in(browser) == expected).all():
+                assert time.monotonic() < end
+                time.sleep(0.1)
         hosts = browser.run("return performance.getEntriesByType('resource').map(entry => new URL(entry.name).host)")
         assert set(hosts) <= {server.removeprefix("http://")}

@@ -29,7 +29,12 @@ from utils.errors import UserError
 from utils.preprocess import PICTURES, SLICES
 from utils.preprocess.sizes import resize_logits
 
-CT = Config(num_classes=3, preprocess=replace(SLICES, intensity="ct"), img_size=(32, 48), root_path="/home/me/data")
+CT = Config(
+    num_classes=3,
+    preprocess=replace(SLICES, intensity="ct", orientation="SLP"),
+    img_size=(32, 48),
+    root_path="/home/me/data",
+)
 POLYPS = replace(CVC_CLINICDB, img_size=(32, 32), pretrained="/home/me/biformer.pth")
 SCRIPT = ROOT / "docs" / "segment_onnx.py"
 NAMES = {3: ["liver", "spleen"], 1: ["polyp"]}

@@ -54,6 +54,8 @@ def write_json(path: str | Path, results: dict[str, Any]) -> None:
 
 def describe_machine() -> dict[str, Any]:
     """CPU, cores this process may use, GPU, versions, commit (with `+` where the tree has changes) and command."""
+    script = Path(sys.argv[0])
+    name = script.parent.name if script.stem == "__main__" else script.stem
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -65,7 +67,7 @@ def describe_machine() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "numpy": np.__version__,
         "commit": _commit(),
-        "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip(),
+        "command": f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".strip(),
     }
 
 

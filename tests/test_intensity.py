@@ -14,7 +14,7 @@ from datasets.images.pairs import ImageMaskSet, pair_files
 from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, check_slices, check_volumes
 from utils.config import Config, from_dict, to_dict
 from utils.errors import UserError
-from utils.inference.files import predict_mask
+from utils.inference.segment import predict_mask
 from utils.preprocess import PICTURES, SLICES
 from utils.preprocess.intensities import normalise, to_unit
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from benchmarks import study
-from benchmarks.plans import PLANS, Plan
+from benchmarks.study import __main__ as study
+from benchmarks.study.plans import PLANS, Plan
 from tests.support.places import ROOT
 from tests.support.trees import write_picture_tree
 from utils.command_line import parse_flags
@@ -38,20 +38,7 @@ def plan(tmp_path, monkeypatch):
     tree = write_picture_tree(tmp_path / "tree", num_images=12)
     data = ("--dataset", str(tree), "--recipe", "cvc_clinicdb", "--csvfile", str(tree / "test_train_data.csv"))
     subprocess.run([sys.executable, ROOT / "data_split_csv.py", "--dataset", tree, "--size", "0.6"], check=True)
-    train = (
-        "--img_size",
-        "32",
-        "--epochs",
-        "2",
-        "--batch_size",
-        "4",
-        "--width",
-        "32",
-        "--folds",
-        "2",
-        "--device",
-        "cpu",
-    )
+    words = "--img_size 32 --epochs 2 --batch_size 4 --width 32 --folds 2 --device cpu"
     plan = Plan(data, tuple(words.split()), ARMS, seeds=(1, 2))
     monkeypatch.setitem(PLANS, "toy", plan)
     return plan

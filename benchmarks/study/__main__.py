@@ -2,9 +2,9 @@
 
     python -m benchmarks.study PLAN [--output results/study] [--jobs N] [--val]
 
-PLAN is a name in benchmarks/plans.py. Each arm is trained with each seed by train.py and tested by test.py, in a folder
-of its own. What is finished stays, what was interrupted goes on: start the same command again. With several GPUs, N
-runs go on at a time, each on a GPU. `--val` scores the validation part: use it to choose a setting.
+PLAN is a name in benchmarks/study/plans.py. Each arm is trained with each seed by train.py and tested by test.py, in a
+folder of its own. What is finished stays, what was interrupted goes on: start the same command again. With several
+GPUs, N runs go on at a time, each on a GPU. `--val` scores the validation part: use it to choose a setting.
 
 The table has mean and SD over seeds, a bootstrap interval over cases, the paired test against the first arm (Wilcoxon,
 Holm's correction), parameters, operations, seconds of an epoch and peak memory of the process. It is written to
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import ROOT, write_json
-from benchmarks.plans import PLANS, Plan
+from benchmarks.study.plans import PLANS, Plan
 from tools.compare.comparison import compare
 from tools.compare.statistics import ALL_CLASSES, holm
 from utils.errors import UserError, run_main
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--val", action="store_true", help="score the validation part, not the test part")
     given = parser.parse_args(argv)
     if given.plan not in PLANS:
-        raise UserError(f"plan {given.plan}: expected one of {', '.join(PLANS)}, see benchmarks/plans.py")
+        raise UserError(f"plan {given.plan}: expected one of {', '.join(PLANS)}, see benchmarks/study/plans.py")
     folder, plan = given.output / given.plan, PLANS[given.plan]
     part = "val" if given.val else "test"
     run_all(plan, folder, part, given.jobs)

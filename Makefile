@@ -1,5 +1,6 @@
 # make demo   install the requirements, then train, test and report on the embedded phantom data set
 # make test   install the development tools, lint, run all tests
+# make lock   write requirements.lock: every package of constraints.txt and what they need, with hashes
 # make clean  remove the files that demo and test made; your data and runs stay
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.runtime
 READY_DEV := $(VENV)/.development
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint lock clean
 
 demo: $(READY)
 	$(BIN)/python train.py --dataset phantom --root_path $(DEMO_DIR)/data --output_dir $(DEMO_DIR)/run --force $(DEMO_FLAGS)
@@ -37,6 +38,11 @@ $(READY): requirements.txt constraints.txt | $(VENV)/bin/python
 $(READY_DEV): requirements-dev.txt requirements-export.txt $(READY)
 	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements-dev.txt -c constraints.txt
 	@touch $@
+
+lock: | $(VENV)/bin/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) uv
+	$(BIN)/uv pip compile requirements-dev.txt -c constraints.txt --universal --python-version 3.10 --generate-hashes --quiet \
+	  --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR) .pytest_cache .ruff_cache

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.baselines import NAMES, build_baseline, is_baseline
 from models.hetero_medseg import ARCHITECTURE, HeteroMedSeg, build_model
 from models.ssd import backend_name
+from models.weights.onnx import OnnxNetwork
 from models.weights.pretrained import initialise
 from models.weights.released import is_released, load_released, released_num_classes
 from utils import checkpoint
@@ -169,10 +170,12 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
     recipe: which of `recipes` goes with released weights, which hold no settings
     raises: UserError for a file that is no checkpoint of this network, and for released weights without a recipe
     """
+    if path.suffix == ".onnx":
+        model = OnnxNetwork(path)
+        return _ours(model.settings | {"model": {}}, path, recipes, model)
     state = checkpoint.read(path)
-    origin = {"file": str(path), "sha256": checkpoint.sha256(path)}
     if state.get("format") == "heteromedseg":
-        return _ours(state, path, origin, recipes)
+        return _ours(state, path, recipes)
     if not is_released(state):
         raise UserError(
             f"{path}: not a HeteroMedSeg checkpoint: neither written by train.py nor the released state dict; "
@@ -185,22 +188,29 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
     cfg = passed_on(dataclasses.replace(recipes[recipe], num_classes=num_classes, ssd="causal"))
     model = build_model(num_classes, cfg.ssd, drop_path=0.0)
     note = str(load_released(model, state, str(path)))
+    origin = {"file": str(path), "sha256": checkpoint.sha256(path)}
     origin |= {"epoch": None, "selection": "as published", "split": "as published", "seed": None}
     return Loaded(model.eval(), cfg, None, origin, (note,))
 
 
-def _ours(state: dict[str, Any], path: Path, origin: dict[str, Any], recipes: Mapping[str, Config]) -> Loaded:
+def _ours(
+    state: dict[str, Any], path: Path, recipes: Mapping[str, Config], network: OnnxNetwork | None = None
+) -> Loaded:
+    """What a file of ours holds; `network` has its weights inside, else they are in `state`."""
     if not recipes and "preprocess" not in state.get("config", ()):
         raise UserError(
             f"{path}: from before checkpoints kept their preprocessing; load it with recipes=recipes.RECIPES"
         )
     trained = read_config(state, str(path), recipes)
-    model = make_network(trained)
-    model.load_state_dict(own_weights(state, model, str(path)))
+    model = network or make_network(trained)
+    if network is None:
+        model.load_state_dict(own_weights(state, model, str(path)))
+    origin = {"file": str(path), "sha256": checkpoint.sha256(path)}
     origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
     origin |= {name: getattr(trained, name) for name in ("seed", "init", "pretrained", "pretrained_vssd")}
-    more = {"trained": trained, "cases": state.get("cases", {})}
-    return Loaded(model.eval(), passed_on(trained), tuple(state["class_names"]), origin, **more)
+    notes = ("network run by ONNX Runtime, float32 on the CPU",) if network else ()
+    cases = state.get("cases", {})
+    return Loaded(model.eval(), passed_on(trained), tuple(state["class_names"]), origin, notes, trained, cases)
 
 
 def own_weights(state: dict[str, Any], model: nn.Module, source: str) -> dict[str, Tensor]:

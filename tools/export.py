@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def write_onnx(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
     import onnxruntime
 
     program = to_onnx(loaded.model, loaded.cfg.preprocess.channels, loaded.cfg.img_size)
-    program.model.metadata_props.update(metadata(loaded))
+    program.model.metadata_props.update(metadata(loaded) | {checkpoint.SETTINGS: json.dumps(settings(loaded))})
     program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda batch: torch.from_numpy(session.run(None, {"image": batch.numpy()})[0])
@@ -139,19 +140,23 @@ def to_onnx(model: nn.Module, channels: int, size: tuple[int, int]) -> torch.onn
     )
 
 
-def write_safetensors(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
-    """Write weights and settings; returns the network that the project's loader makes of the file."""
-    from safetensors.torch import save_file
-
+def settings(loaded: Loaded) -> dict[str, Any]:
+    """What a checkpoint holds besides its weights, without local paths."""
     cfg = loaded.trained or loaded.cfg
     local = {"root_path": None, "list_dir": None, "csvfile": None, "output_dir": Config.output_dir}
     local |= {name: Path(getattr(cfg, name)).name for name in ("pretrained", "pretrained_vssd")}
     cfg = replace(cfg, dataset=Path(dataset_of(cfg)).name, **local)
-    words = metadata(loaded)
-    state = {"format": "heteromedseg", "config": to_dict(cfg), "class_names": json.loads(words["class_names"])}
-    state |= {key: loaded.origin.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
+    names = json.loads(metadata(loaded)["class_names"])
+    state = {"format": "heteromedseg", "config": to_dict(cfg), "class_names": names, "cases": loaded.cases}
+    return state | {key: loaded.origin.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
+
+
+def write_safetensors(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
+    """Write weights and settings; returns the network that the project's loader makes of the file."""
+    from safetensors.torch import save_file
+
     weights = {name: value.contiguous() for name, value in loaded.model.state_dict().items()}
-    save_file(weights, path, words | {checkpoint.SETTINGS: json.dumps(state)})
+    save_file(weights, path, metadata(loaded) | {checkpoint.SETTINGS: json.dumps(settings(loaded))})
     return load_network(path, RECIPES).model
 
 

@@ -217,6 +217,24 @@ def test_predict_takes_safetensors(tmp_path):
     assert (tmp_path / ".pth/a_mask.png").read_bytes() == (tmp_path / ".safetensors/a_mask.png").read_bytes()
 
 
+def test_predict_takes_an_onnx_file_in_the_place_of_a_checkpoint(tmp_path, capsys):
+    path = save(tmp_path / "best.pth", replace(POLYPS, network="conv", dataset="/home/me/polyps"))
+    other = onnx_of(path, tmp_path / "network.onnx")
+    assert b"/home/me" not in other.read_bytes()
+    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 256, (40, 44, 3), np.uint8))
+    for one in (path, other):
+        predict.main([*words_of(one, tmp_path / "a.png", tmp_path / one.suffix), "--tta"])
+    assert (tmp_path / ".pth/a_mask.png").read_bytes() == (tmp_path / ".onnx/a_mask.png").read_bytes()
+    found = load_network(other, RECIPES)
+    assert found.notes == ("network run by ONNX Runtime, float32 on the CPU",)
+    assert found.origin["selection"] == "validation"
+    with pytest.raises(UserError, match="takes images of 32x32, not of 64x64"):
+        found.model(torch.zeros(1, 3, 64, 64))
+    other.write_bytes(other.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"network.onnx: damaged, or no ONNX file"):
+        load_network(other, RECIPES)
+
+
 def test_safetensors_that_are_damaged_or_from_elsewhere_are_refused(tmp_path):
     path = save(tmp_path / "best.pth", replace(POLYPS, network="conv"))
     other = run(path, tmp_path / "network.safetensors", "--format", "safetensors")

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     paths = find_checkpoints(given, given.get("recipe"))
     device = choose_device(given.get("device", "auto"))
     loaded = [load_network(path, RECIPES, given.get("recipe")) for path in paths]
-    check_alike({str(path): one.cfg for path, one in zip(paths, loaded)})
+    check_alike(loaded)
     cfg = check_places(settle(loaded[0].cfg, given), given, str(paths[0]))
     allow_bytes(cfg.max_image_bytes)
     precision = choose_precision(cfg.precision, device, evaluating=True)

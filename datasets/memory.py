@@ -71,6 +71,7 @@ class Rounded(Dataset):
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.dtype = _storage_dtype(dataset, dataset[0][0])
+        self.differs_by_epoch = getattr(dataset, "differs_by_epoch", False)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -6,13 +6,15 @@ class_names: the foreground classes in the order of their labels; intensity and 
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from datasets.volumes.lists import INNER_FOLDERS
 from utils.errors import UserError
 from utils.files import reading, write_atomically
-from utils.preprocess import INTENSITIES, ORIENTATIONS, UNKNOWN
+from utils.preprocess import INTENSITIES, ORIENTATIONS, UNKNOWN, Preprocess
 
 PREPARED = "prepared.json"
 
@@ -34,6 +36,17 @@ def find_prepared(data: Path) -> tuple[Path, Prepared | None]:
     inner = data.absolute().name in INNER_FOLDERS and not (data / PREPARED).exists()
     root = data.absolute().parent if inner else data
     return root, read_prepared(root)
+
+
+def as_prepared(pre: Preprocess, given: Mapping[str, Any], root: Path, made: Prepared) -> Preprocess:
+    """`pre` with intensity and orientation of the prepared folder `root`.
+
+    raises: UserError where the flags `given` name an intensity, which would be applied a second time
+    """
+    if given.get("intensity", "auto") != "auto":
+        found = f"the images of {root} have theirs already ({made.intensity}, see {PREPARED})"
+        raise UserError(f"--intensity {given['intensity']}: {found}; leave the flag out")
+    return replace(pre, intensity=made.intensity, orientation=made.orientation)
 
 
 def read_prepared(folder: Path) -> Prepared | None:

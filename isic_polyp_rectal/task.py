@@ -16,7 +16,7 @@ from datasets.images.classes import CLASSES_FILE, ClassTable, find_classes
 from datasets.images.pairs import ImageMaskSet, Pair, data_root, pair_files
 from datasets.images.split import DEFAULT_NAME, Split, load_split
 from datasets.memory import InMemory
-from datasets.prepared import find_prepared
+from datasets.prepared import as_prepared, find_prepared
 from datasets.summary import DataSummary, try_each
 from utils.config import Config
 from utils.errors import UserError
@@ -122,9 +122,9 @@ def settle(cfg: Config, given: Mapping[str, Any]) -> Config:
     """
     if not cfg.root_path:
         return cfg
-    if made := find_prepared(data_root(cfg.root_path))[1]:
-        how = replace(cfg.preprocess, intensity=made.intensity, orientation=made.orientation)
-        cfg = replace(cfg, preprocess=how)
+    root, made = find_prepared(data_root(cfg.root_path))
+    if made:
+        cfg = replace(cfg, preprocess=as_prepared(cfg.preprocess, given, root, made))
     table = find_classes(data_root(cfg.root_path))
     if table is None:
         return cfg

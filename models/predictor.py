@@ -30,7 +30,7 @@ class Predictor:
 
         raises: UserError for networks whose probabilities cannot be averaged
         """
-        check_alike({one.origin["file"]: one.cfg for one in loaded})
+        check_alike(loaded)
         self.trained = loaded[0].trained or loaded[0].cfg
         self.cfg = apply(loaded[0].cfg, settings)
         self.device = choose_device(device)

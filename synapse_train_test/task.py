@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from datasets.augment import Draws, augment_synapse
 from datasets.crops import RandomCrops
 from datasets.phantom import generate as phantom
-from datasets.prepared import PREPARED, find_prepared
+from datasets.prepared import PREPARED, as_prepared, find_prepared
 from datasets.volumes.files import Volume
 from datasets.volumes.lists import find_root, group_by_case, hold_out_cases, read_list
 from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, check_slices
@@ -126,7 +126,7 @@ def settle(cfg: Config, given: Mapping[str, Any]) -> Config:
     root, made = find_prepared(data_folder(cfg))
     if made is None:
         return cfg
-    preprocess = replace(cfg.preprocess, intensity=made.intensity, orientation=made.orientation)
+    preprocess = as_prepared(cfg.preprocess, given, root, made)
     settled = replace(cfg, num_classes=len(made.class_names) + 1, class_names=made.class_names, preprocess=preprocess)
     for field in ("num_classes", "class_names"):
         if field in given and given[field] != getattr(settled, field):

@@ -14,7 +14,7 @@ from datasets.images.pairs import ImageMaskSet, pair_files
 from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, check_slices, check_volumes
 from utils.config import Config, from_dict, to_dict
 from utils.errors import UserError
-from utils.inference.segment import predict_mask
+from utils.inference.segment import segment
 from utils.preprocess import PICTURES, SLICES
 from utils.preprocess.intensities import normalise, to_unit
 
@@ -57,7 +57,7 @@ def test_prediction_with_the_checkpoints_intensity_sees_what_training_saw(pictur
     seen = []
     cfg = Config(num_classes=1, preprocess=PICTURES, img_size=(20, 30), intensity=intensity)
     stored = cv2.imread(str(pictures / "images" / "b.png"), cv2.IMREAD_UNCHANGED)
-    predict_mask(cfg, lambda x: seen.append(x) or x[:, :1], CPU, stored, False, "b.png")
+    segment(cfg, lambda x: seen.append(x) or x[:, :1], CPU, stored, False, "b.png")
     torch.testing.assert_close(seen[0], expected)
 
 

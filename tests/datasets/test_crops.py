@@ -4,6 +4,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.crops import RandomCrops
+from datasets.memory import keep_in_memory
 from utils.config import Config
 from utils.training.batches import EpochBatches, train_loader
 
@@ -45,16 +46,26 @@ def test_a_window_depends_on_seed_epoch_and_number_alone():
     assert len(set(firsts.values())) > 4
 
 
+def windows_of(dataset, workers: int) -> list[torch.Tensor]:
+    """The images of three epochs."""
+    batches, epochs = EpochBatches(5, 2, seed=1), []
+    loader = train_loader(dataset, batches, Config(workers=workers), pin=False)
+    for epoch in range(3):
+        batches.epoch = epoch
+        epochs.append(torch.cat([images for images, _ in loader]))
+    return epochs
+
+
 def test_the_loader_tells_the_epoch_to_every_worker():
-    seen = {}
-    for workers in (0, 2):
-        batches = EpochBatches(5, 2, seed=1)
-        loader = train_loader(RandomCrops(Numbered(), (8, 8), 3), batches, Config(workers=workers), pin=False)
-        seen[workers] = []
-        for epoch in range(3):
-            batches.epoch = epoch
-            seen[workers].append(torch.cat([images for images, _ in loader]))
-    assert all(torch.equal(a, b) for a, b in zip(seen[0], seen[2]))
+    crops = RandomCrops(Numbered(), (8, 8), 3)
+    alone, shared = (windows_of(crops, workers) for workers in (0, 2))
+    assert all(torch.equal(a, b) for a, b in zip(alone, shared))
     order = torch.randperm(5, generator=torch.Generator().manual_seed(1_000_003 + 2)).tolist()
-    expected = torch.stack([RandomCrops(Numbered(), (8, 8), 3)[index, 2][0] for index in order])
-    assert torch.equal(seen[0][2], expected)
+    assert torch.equal(alone[2], torch.stack([crops[index, 2][0] for index in order]))
+
+
+def test_windows_differ_between_epochs_as_training_holds_them():
+    """train.py wraps its data set by `keep_in_memory`."""
+    crops = RandomCrops(Numbered(), (8, 8), 3)
+    held = windows_of(keep_in_memory(crops, "no"), 0)
+    assert all(torch.equal(a.half(), b) for a, b in zip(windows_of(crops, 0), held))

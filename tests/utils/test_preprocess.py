@@ -12,7 +12,7 @@ from datasets.images.pairs import ImageMaskSet, Pair
 from datasets.volumes.sets import SynapseSlices
 from utils.config import Config
 from utils.errors import UserError
-from utils.inference.segment import predict_mask
+from utils.inference.segment import segment
 from utils.preprocess import PICTURES, SLICES, Preprocess
 from utils.preprocess.intensities import as_trained, choose_intensity, normalise, to_unit
 from utils.preprocess.sizes import nearest_index, network_input, resize_image, resize_labels, spline_matrix
@@ -78,7 +78,7 @@ def predicted(array, pre, volume, intensity="auto"):
     """What the network sees when predict.py segments `array` at 40x48."""
     cfg = Config(preprocess=pre, img_size=(40, 48), num_classes=1, intensity=intensity)
     forward = Recorder()
-    predict_mask(cfg, forward, CPU, array, volume, "file")
+    segment(cfg, forward, CPU, array, volume, "file")
     return torch.cat(forward.seen)
 
 

@@ -81,7 +81,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", "--model", help="the network to look into; without it a fresh one")
     parser.add_argument("--image", help="picture, array, NIfTI or DICOM file, as predict.py takes them")
     parser.add_argument("--pixel", metavar="Y,X", help="row and column from 0 in the image (middle of the foreground)")
-    parser.add_argument("--slice", type=int, help="slice of a volume, from 0 (the middle one)")
+    parser.add_argument(
+        "--slice", type=int, help="slice of a volume as it was turned for the network, from 0 (the middle one)"
+    )
     parser.add_argument("--img_size", metavar="SIZE", help="input size (the checkpoint's; 224 for a fresh network)")
     parser.add_argument("--recipe", help=f"recipe of released weights: {', '.join(RECIPES)}")
     parser.add_argument("--intensity", default="auto", help="how values become [0, 1]: see predict.py --help")

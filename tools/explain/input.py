@@ -15,6 +15,7 @@ from torch import Tensor
 from datasets.files.image import read_image
 from utils.config import Config
 from utils.errors import UserError
+from utils.inference.segment import turned
 from utils.log import log
 from utils.preprocess.intensities import as_trained, choose_intensity, to_unit
 from utils.preprocess.sizes import network_input
@@ -36,14 +37,15 @@ class Input:
 
 
 def read_input(given: argparse.Namespace, cfg: Config) -> Input:
-    """The picture, or the slice of a volume, that `--image` and `--slice` name, resized as predict.py does.
+    """The picture, or the slice of a volume, that `--image` and `--slice` name, turned and resized as predict.py does.
 
     raises: UserError for files that are missing or damaged, and for slices that are not there
     """
-    image, pre = read_image(Path(given.image)), cfg.preprocess
-    unit = to_unit(image.array, choose_intensity(image.array, given.intensity, pre, given.image), given.image)
-    index = None
-    if image.kind == "volume":
+    image, pre, index = read_image(Path(given.image), upright=True), cfg.preprocess, None
+    volume = image.kind == "volume"
+    array = turned(image.array, image.orientation, pre.orientation, given.image) if volume else image.array
+    unit = to_unit(array, choose_intensity(array, given.intensity, pre, given.image), given.image)
+    if volume:
         index = len(unit) // 2 if given.slice is None else given.slice
         if not 0 <= index < len(unit):
             raise UserError(f"--slice {index}: {given.image} has {len(unit)} slices; expected 0 to {len(unit) - 1}")

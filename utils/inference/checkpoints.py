@@ -1,6 +1,7 @@
 """Which checkpoints to test or to predict with, whether they go together, and under which settings."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from utils import checkpoint
 from utils.config import Config, check_together
 from utils.errors import UserError
 from utils.log import log
+from utils.preprocess import Preprocess
 from utils.training.folder import BEST, LAST
 
 # The published command for testing names these: test.py compares them with the checkpoint's own.
@@ -52,10 +54,17 @@ def settle(trained: Config, given: Mapping[str, Any]) -> Config:
     return check_together(replace(trained, **given))
 
 
-def check_alike(configs: Mapping[str, Config]) -> None:
-    """Checkpoints to average must have the same outputs and input size. raises: UserError"""
-    for field in ("num_classes", "img_size", "recipe"):
-        values = {name: getattr(cfg, field) for name, cfg in configs.items()}
-        if len(set(values.values())) > 1:
-            listed = ", ".join(f"{name}: {value}" for name, value in values.items())
-            raise UserError(f"--checkpoint: cannot average networks of different {field}: {listed}")
+def check_alike(loaded: Sequence[Any]) -> None:
+    """Networks to average must have the same outputs and see an image alike. in: `models.build.Loaded` of each
+
+    raises: UserError
+    """
+    kinds = {name: [getattr(one.cfg, name) for one in loaded] for name in ("num_classes", "img_size", "recipe")}
+    kinds["class names"] = [one.class_names for one in loaded if one.class_names]  # released weights have none
+    for part in dataclasses.fields(Preprocess):
+        kinds[f"preprocess.{part.name}"] = [getattr(one.cfg.preprocess, part.name) for one in loaded]
+    for name, values in kinds.items():
+        if len(set(values)) > 1:
+            listed = ", ".join(dict.fromkeys(map(str, values)))
+            files = ", ".join(one.origin["file"] for one in loaded)
+            raise UserError(f"--checkpoint: cannot average networks of different {name}: {listed} ({files})")

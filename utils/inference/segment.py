@@ -78,13 +78,6 @@ def segment(
     return Segmented(mask, unit, probabilities)
 
 
-def predict_mask(
-    cfg: Config, forward: Forward, device: torch.device, array: np.ndarray, volume: bool, source: str
-) -> np.ndarray:
-    """The mask alone of `segment`, for a volume that lies as the training data do."""
-    return segment(cfg, forward, device, array, volume, source).mask
-
-
 def turned(array: np.ndarray, stored: str, trained: str, source: str) -> np.ndarray:
     """A volume in the orientation of the training data. raises: UserError for one slice of another direction"""
     if bool(stored) != bool(trained):

@@ -170,6 +170,8 @@ def test_rectal_slices_with_tumour_in_the_published_split(rectal, tmp_path):
     assert {row.image_id: row.category for row in rows} == {n: published[n] for n in names if n in published}
     assert {row.group for row in rows} <= {"case002", "case099"}
     assert read_prepared(tmp_path / "out") == (("tumour",), "ct", "SPL")
+    with pytest.raises(UserError, match=r"--intensity range: the images of .* have theirs already"):
+        configure(["--dataset", str(tmp_path / "out"), "--recipe", "rectal", "--intensity", "range"])
 
 
 def test_rectal_by_patient(rectal, tmp_path):

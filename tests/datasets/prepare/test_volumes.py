@@ -146,6 +146,9 @@ def test_train_reads_what_was_prepared(tmp_path):
         assert task.split == "lists/train.txt"
     with pytest.raises(UserError, match=r"--num_classes: .*prepared\.json has the classes liver, spleen, kidney"):
         configure(["--dataset", str(out), "--num_classes", "9"])
+    with pytest.raises(UserError, match=r"--intensity ct: the images of .* already \(percentile, see prepared\.json\)"):
+        configure(["--dataset", str(out), "--intensity", "ct"])
+    assert configure(["--dataset", str(out), "--intensity", "auto"]).preprocess.intensity == "percentile"
 
 
 def test_other_lists_are_taken_where_they_are_named(tmp_path):

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import cv2
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 import tools.explain.__main__
@@ -20,7 +21,7 @@ from tools.explain.receptive_field import Field
 from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
-from utils.inference.segment import predict_mask
+from utils.inference.segment import segment
 
 CLASSES = ("one", "the second of the classes, with a name that is longer than any title can be, and more")
 
@@ -38,6 +39,9 @@ def folder(tmp_path_factory):
     cv2.imwrite(str(folder / "picture.png"), rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
     cv2.imwrite(str(folder / "grey.png"), rng.integers(40, 200, (50, 30), dtype=np.uint8))
     np.save(folder / "volume.npy", rng.random((5, 48, 48), dtype=np.float32))
+    scan = sitk.GetImageFromArray(rng.random((48, 5, 48), dtype=np.float32))
+    scan.SetDirection((0, 0, -1, 1, 0, 0, 0, -1, 0))
+    sitk.WriteImage(scan, str(folder / "turned.nii.gz"))
     (folder / "notes.txt").write_text("no image")
     return folder
 
@@ -161,6 +165,7 @@ def test_a_folder_that_cannot_be_made_is_a_mistake(folder, quick_fields):
         ("cvc_clinicdb", "grey.png", {"intensity": "percentile"}),
         ("phantom", "volume.npy", {"slice": 3}),
         ("phantom", "volume.npy", {"slice": 3, "intensity": "percentile"}),
+        ("phantom", "turned.nii.gz", {"slice": 3}),
     ],
 )
 def test_the_network_sees_what_it_sees_when_it_predicts(folder, recipe, name, flags):
@@ -175,8 +180,8 @@ def test_the_network_sees_what_it_sees_when_it_predicts(folder, recipe, name, fl
 
     image = read_input(given, cfg)
     raw = read_image(folder / name)
-    predict_mask(cfg, forward, torch.device("cpu"), raw.array, raw.kind == "volume", name)
-    assert (len(batches), image.index) == ((5, 3) if name == "volume.npy" else (1, None))
+    segment(cfg, forward, torch.device("cpu"), raw.array, raw.kind == "volume", name, raw.orientation)
+    assert (len(batches), image.index) == ((5, 3) if raw.kind == "volume" else (1, None))
     torch.testing.assert_close(image.batch, batches[image.index or 0], rtol=1e-5, atol=1e-5)
     shown = torch.from_numpy(image.shown).float() / 255
     shown = shown[None] if shown.ndim == 2 else shown.movedim(2, 0)

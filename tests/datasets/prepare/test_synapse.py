@@ -184,7 +184,7 @@ def test_a_label_that_the_challenge_does_not_have_is_refused(download, tmp_path)
     path = copy / "label/label0007.nii.gz"
     sitk.WriteImage(sitk.ReadImage(str(path)) + 3, str(path))
     with pytest.raises(
-        UserError, match=r"label0007\.nii\.gz: found the labels 14 \(32 voxels\), 15 .*16 .*; expected 1, 2"
+        UserError, match=r"label0007\.nii\.gz: found the labels 14 \(72 voxels\), 15 .*16 .*; expected 1, 2"
     ):
         main(["synapse", str(copy), str(tmp_path / "out"), "--workers", "1"])
 
@@ -213,4 +213,4 @@ def test_values_that_are_no_hounsfield_units_are_noted(tmp_path):
     files = [SourceFile(name, 1, tmp_path / name) for name in ("img0005.nii.gz", "label0005.nii.gz")]
     (tmp_path / "train_npz").mkdir()
     _, facts = prepare_volume(tmp_path, *files, "case0005", False, "SLP", "ct", synapse.LABEL_MAP)
-    assert re.search(r"values from 0 to 19 do not fill the window", facts["note"])
+    assert re.search(r"values from 0 to 20 do not fill the window", facts["note"])

@@ -14,6 +14,7 @@ from datasets.images.classes import ClassTable, find_classes, read_mask
 from datasets.images.mask_values import foreground_areas
 from datasets.images.pairs import Pair, check_sizes, data_root, pair_files, stem_of
 from datasets.images.split import DEFAULT_NAME, Row, describe, read_split
+from datasets.prepare.verify.checksums import check_manifest
 from datasets.prepare.verify.duplicates import alike, sketch
 from datasets.prepare.verify.findings import Report, thumbnail
 from utils.errors import UserError
@@ -62,6 +63,7 @@ def verify_pictures(data: Path, csvfile: Path | None) -> Report:
     parts = check_split(report, root, csvfile, pairs)
     tabulate(report, table, looks, parts)
     find_duplicates(report, pairs, looks, parts)
+    check_manifest(report, root)
     return report
 
 

@@ -5,16 +5,14 @@ Letters: D slices, H rows, W columns.
 
 import re
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets.phantom.organs import CLASS_NAMES
-from datasets.prepare.shared.manifest import content_sha256, read_manifest
 from datasets.prepare.verify.anatomy import check_anatomy
 from datasets.prepare.verify.cases import LISTS, Case, look_at_files
+from datasets.prepare.verify.checksums import check_manifest
 from datasets.prepare.verify.duplicates import alike
 from datasets.prepare.verify.findings import Report
 from datasets.prepared import find_prepared
@@ -43,7 +41,8 @@ def verify_volumes(data: Path, list_dir: Path | None, synapse_lists: Path) -> Re
     if classes and orientation:
         check_anatomy(report, [case.centres() for case in cases.values()], classes, orientation)
     find_duplicates(report, cases)
-    check_manifest(report, root)
+    if not check_manifest(report, root):
+        report.note("manifest", "", "no manifest.json: not written by prepare_data.py, so no checksum to compare with")
     return report
 
 
@@ -139,30 +138,3 @@ def find_duplicates(report: Report, cases: dict[str, Case]) -> None:
         text = f"{counts[first, second]} pairs of slices look alike, the closest with correlation {correlation:.4f}"
         pictures = (cases[first].thumbnails[flat[i][1]], cases[second].thumbnails[flat[j][1]])
         report.error("cases alike in different parts", where, text, *pictures)
-
-
-def check_manifest(report: Report, root: Path) -> None:
-    """An error for each file that is not what manifest.json says that it was written as."""
-    try:
-        manifest = read_manifest(root)
-    except UserError as error:
-        report.error("manifest", "manifest.json", str(error))
-        return
-    if manifest is None:
-        report.note("manifest", "", "no manifest.json: not written by prepare_data.py, so no checksum to compare with")
-        return
-    written = {name: out["sha256"] for case in manifest["cases"].values() for name, out in case["outputs"].items()}
-
-    def differs(name: str) -> bool:
-        try:
-            return content_sha256(root / name) != written[name]
-        except UserError:
-            return True
-
-    with ThreadPoolExecutor(4) as pool:
-        for name, wrong in zip(
-            written, tqdm(pool.map(differs, written), "checksums", len(written), leave=False, disable=None)
-        ):
-            if wrong:
-                report.error("manifest", name, "is missing or is not what prepare_data.py wrote")
-    report.tables["manifest"] = [["data sha256"], [manifest["sha256"]]]

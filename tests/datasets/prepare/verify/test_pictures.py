@@ -238,3 +238,17 @@ def test_alike_compares_every_pair_once_over_blocks():
         sketches[second] = sketches[first] + rng.normal(0, 1, (32, 32))
     parts[[2400, 1500]] = 1
     assert [(i, j) for i, j, _ in alike(sketches, parts, 10, 0.97)] == [(3, 2400), (1100, 1500)]
+
+
+def test_a_file_changed_since_it_was_prepared_is_an_error(data, tmp_path):
+    target = tmp_path / "prepared"
+    main(["folder", str(data / "images"), str(data / "masks"), str(target), "--copy", "--workers", "1"])
+    regroup(target)
+    assert ("error", "manifest") not in verify(target)[1]
+    mask = target / "masks/a_00.png"
+    pixels = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    pixels[0, 0] = 255
+    cv2.imwrite(str(mask), pixels)
+    assert ("error", "manifest") in verify(target)[1]
+    found = json.loads((target / "verify.json").read_text())["findings"]
+    assert [one["where"] for one in found if one["kind"] == "manifest"] == ["masks/a_00.png"]

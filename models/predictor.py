@@ -21,8 +21,9 @@ from utils.preprocess import ORIENTATIONS
 class Predictor:
     """One or several trained networks with the preprocessing of their training.
 
-    trained: the Config of the first network; cfg: the same with `settings` on top; class_names: of labels 1, 2, ...;
-    models: the networks, in evaluation mode on `device`; forward: images to logits, see `utils.inference.forward`
+    loaded: the networks as their files held them; cfg: settings of the first, with `settings` on top; class_names: of
+    labels 1, 2, ...; models: the networks, in evaluation mode on `device`; forward: images to logits, see
+    `utils.inference.forward`
     """
 
     def __init__(self, loaded: Sequence[Loaded], device: str = "auto", **settings: Any) -> None:
@@ -31,7 +32,7 @@ class Predictor:
         raises: UserError for networks whose probabilities cannot be averaged
         """
         check_alike(loaded)
-        self.trained = loaded[0].trained or loaded[0].cfg
+        self.loaded = tuple(loaded)
         self.cfg = apply(loaded[0].cfg, settings)
         self.device = choose_device(device)
         self.precision = choose_precision(self.cfg.precision, self.device)

@@ -15,9 +15,8 @@ import importlib.util
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +24,11 @@ from torch import Tensor, nn
 
 from datasets.files.image import read_image
 from datasets.phantom.generate import draw_case
-from models.build import Loaded, load_network
+from models.build import Loaded, is_ours, load_network
+from models.weights.portable import portable
 from recipes import RECIPES, family_of, find_recipe
 from utils import checkpoint
-from utils.config import Config, to_dict
+from utils.config import Config
 from utils.errors import UserError, run_main
 from utils.files import replacing
 from utils.inference.forward import labels_from_logits
@@ -36,7 +36,6 @@ from utils.inference.orientation import turn
 from utils.log import log
 from utils.preprocess.intensities import as_trained, choose_intensity, to_unit
 from utils.preprocess.sizes import network_input
-from utils.results.summary import dataset_of
 
 OPSET = 20
 MOST_CHANGED = 1e-3  # share of the pixels whose label may differ from PyTorch's; rounding decides between equal classes
@@ -96,14 +95,15 @@ def check_images(cfg: Config, names: Sequence[str]) -> Tensor:
         else:
             chosen = np.unique(np.linspace(0, len(whole) - 1, SLICES_OF_A_VOLUME + 2).round().astype(int)[1:-1])
             units += [as_trained(one, pre, colour=False) for one in whole[chosen]]
-    return torch.cat([network_input([unit], cfg.img_size, pre, torch.device("cpu")) for unit in units])
+    batches = [network_input([unit], cfg.img_size, pre, torch.device("cpu")) for unit in units]
+    return torch.cat([batch[..., : cfg.img_size[0], : cfg.img_size[1]] for batch in batches])  # under slide a window
 
 
 def metadata(loaded: Loaded) -> dict[str, str]:
     """What a program without this repository must know of the network; JSON where it is not one word or sentence."""
     cfg = loaded.cfg
     return {
-        "network": f"HeteroMedSeg, SSD form {cfg.ssd}",
+        "network": f"HeteroMedSeg, SSD form {cfg.ssd}" if is_ours(cfg) else cfg.network,
         "img_size": json.dumps(cfg.img_size),
         "num_classes": json.dumps(cfg.num_classes),
         "class_names": json.dumps(loaded.class_names or cfg.class_names or family_of(cfg).class_names(cfg)),
@@ -119,7 +119,10 @@ def write_onnx(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
     import onnxruntime
 
     program = to_onnx(loaded.model, loaded.cfg.preprocess.channels, loaded.cfg.img_size)
-    program.model.metadata_props.update(metadata(loaded) | {checkpoint.SETTINGS: json.dumps(settings(loaded))})
+    words = metadata(loaded)
+    state = portable(loaded, json.loads(words["class_names"]))
+    settings = {name: value for name, value in state.items() if name != "model"}
+    program.model.metadata_props.update(words | {checkpoint.SETTINGS: json.dumps(settings)})
     program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda batch: torch.from_numpy(session.run(None, {"image": batch.numpy()})[0])
@@ -140,23 +143,10 @@ def to_onnx(model: nn.Module, channels: int, size: tuple[int, int]) -> torch.onn
     )
 
 
-def settings(loaded: Loaded) -> dict[str, Any]:
-    """What a checkpoint holds besides its weights, without local paths."""
-    cfg = loaded.trained or loaded.cfg
-    local = {"root_path": None, "list_dir": None, "csvfile": None, "output_dir": Config.output_dir}
-    local |= {name: Path(getattr(cfg, name)).name for name in ("pretrained", "pretrained_vssd")}
-    cfg = replace(cfg, dataset=Path(dataset_of(cfg)).name, **local)
-    names = json.loads(metadata(loaded)["class_names"])
-    state = {"format": "heteromedseg", "config": to_dict(cfg), "class_names": names, "cases": loaded.cases}
-    return state | {key: loaded.origin.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
-
-
 def write_safetensors(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
     """Write weights and settings; returns the network that the project's loader makes of the file."""
-    from safetensors.torch import save_file
-
-    weights = {name: value.contiguous() for name, value in loaded.model.state_dict().items()}
-    save_file(weights, path, metadata(loaded) | {checkpoint.SETTINGS: json.dumps(settings(loaded))})
+    words = metadata(loaded)
+    checkpoint.save_safetensors(path, portable(loaded, json.loads(words["class_names"])), words)
     return load_network(path, RECIPES).model
 
 

@@ -14,6 +14,7 @@ import pickle
 import re
 import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,18 @@ def read(path: str | Path) -> dict[str, Any]:
     return verified(state, str(path))
 
 
+def save_safetensors(path: Path, state: dict[str, Any], words: Mapping[str, str] | None = None) -> None:
+    """Write `state` as safetensors: its `model` as tensors, the rest as JSON in the metadata, beside `words`."""
+    from safetensors.torch import save_file
+
+    weights = {name: state["model"][name].contiguous() for name in sorted(state["model"])}
+    settings = {name: value for name, value in state.items() if name != "model"}
+    settings[CHECKSUM] = checksum(settings | {"model": weights})
+    save_file(weights, path, {**(words or {}), SETTINGS: json.dumps(settings)})
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    """The dict that tools/export.py wrote as a .safetensors file."""
+    """The dict that `save_safetensors` wrote."""
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
@@ -103,12 +114,12 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             settings = json.loads((file.metadata() or {}).get(SETTINGS, "null"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            weights = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (SafetensorError, *UNREADABLE) as error:
         raise UserError(f"{path}: damaged, or no safetensors file ({first_line(error)}); copy it again") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path}: holds no settings of this project; expected a file that tools.export wrote")
-    return settings | {"model": weights}
+    return verified(settings | {"model": weights}, str(path))
 
 
 def describe_failure(error: BaseException, start: bytes) -> str:

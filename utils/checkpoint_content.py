@@ -16,7 +16,8 @@ from utils.errors import UserError
 CHECKSUM = "content_sha256"  # the key of the checksum in a file
 MOST_ENTRIES, DEEPEST = 1_000_000, 50
 LARGEST_REPEATED = 2**26  # bytes that one number may fill by being repeated (a stride of 0)
-COUNTERS = ("num_batches_tracked", "n_averaged")  # the only tensors of whole numbers in a network's state
+# The only tensors of whole numbers in a network's state: counters, and places in windows of attention (SwinUNETR)
+COUNTERS = ("num_batches_tracked", "n_averaged", "relative_position_index")
 
 
 def leaves(value: Any, source: str) -> Iterator[tuple[str, Any]]:

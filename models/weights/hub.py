@@ -6,13 +6,17 @@ Needs `huggingface_hub` and `safetensors` (requirements-hub.txt), which nothing 
 import re
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from models.build import Loaded
+from models.build import Loaded, load_network
 from models.hetero_medseg import ARCHITECTURE, HeteroMedSeg
-from utils.config import from_dict, to_dict
+from models.weights.portable import portable
+from utils import checkpoint
+from utils.config import from_dict
 from utils.errors import UserError
 
+WEIGHTS = "model.safetensors"  # the name that the Hub expects
 CARD = """---
 {{ card_data }}
 ---
@@ -35,23 +39,40 @@ mask = predictor.predict(array)
 """
 
 
-@cache
-def hub_class() -> type:
-    """HeteroMedSeg with PyTorchModelHubMixin. raises: UserError where huggingface_hub is not installed"""
+def hub() -> ModuleType:
+    """The package huggingface_hub. raises: UserError where it, or safetensors, is not installed"""
     try:
-        import safetensors.torch  # noqa: F401 - the mixin needs it
-        from huggingface_hub import PyTorchModelHubMixin
+        import huggingface_hub
+        import safetensors  # noqa: F401 - what is saved there
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; pip install -r requirements-hub.txt") from None
+    return huggingface_hub
+
+
+@cache
+def hub_class() -> type:
+    """HeteroMedSeg with PyTorchModelHubMixin; what it writes is read like any other file of ours.
+
+    raises: UserError where huggingface_hub is not installed
+    """
+    PyTorchModelHubMixin = hub().PyTorchModelHubMixin
     facts = {"license": "apache-2.0", "pipeline_tag": "image-segmentation", "tags": ["medical-imaging"]}
 
     class HubHeteroMedSeg(HeteroMedSeg, PyTorchModelHubMixin, model_card_template=CARD, **facts):
-        """settings: `utils.config.to_dict` of the training; class_names: of its foreground"""
+        """settings: `utils.config.to_dict` of the training; class_names: of its foreground
+
+        state: what `portable` gives of it, set by `to_hub`
+        """
+
+        state: dict[str, Any]
 
         def __init__(self, settings: dict[str, Any], class_names: list[str]) -> None:
             self.cfg = from_dict(settings, "config.json", {})
             self.class_names = tuple(class_names)
             super().__init__(**{name: getattr(self.cfg, name) for name in ARCHITECTURE})
+
+        def _save_pretrained(self, save_directory: Path) -> None:
+            checkpoint.save_safetensors(save_directory / WEIGHTS, self.state)
 
         def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
             pre = self.cfg.preprocess
@@ -70,19 +91,20 @@ def to_hub(predictor: Any) -> Any:
     if len(predictor.models) > 1 or predictor.cfg.network != "heteromedseg":
         found = f"{len(predictor.models)} networks {predictor.cfg.network}"
         raise UserError(f"found {found}, expected one heteromedseg; save them one by one")
-    # where the training data lay is nobody else's business
-    settings = to_dict(predictor.trained) | {"root_path": None, "list_dir": None, "csvfile": None}
-    for name in ("dataset", "pretrained", "pretrained_vssd", "output_dir"):
-        settings[name] = Path(settings[name]).name
-    model = hub_class()(settings=settings, class_names=list(predictor.class_names))
-    model.load_state_dict(predictor.models[0].state_dict())
+    state = portable(predictor.loaded[0], predictor.class_names)
+    model = hub_class()(settings=state["config"], class_names=state["class_names"])
+    model.state = state
     return model.eval()
 
 
 def from_hub(name: str, revision: str | None) -> Loaded:
-    """Load a folder that `save_pretrained` wrote, or a repository of the Hub."""
-    kind = hub_class()
-    if Path(name).is_dir() and not (Path(name) / "model.safetensors").is_file():
-        raise UserError(f"{name}: holds no model.safetensors; expected a folder that save_pretrained wrote")
-    model = kind.from_pretrained(name, revision=revision, strict=True)
-    return Loaded(model.eval(), model.cfg, model.class_names, {"file": name})
+    """Load a folder that `save_pretrained` wrote, or a repository of the Hub. raises: UserError"""
+    path = Path(name) / WEIGHTS
+    if not Path(name).is_dir():
+        try:
+            path = Path(hub().hf_hub_download(name, WEIGHTS, revision=revision))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{name}: no folder, and not on the Hugging Face Hub: {error}") from None
+    elif not path.is_file():
+        raise UserError(f"{name}: holds no {WEIGHTS}; expected a folder that save_pretrained wrote")
+    return load_network(path, {})

@@ -59,7 +59,7 @@ def test_every_parameter_gets_a_gradient(network):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("network", ["smp:Unet:resnet18", "nnunet_plain"])
+@pytest.mark.parametrize("network", EVERY_KIND)
 def test_a_checkpoint_rebuilds_its_network(network, tmp_path):
     cfg = named(network)
     model = make_network(cfg).eval()

@@ -21,6 +21,7 @@ from models import build
 from models.build import load_network
 from recipes import RECIPES
 from tests.support.places import ROOT
+from tests.support.released import to_released
 from tests.support.shallow import shallow_model
 from tools import export
 from utils import checkpoint
@@ -208,6 +209,27 @@ def test_safetensors_hold_the_same_network_and_no_local_path(tmp_path):
     assert words["licence"].startswith("Apache-2.0")
 
 
+def test_safetensors_know_the_cases_and_not_where_the_training_began(tmp_path):
+    cases = {"train": ["0123456789abcdef"], "validation": []}
+    path = save(
+        tmp_path / "best.pth", replace(POLYPS, network="conv", pretrained="auto", init="/home/me/a.pth"), cases=cases
+    )
+    other = run(path, tmp_path / "network.safetensors", "--format", "safetensors")
+    assert load_network(other, RECIPES).cases == cases
+    assert load_network(other, RECIPES).trained.init == "a.pth"
+    assert b"/home/me" not in other.read_bytes()
+
+
+def test_released_weights_become_safetensors(tmp_path, monkeypatch):
+    monkeypatch.setitem(build.NETWORKS, "heteromedseg", lambda cfg: build.build_model(cfg.num_classes, cfg.ssd))
+    torch.save(to_released(build.build_model(9)), tmp_path / "synapse_84.00.pth")
+    loaded = load_network(tmp_path / "synapse_84.00.pth", RECIPES, "synapse")
+    export.write_safetensors(tmp_path / "network.safetensors", loaded)
+    again = load_network(tmp_path / "network.safetensors", RECIPES)
+    assert again.origin["selection"] == "as published"
+    assert again.class_names[0] == "aorta"
+
+
 def test_predict_takes_safetensors(tmp_path):
     path = save(tmp_path / "best.pth", replace(POLYPS, network="conv"))
     other = run(path, tmp_path / "network.safetensors", "--format", "safetensors")
@@ -243,6 +265,9 @@ def test_safetensors_that_are_damaged_or_from_elsewhere_are_refused(tmp_path):
         other.write_bytes(damaged)
         with pytest.raises(UserError, match=r"network.safetensors: .*copy it again"):
             load_network(other, RECIPES)
+    other.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match="its content is not what was saved"):
+        load_network(other, RECIPES)
     save_file({"conv.weight": torch.zeros(3)}, other)
     with pytest.raises(UserError, match="no settings of this project"):
         load_network(other, RECIPES)
@@ -251,8 +276,9 @@ def test_safetensors_that_are_damaged_or_from_elsewhere_are_refused(tmp_path):
 # --- both ---------------------------------------------------------------------------------------
 
 
-def test_the_check_takes_the_images_that_are_given(tmp_path, monkeypatch):
-    path = save(tmp_path / "best.pth", replace(CT, network="conv"))
+@pytest.mark.parametrize("fit", ["squash", "slide"])
+def test_the_check_takes_the_images_that_are_given(tmp_path, monkeypatch, fit):
+    path = save(tmp_path / "best.pth", replace(CT, network="conv", preprocess=replace(CT.preprocess, fit=fit)))
     np.save(tmp_path / "volume.npy", np.random.default_rng(0).random((9, 50, 40)))
     cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 256, (40, 44, 3), np.uint8))
     seen = []

@@ -42,6 +42,8 @@ def main(argv: list[str]) -> None:
     log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))
     for note in (note for one in loaded for note in one.notes):
         log(note)
+    for note in inputs.notes:
+        log(note)
     if inputs.skipped:
         log(f"skipped:\n  {join_listed(inputs.skipped)}")
     files = list(zip(inputs.places, mask_paths(out, inputs.places, cfg.force)))

@@ -14,6 +14,7 @@ from utils.distributed import init_distributed, world_size
 from utils.errors import UserError, run_main
 from utils.files import allow_bytes
 from utils.log import log, logging_to
+from utils.results.summary import dataset_of
 from utils.training.allocator import keep_freed_memory
 from utils.training.engine import fit
 from utils.training.folder import LAST, claim_folder, hold_folder
@@ -52,7 +53,7 @@ def train(cfg: Config) -> None:
     task = replace(task, cases={**task.cases, **cases_before(cfg)})
     cfg = name_weights(cfg)
     with hold_folder(cfg), logging_to(out / "log.txt"):
-        log(f"HeteroMedSeg, training on {task.name}\n{describe(cfg, TRAIN)}")
+        log(f"HeteroMedSeg, training on {dataset_of(cfg)}, recipe {task.name}\n{describe(cfg, TRAIN)}")
         memory = ", freed memory kept for reuse" if kept else ""
         log(f"device {describe_device(device)}, precision {precision}{memory}")
         for line in (*notes, *more, *task.found, f"split: {task.split}", f"results in {out.resolve()}"):

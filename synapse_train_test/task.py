@@ -98,7 +98,7 @@ def build_task(cfg: Config) -> Task:
     classes = class_names(cfg)
     found = [
         f"training data: {folder}: {summary}",
-        f"  {len(names)} slices to train on; {part}: {len(cases)} cases",
+        f"  {len(names)} slices to train on; {part}: {len(cases)} case{'s' * (len(cases) != 1)}",
     ]
     if unseen := ", ".join(str(k) for k in range(1, cfg.num_classes) if not summary.classes.get(k)):
         found.append(f"warning: no training label shows class {unseen} of {cfg.num_classes}")

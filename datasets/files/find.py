@@ -21,10 +21,12 @@ class Inputs:
 
     places: file, or folder of a DICOM series -> where it lies below the folder that was given
     skipped: what those folders also hold, and why it is left out, in words
+    notes: how the rest is read, where that may surprise
     """
 
     places: dict[Path, Path] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def find_inputs(words: Sequence[str], recursive: bool = False, out: Path | None = None) -> Inputs:
@@ -86,7 +88,7 @@ def _search(folder: Path, root: Path, found: Inputs) -> None:
         return
     if series:
         note = f"{len(series)} DICOM files beside other images, each segmented alone; a series needs its own folder"
-        found.skipped.append(f"{folder}: {note}")
+        found.notes.append(f"{folder}: {note}")
     for path in images:
         found.places.setdefault(path, path.relative_to(root))
 

@@ -51,7 +51,8 @@ def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list
         lines.append(f"{len(parts['train'])} cases to train, {len(parts['test'])} to test")
         return lists_of(parts, records), lines
 
-    notes = [f"labels: {', '.join(f'{value} {names[k - 1] if k else 0}' for value, k in label_map.items())}"]
+    labels_in_words = (f"{value} {names[k - 1] if k else 'background'}" for value, k in label_map.items())
+    notes = [f"labels: {', '.join(labels_in_words)}"]
     notes.append(f"intensity {intensity}, orientation {args.orientation}")
     return Plan(
         "folder", cases, parameters, Prepared(tuple(names), intensity, args.orientation), FOLDERS, finish, notes

@@ -43,11 +43,12 @@ class EpochBatches(Sampler[list[int]]):
 
     def describe(self) -> str:
         """How many batches an epoch has, and what is left out of it."""
-        words = f"{len(self)} batches an epoch"
+        words = "1 batch an epoch" if len(self) == 1 else f"{len(self)} batches an epoch"
         if self.num_images < self.batch_size:
             words += f"; the training set is smaller than --batch_size: all {self.num_images} images are one batch"
         elif left_out := self.num_images - sum(self.sizes):
-            words += f"; the last, incomplete one is left out: each epoch lacks {left_out} images, others every time"
+            images = "image" if left_out == 1 else "images"
+            words += f"; the last, incomplete one is left out: each epoch lacks {left_out} {images}, others every time"
         return words
 
     def __len__(self) -> int:

@@ -45,7 +45,8 @@ def verify(data: Path, csvfile: Path | None, list_dir: Path | None, output_dir: 
 def say(report: Report) -> None:
     """The tables and the first findings of each kind on the terminal."""
     for title, rows in report.tables.items():
-        log(f"{title}: " + "; ".join(" ".join(map(str, row)) for row in rows[1:]))
+        head = ", ".join(name for name in rows[0] if name not in ("", title))
+        log(f"{title}{f' ({head})' if head else ''}: " + "; ".join(" ".join(map(str, row)).strip() for row in rows[1:]))
     shown: Counter[str] = Counter()
     totals = Counter(found.kind for found in report.findings)
     for found in sorted(report.findings, key=lambda found: (found.level != ERROR, found.kind)):
@@ -54,8 +55,7 @@ def say(report: Report) -> None:
             log(f"{found.level}: {found.kind}: {found.where + ': ' if found.where else ''}{found.text}")
         elif shown[found.kind] == MOST_LINES + 1:
             log(f"  ... and {totals[found.kind] - MOST_LINES} more: {found.kind}")
-    verdict = "nothing is wrong" if not report.num_errors else f"{report.num_errors} things are wrong"
-    log(f"{verdict}; {report.num_notes} notes")
+    log(f"{report.verdict}; {report.notes}")
 
 
 def to_json(report: Report, data: Path) -> str:

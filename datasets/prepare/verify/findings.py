@@ -52,6 +52,16 @@ class Report:
     def num_notes(self) -> int:
         return len(self.findings) - self.num_errors
 
+    @property
+    def verdict(self) -> str:
+        if self.num_errors < 2:
+            return "1 thing is wrong" if self.num_errors else "nothing is wrong"
+        return f"{self.num_errors} things are wrong"
+
+    @property
+    def notes(self) -> str:
+        return "1 note" if self.num_notes == 1 else f"{self.num_notes} notes"
+
 
 def thumbnail(image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     """A small uint8 (h, w, 3) of an image, stretched to its own range, with the outline of a mask's foreground.

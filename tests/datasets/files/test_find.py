@@ -74,7 +74,9 @@ def test_a_folder_is_a_series_only_if_all_its_images_are_dicom(tree):
     assert skipped == ["in/ct/DICOMDIR: no image of a known kind"]
     places, skipped = found("mixed")
     assert places == {"mixed/1.dcm": "1.dcm", "mixed/x.png": "x.png"}
-    assert skipped == ["mixed: 1 DICOM files beside other images, each segmented alone; a series needs its own folder"]
+    assert skipped == []
+    note = "mixed: 1 DICOM files beside other images, each segmented alone; a series needs its own folder"
+    assert find_inputs(["mixed"]).notes == [note]
 
 
 def test_patterns_that_no_shell_expanded(tree):

@@ -11,6 +11,7 @@ from datasets.images.make_split import split_dataset
 from datasets.prepare.verify.duplicates import alike, sketch
 from prepare_data import main
 from utils.errors import UserError
+from utils.log import _Terminal, logging_to
 
 
 def blobs(seed: int, size: tuple[int, int] = (60, 80)) -> np.ndarray:
@@ -252,3 +253,17 @@ def test_a_file_changed_since_it_was_prepared_is_an_error(data, tmp_path):
     assert ("error", "manifest") in verify(target)[1]
     found = json.loads((target / "verify.json").read_text())["findings"]
     assert [one["where"] for one in found if one["kind"] == "manifest"] == ["masks/a_00.png"]
+
+
+def test_the_terminal_names_the_columns_and_counts_one_as_one(data, capsys):
+    with logging_to(_Terminal()):
+        verify(data)
+    text = capsys.readouterr().out
+    assert "parts (part, images): test 4; train 16" in text
+    assert "split (test_train_data.csv): 16 train + 4 test images" in text
+    assert "nothing is wrong; 0 notes" in text
+    cv2.imwrite(str(data / "images" / part_of(data, "train")[0]), np.zeros((60, 80, 3), np.uint8))
+    with logging_to(_Terminal()):
+        verify(data)
+    assert "1 thing is wrong; 0 notes" in capsys.readouterr().out
+    assert "1 thing is wrong." in (data / "verify.html").read_text()

@@ -17,6 +17,7 @@ from utils.errors import UserError
 
 CPU = torch.device("cpu")
 CONFIG = Config(num_classes=3, img_size=(64, 64))
+EVERY_KIND = ("unet_resnet34", "smp:FPN:resnet18", "nnunet_plain", "nnunet_residual", "swin_unetr")
 PACKAGES = {"smp": "segmentation_models_pytorch", "nnunet": "dynamic_network_architectures", "swin": "monai"}
 # these packages use what newer versions of PyTorch and NumPy call old
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("_seed")]
@@ -35,9 +36,7 @@ def named(network):
     return replace(CONFIG, network=network)
 
 
-@pytest.mark.parametrize(
-    "network", ["unet_resnet34", "smp:FPN:resnet18", "nnunet_plain", "nnunet_residual", "swin_unetr"]
-)
+@pytest.mark.parametrize("network", EVERY_KIND)
 @pytest.mark.parametrize("shape", [(1, 1, 64, 64), (2, 3, 50, 71)])
 def test_logits_have_the_size_of_the_image(network, shape):
     model = make_network(named(network)).eval()

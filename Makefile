@@ -1,5 +1,6 @@
 # make demo   install the requirements, then train, test and report on the embedded phantom data set
 # make test   install the development tools, lint, run all tests
+# make sbom   write sbom.json: every package that is installed in .venv, with version and licence (CycloneDX)
 # make clean  remove the files that demo and test made; your data and runs stay
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.runtime
 READY_DEV := $(VENV)/.development
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint sbom clean
 
 demo: $(READY)
 	$(BIN)/python train.py --dataset phantom --root_path $(DEMO_DIR)/data --output_dir $(DEMO_DIR)/run --force $(DEMO_FLAGS)
@@ -24,6 +25,11 @@ test: lint
 lint: $(READY_DEV)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+
+sbom: $(READY)
+	$(PYTHON) -m venv $(VENV)-sbom
+	$(VENV)-sbom/bin/python -m pip install $(PIP_FLAGS) cyclonedx-bom
+	$(VENV)-sbom/bin/cyclonedx-py environment $(BIN)/python --output-file sbom.json
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with make PYTHON=..."; exit 2; }
@@ -39,4 +45,4 @@ $(READY_DEV): requirements-dev.txt requirements-export.txt $(READY)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO_DIR) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-sbom sbom.json $(DEMO_DIR) .pytest_cache .ruff_cache

@@ -1,6 +1,7 @@
 # make demo   install the requirements, then train, test and report on the embedded phantom data set
 # make test   install the development tools, lint, run all tests
 # make lock   write requirements.lock: every package of constraints.txt and what they need, with hashes
+# make sbom   write sbom.json: every package that is installed in .venv, with version and licence (CycloneDX)
 # make clean  remove the files that demo and test made; your data and runs stay
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.runtime
 READY_DEV := $(VENV)/.development
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test lint lock sbom clean
 
 demo: $(READY)
 	$(BIN)/python train.py --dataset phantom --root_path $(DEMO_DIR)/data --output_dir $(DEMO_DIR)/run --force $(DEMO_FLAGS)
@@ -25,6 +26,11 @@ test: lint
 lint: $(READY_DEV)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+
+sbom: $(READY)
+	$(PYTHON) -m venv $(VENV)-sbom
+	$(VENV)-sbom/bin/python -m pip install $(PIP_FLAGS) cyclonedx-bom
+	$(VENV)-sbom/bin/cyclonedx-py environment $(BIN)/python --output-file sbom.json
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with make PYTHON=..."; exit 2; }
@@ -45,4 +51,4 @@ lock: | $(VENV)/bin/python
 	  --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) $(DEMO_DIR) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-sbom sbom.json $(DEMO_DIR) .pytest_cache .ruff_cache

@@ -111,3 +111,15 @@ def test_what_is_required_is_imported():
     for name in names:
         module = modules.get(name, name)
         assert any(found == module or found.startswith(module + ".") for found in used), f"{name} is never imported"
+
+
+def test_nothing_under_the_gpl_is_imported_and_every_licence_is_listed():
+    users = [path for path in PRODUCT if any(name.split(".")[0] == "medpy" for name in imported(path))]
+    assert {place_of(path) for path in users} <= {"benchmarks"}
+    listed = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    for path in ROOT.glob("requirements*.txt"):
+        if path.name != "requirements-dev.txt":
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and line[0] not in "#-"]
+            names = {re.split("[>=<]", line)[0] for line in lines}
+            assert "medpy" not in names
+            assert not {name for name in names if not re.search(rf"\b{re.escape(name)}\b", listed)}, path.name

@@ -16,6 +16,7 @@ import json
 import os
 import queue
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -35,7 +36,7 @@ from utils.log import log
 from utils.results.reading import check_comparable, parse_settings
 from utils.training.folder import LAST
 
-COST = "cost.json"
+COST, FLAGS = "cost.json", "flags.txt"
 METRICS = ("dice", "hd95")
 HEADER = ("arm", "seeds", "Dice %", "95 % over cases", "HD95", "p (Holm)", "parameters", "GFLOP", "s/epoch", "peak GiB")
 
@@ -81,11 +82,15 @@ def run_all(plan: Plan, folder: Path, part: str, jobs: int) -> None:
 
 def run_one(plan: Plan, arm: str, seed: int, out: Path, part: str, index: int) -> str:
     """Train and test one arm with one seed in `out`, unless that is done; what went wrong, or nothing."""
+    flags = (*plan.data, *plan.train, *plan.arms[arm], "--seed", str(seed))
+    noted = out / FLAGS
+    if noted.exists() and noted.read_text(encoding="utf-8") != shlex.join(flags):
+        return f"{arm}, seed {seed}: {out} is from other flags than the plan's; remove it, or give another --output"
+    write_atomically(noted, shlex.join(flags))
     if any(out.glob(f"{part}_standard*/summary.json")):
         return ""
-    out.mkdir(parents=True, exist_ok=True)
     device = ("--device", f"cuda:{index % torch.cuda.device_count()}") if torch.cuda.is_available() else ()
-    train = ("--resume",) if (out / LAST).exists() else (*plan.data, *plan.train, *plan.arms[arm], "--seed", str(seed))
+    train = ("--resume",) if (out / LAST).exists() else flags
     log(f"{arm}, seed {seed}: {'goes on' if train == ('--resume',) else 'starts'}")
     for script, words in (("train.py", train), ("test.py", ("--split", part, "--no-report"))):
         code, seconds, peak = call(script, *words, *device, "--output_dir", str(out), log_to=out / f"{script}.txt")

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -44,7 +45,7 @@ def plan(tmp_path, monkeypatch):
     return plan
 
 
-def test_a_study_trains_what_is_missing_and_writes_one_table(tmp_path, plan, calls):
+def test_a_study_trains_what_is_missing_and_writes_one_table(tmp_path, plan, calls, monkeypatch):
     study.main(["toy", "--output", str(tmp_path / "out"), "--jobs", "1"])
     assert [script for script, _ in calls] == ["train.py", "test.py"] * 4
     found = json.loads((tmp_path / "out" / "toy.json").read_text(encoding="utf-8"))
@@ -66,6 +67,11 @@ def test_a_study_trains_what_is_missing_and_writes_one_table(tmp_path, plan, cal
     out = str(tmp_path / "out" / "toy" / "plain" / "seed_2")
     assert [(script, words[0]) for script, words in calls] == [("train.py", "--resume"), ("test.py", "--split")]
     assert all(words[-1] == out for _, words in calls)
+    calls.clear()
+    monkeypatch.setitem(PLANS, "toy", replace(plan, arms=ARMS | {"plain": ("--skips", "plain", "--lr", "0.1")}))
+    with pytest.raises(UserError, match=r"plain, seed 1: .*seed_1 is from other flags than the plan's"):
+        study.main(["toy", "--output", str(tmp_path / "out")])
+    assert calls == []
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, plan, monkeypatch):

@@ -1,5 +1,5 @@
 """Segment FILE, a picture or a NIfTI volume, with onnxruntime, numpy, opencv-python-headless and SimpleITK alone:
-python segment_onnx.py NETWORK.onnx FILE [ct|range|percentile|unit]    -> FILE_mask.png or FILE_mask.nii.gz
+python segment_onnx.py NETWORK.onnx FILE [ct|range|percentile|unit]    -> FILE_mask.png or FILE_mask.nii.gz beside FILE
 """
 
 import json
@@ -21,7 +21,7 @@ def weights(n, m, cubic):  # matrix (m, n) that resizes n values to m: SciPy's c
     return (at <= n - 1)[:, None] * (new @ np.linalg.inv(old))  # SciPy gives 0 where rounding leads beyond the end
 
 
-network, file, asked = (*sys.argv[1:], "auto")[:3]
+network, file, asked = (*sys.argv[1:], "auto")[:3] if len(sys.argv) > 2 else sys.exit(__doc__)
 session = onnxruntime.InferenceSession(network)
 pre, (s, t) = (json.loads(session.get_modelmeta().custom_metadata_map[key]) for key in ("preprocess", "img_size"))
 if nifti := file.endswith((".nii", ".nii.gz")):
@@ -54,6 +54,7 @@ if nifti:
     mask = sitk.GetImageFromArray(np.array(labels, np.uint8))
     mask.CopyInformation(image)
     code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(stored.GetDirection())
-    sitk.WriteImage(sitk.DICOMOrient(mask, code), file.split(".nii")[0] + "_mask.nii.gz")
+    sitk.WriteImage(sitk.DICOMOrient(mask, code), out := file.split(".nii")[0] + "_mask.nii.gz")
 else:
-    cv2.imwrite(file.rsplit(".", 1)[0] + "_mask.png", np.array(labels[0], np.uint8))
+    cv2.imwrite(out := file.rsplit(".", 1)[0] + "_mask.png", np.array(labels[0], np.uint8))
+print(out)

@@ -45,7 +45,10 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         "--csvfile", type=Path, metavar="CSV", help="pictures: the split (default: DATA/test_train_data.csv)"
     )
     verify.add_argument(
-        "--list_dir", type=Path, metavar="DIR", help="volumes: the lists (default: DATA/lists, or Synapse's)"
+        "--list_dir",
+        type=Path,
+        metavar="DIR",
+        help="volumes: the lists (default: DATA/lists, DATA itself or Synapse's)",
     )
     verify.add_argument(
         "--output_dir", type=Path, metavar="DIR", help="where verify.html and verify.json go (default: DATA)"

@@ -90,6 +90,7 @@ def test_results_of_these_weights(weights, tmp_path):
     assert "### test part, protocol standard" in text
     assert re.search(r"polyp +12 +0 +0 +75\.\d\d \[7\d\.\d\d, 7\d\.\d\d\]", text)
     assert "bootstrap over cases, 95 %" in text
+    assert text.count("surface tolerance") == text.count("surface tolerance 2 px; ") == 1
     assert "Measured on another data set (other) than it was trained on (my_polyps)." in text
     assert "a missed class has distance 0" in text
     alone = write_card(tmp_path / "alone.md", "--checkpoint", weights, "--results", tmp_path / "run")

@@ -97,6 +97,16 @@ def test_the_script_refuses_values_and_settings_that_it_does_not_know(tmp_path, 
     assert (tmp_path / "mr_mask.nii.gz").is_file()
 
 
+def test_the_script_says_how_it_is_called_and_what_it_wrote(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"python segment_onnx.py NETWORK.onnx FILE"):
+        segment(monkeypatch, "network.onnx")
+    network = onnx_of(save(tmp_path / "best.pth", replace(POLYPS, network="conv")), tmp_path / "network.onnx")
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 44, 3), np.uint8))
+    capsys.readouterr()
+    segment(monkeypatch, network, tmp_path / "a.png")
+    assert capsys.readouterr().out == f"{tmp_path / 'a_mask.png'}\n"
+
+
 def test_the_script_is_short_and_needs_four_packages():
     tree = ast.parse(SCRIPT.read_text("utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

@@ -89,7 +89,7 @@ def check_same_run(state: dict[str, Any], cfg: Config, split: str, split_sha256:
     if changed:
         raise UserError(
             f"--resume: {source} was trained with other settings: {'; '.join(changed)}; "
-            "give those, or a new --output_dir"
+            "keep those of the run (the first), or give a new --output_dir"
         )
     if state.get("split_sha256", split_sha256) != split_sha256:
         raise UserError(

@@ -32,6 +32,8 @@ def verify_volumes(data: Path, list_dir: Path | None, synapse_lists: Path) -> Re
     except UserError as error:
         report.error("prepared.json", str(data), str(error))
     lists = list_dir or next((d for d in (root / "lists", root) if (d / LISTS["train"]).is_file()), synapse_lists)
+    if lists == root and not list_dir:
+        report.note("lists", "", f"lie in {root.name} itself: give --list_dir {data} to train.py and test.py, too")
     names = read_lists(report, lists)
     classes = made.class_names if made else CLASS_NAMES if lists == synapse_lists else ()
     cases = look_at_files(report, data, names, len(classes) + 1 if classes else None)

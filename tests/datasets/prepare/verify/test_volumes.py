@@ -175,7 +175,8 @@ def test_a_layout_of_lists_beside_the_data(tmp_path):
     ):
         (tmp_path / f"{name}.txt").write_text(lines)
     code, found, _ = verify(tmp_path)
-    assert (code, found) == (0, [("note", "class names"), ("note", "manifest"), ("note", "no spacing")])
+    assert (code, [kind for _, kind in found]) == (0, ["class names", "lists", "manifest", "no spacing"])
+    assert ("note", "lists") not in verify(tmp_path, "--list_dir", str(tmp_path))[1]
     (tmp_path / "test_vol.txt").write_text("b_frame01")
     assert verify(tmp_path)[1][0] == ("error", "cases in two lists")
 

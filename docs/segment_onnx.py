@@ -1,6 +1,5 @@
 """Segment FILE, a picture or a NIfTI volume, with onnxruntime, numpy, opencv-python-headless and SimpleITK alone:
-python segment_onnx.py NETWORK.onnx FILE [ct|range|percentile|unit]    -> FILE_mask.png or FILE_mask.nii.gz beside FILE
-"""
+python segment_onnx.py NETWORK.onnx FILE [ct|range|percentile|unit]    -> FILE_mask.png or FILE_mask.nii.gz beside it"""
 
 import json
 import sys

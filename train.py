@@ -44,6 +44,7 @@ def train(cfg: Config) -> None:
     kept = device.type == "cpu" and keep_freed_memory()
     out = claim_folder(cfg)
     precision = choose_precision(cfg.precision, device)
+    cfg = replace(cfg, precision=precision)  # `auto` is measured: --resume goes on in what was found
     task = family_of(cfg).build_task(cfg)
     cfg, notes = settle_memory(cfg, device, precision, task.loss, estimate_bytes(task.train_set), out / LAST)
     validate = task.validate and replace(task.validate, batch_size=cfg.batch_size)

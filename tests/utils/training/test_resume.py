@@ -7,10 +7,12 @@ import json
 import pytest
 import torch
 
+from datasets.images.make_split import split_dataset
 from models.build import build_network
 from recipes import RECIPES
 from tests.support.toy import ToyNetwork, assert_same_weights, losses, saved_state, toy_config, toy_task, train_toy
-from train import configure
+from tests.support.trees import write_picture_tree
+from train import configure, main
 from utils import checkpoint
 from utils.config import FIELDS, TRAIN, Config, to_dict
 from utils.errors import UserError
@@ -133,6 +135,22 @@ def test_a_run_may_go_on_in_another_precision(tmp_path):
     state["scaler"] = run.scaler.state_dict() | {"scale": 4.0}
     restore(run, state, toy_config(tmp_path), toy_task(), "FILE")
     assert (scale, run.scaler.get_scale()) == (65536.0, 4.0)
+
+
+def test_the_precision_that_auto_found_stays(tmp_path, monkeypatch):
+    """On a CPU `auto` is measured, and a busy machine measures something else."""
+    tree = write_picture_tree(tmp_path / "data")
+    out = ["--output_dir", str(tmp_path / "run")]
+    data = ["--dataset", str(tree), "--csvfile", str(tmp_path / "split.csv")]
+    split_dataset(tree, 0.8, output=tmp_path / "split.csv")
+    small = ["--img_size", "32", "--batch", "4", "--folds", "2", "--workers", "0", "--device", "cpu"]
+    monkeypatch.setattr("utils.device._is_fast_at_bf16", lambda device: True)
+    main([*data, *small, *out, "--epochs", "1"])
+    monkeypatch.setattr("utils.device._is_fast_at_bf16", lambda device: False)
+    main([*out, "--resume"])
+    assert checkpoint.read(tmp_path / "run" / LAST)["config"]["precision"] == "bf16"
+    main([*out, "--resume", "--precision", "auto", "--epochs", "2"])
+    assert checkpoint.read(tmp_path / "run" / LAST)["config"]["precision"] == "fp32"
 
 
 def test_the_first_weights_stay_on_record(tmp_path):

@@ -59,12 +59,12 @@ def hub_class() -> type:
     facts = {"license": "apache-2.0", "pipeline_tag": "image-segmentation", "tags": ["medical-imaging"]}
 
     class HubHeteroMedSeg(HeteroMedSeg, PyTorchModelHubMixin, model_card_template=CARD, **facts):
-        """settings: `utils.config.to_dict` of the training; class_names: of its foreground
+        """A network to publish.
 
-        state: what `portable` gives of it, set by `to_hub`
+        settings: `utils.config.to_dict` of the training; class_names: of its foreground
         """
 
-        state: dict[str, Any]
+        state: dict[str, Any]  # what `portable` gives of it; `to_hub` sets it
 
         def __init__(self, settings: dict[str, Any], class_names: list[str]) -> None:
             self.cfg = from_dict(settings, "config.json", {})

@@ -10,7 +10,7 @@ from datasets.prepare.verify.findings import ERROR, Report
 from datasets.prepare.verify.pictures import verify_pictures
 from datasets.prepare.verify.volumes import verify_volumes
 from datasets.volumes.lists import is_data as is_volumes
-from utils.errors import UserError
+from utils.errors import UserError, counted
 from utils.files import write_atomically
 from utils.log import log
 
@@ -54,8 +54,8 @@ def say(report: Report) -> None:
             log(f"{found.level}: {found.kind}: {found.where + ': ' if found.where else ''}{found.text}")
         elif shown[found.kind] == MOST_LINES + 1:
             log(f"  ... and {totals[found.kind] - MOST_LINES} more: {found.kind}")
-    verdict = "nothing is wrong" if not report.num_errors else f"{report.num_errors} things are wrong"
-    log(f"{verdict}; {report.num_notes} notes")
+    verdict = "nothing is wrong" if not report.num_errors else counted(report.num_errors, "error")
+    log(f"{verdict}; {counted(report.num_notes, 'note')}")
 
 
 def to_json(report: Report, data: Path) -> str:
@@ -72,4 +72,4 @@ def to_page(report: Report, data: Path) -> str:
     for found in sorted(report.findings, key=lambda found: found.level != ERROR):
         kinds.setdefault((found.level, found.kind), []).append(found)
     jinja = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return jinja.get_template("page.html").render(report=report, name=data.resolve().name, kinds=kinds)
+    return jinja.get_template("page.html").render(report=report, name=data.resolve().name, kinds=kinds, counted=counted)

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from utils.distributed import is_main
-from utils.errors import UserError, join_listed
+from utils.errors import UserError, counted, join_listed
 
 
 def try_each(function: Callable, items: Sequence, num_threads: int, word: str, complaint: str) -> list[Any]:
@@ -53,11 +53,11 @@ class DataSummary:
 
     def __str__(self) -> str:
         """One line of counts, sizes and classes, then one line a note."""
-        cases = "" if self.num_cases == self.num_images else f"{self.num_cases} cases, "
+        cases = "" if self.num_cases == self.num_images else f"{counted(self.num_cases, 'case')}, "
         most_common = sorted(self.sizes.items(), key=lambda item: (-item[1], item[0]))
         sizes = ", ".join(f"{height}x{width}" for (height, width), _ in most_common[:3])
         if len(most_common) > 3:
-            sizes += f" and {len(most_common) - 3} other sizes"
+            sizes += f" and {counted(len(most_common) - 3, 'other size')}"
         classes = ", ".join(f"{value} in {count}" for value, count in sorted(self.classes.items()))
-        first = f"{cases}{self.num_images} images of {sizes or 'no size'}; classes seen: {classes or 'none'}"
+        first = f"{cases}{counted(self.num_images, 'image')} of {sizes or 'no size'}; classes seen: {classes or 'none'}"
         return "\n".join([first, *(f"  note: {note}" for note in self.notes)])

@@ -19,7 +19,7 @@ from utils import checkpoint
 from utils.config import AUTO_BATCH, Config
 from utils.device import choose_device, choose_precision
 from utils.distributed import init_distributed, is_main
-from utils.errors import UserError
+from utils.errors import UserError, counted
 from utils.files import write_atomically
 from utils.inference.forward import forward_fn
 from utils.log import log
@@ -137,7 +137,7 @@ def fold_table(summary: dict[str, Any]) -> str:
     lines = []
     for part in summary["folds"]:
         dice, iou = (percent(part["means"][name]) for name in ("dice", "iou"))
-        lines.append(f"fold {part['fold']}: {len(part['cases'])} images, dice {dice}, iou {iou}")
+        lines.append(f"fold {part['fold']}: {counted(len(part['cases']), 'image')}, dice {dice}, iou {iou}")
     spread = summary["over_folds"]
     dice, iou = (f"{percent(spread[name]['mean'])} ± {percent(spread[name]['sd'])}" for name in ("dice", "iou"))
     return "\n".join([*lines, f"mean ± SD over folds: dice {dice}, iou {iou} %"])

@@ -19,7 +19,7 @@ from datasets.memory import InMemory
 from datasets.prepared import as_prepared, find_prepared
 from datasets.summary import DataSummary, try_each
 from utils.config import Config
-from utils.errors import UserError
+from utils.errors import UserError, counted
 from utils.preprocess import PICTURES
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_cases, hash_names
@@ -79,7 +79,7 @@ def build_task(cfg: Config) -> Task:
     if cfg.select == "test" and not split.test:
         raise UserError("--select test: the CSV has no image of the category test")
     judged, part = (split.test, "test") if cfg.select == "test" else (held_out, "validation")
-    counts = f"  {len(train)} images to train on, {len(judged)} for {part}"
+    counts = f"  {counted(len(train), 'image')} to train on, {len(judged)} for {part}"
     return Task(
         name=cfg.recipe,
         class_names=classes,

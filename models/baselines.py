@@ -4,6 +4,7 @@ Their packages are listed in requirements-baselines.txt and imported when a netw
 """
 
 import importlib
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -121,7 +122,9 @@ NAMES = (*SMP, *OTHERS, "smp:ARCHITECTURE:ENCODER")
 
 def _package(name: str, network: str) -> ModuleType | Any:
     try:
-        return importlib.import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what these packages use of PyTorch
+            return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
             f"--network {network}: needs the package {name.partition('.')[0]} ({error}); "

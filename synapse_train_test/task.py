@@ -25,7 +25,7 @@ from datasets.volumes.lists import find_root, group_by_case, hold_out_cases, rea
 from datasets.volumes.sets import SliceVolumes, SynapseSlices, SynapseVolumes, check_slices
 from utils.config import Config
 from utils.distributed import barrier, is_main
-from utils.errors import UserError
+from utils.errors import UserError, counted
 from utils.preprocess import SLICES
 from utils.preprocess.sizes import fit_image, fit_labels, grid_size, inner_size
 from utils.training.losses import loss_for
@@ -98,7 +98,7 @@ def build_task(cfg: Config) -> Task:
     classes = class_names(cfg)
     found = [
         f"training data: {folder}: {summary}",
-        f"  {len(names)} slices to train on; {part}: {len(cases)} case{'s' * (len(cases) != 1)}",
+        f"  {counted(len(names), 'slice')} to train on; {part}: {counted(len(cases), 'case')}",
     ]
     if unseen := ", ".join(str(k) for k in range(1, cfg.num_classes) if not summary.classes.get(k)):
         found.append(f"warning: no training label shows class {unseen} of {cfg.num_classes}")

@@ -29,7 +29,7 @@ from models.weights.portable import portable
 from recipes import RECIPES, family_of, find_recipe
 from utils import checkpoint
 from utils.config import Config
-from utils.errors import UserError, run_main
+from utils.errors import UserError, counted, run_main
 from utils.files import replacing
 from utils.inference.forward import labels_from_logits
 from utils.inference.orientation import turn
@@ -163,7 +163,7 @@ def compare(loaded: Loaded, run: Callable[[Tensor], Tensor], images: Tensor) -> 
     found = f"logits differ from PyTorch's by at most {largest:.1e}, labels in {changed} of {pixels} pixels"
     if not changed <= MOST_CHANGED * pixels or not largest < float("inf"):
         raise UserError(f"the exported network is not that of the checkpoint: {found}; expected equal labels")
-    return f"checked on {len(images)} images: {found}"
+    return f"checked on {counted(len(images), 'image')}: {found}"
 
 
 if __name__ == "__main__":

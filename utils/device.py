@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.distributed import local_world_size, world_size
+from utils.distributed import local_world_size, smallest_of_ranks, world_size
 from utils.errors import UserError
 from utils.log import log
 
@@ -157,7 +157,9 @@ def choose_precision(name: str, device: torch.device, evaluating: bool = False) 
     not depend on the machine. It is never fp16, whose range is small enough to overflow.
     """
     if name == "auto":
-        name = "bf16" if not evaluating and _is_fast_at_bf16(device) else "fp32"
+        # measured on a CPU: ranks must not find different answers
+        fast = not evaluating and smallest_of_ranks(int(_is_fast_at_bf16(device)), device)
+        name = "bf16" if fast else "fp32"
     if name == "fp32":
         # Not the newer fp32_precision: with it, PyTorch refuses to read these two, which torch.compile does.
         torch.backends.cuda.matmul.allow_tf32 = False

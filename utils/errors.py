@@ -28,6 +28,12 @@ def join_listed(lines: Sequence[str], limit: int = 20, separator: str = "\n  ") 
     return separator.join([*lines[:limit], *more])
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`, `3 classes`."""
+    ending = "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{number} {noun}{'' if number == 1 else ending}"
+
+
 def run_main(main: Callable[[list[str]], None]) -> None:
     """Call `main(sys.argv[1:])`, its log on the terminal; a UserError becomes one message on stderr, exit code 2.
 

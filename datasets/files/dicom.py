@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import UserError, counted
 from utils.files import reading
 from utils.log import log_once
 
@@ -42,7 +42,7 @@ def series_files(folder: Path) -> list[str]:
     for path in files:
         series.setdefault(tags[path].get(SERIES, ""), []).append(path)
     if len(series) != 1:
-        found = "; ".join(f"{len(paths)} files such as {paths[0].name}" for paths in series.values())
+        found = "; ".join(f"{counted(len(paths), 'file')} such as {paths[0].name}" for paths in series.values())
         raise UserError(
             f"{folder}: found {len(series)} DICOM series ({found or 'no DICOM file'}), expected one; "
             "give a folder for each series"

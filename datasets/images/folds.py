@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from datasets.images.pairs import stem_of
-from utils.errors import UserError
+from utils.errors import UserError, counted
 
 
 def choose_training(ids: Sequence[str], size: float, seed: int, groups: Sequence[str] | None = None) -> list[bool]:
@@ -19,7 +19,7 @@ def choose_training(ids: Sequence[str], size: float, seed: int, groups: Sequence
     With groups the test part is filled with whole groups as far as they fit.
     """
     if len(ids) < 2:
-        raise UserError(f"found {len(ids)} images, expected at least 2 to split")
+        raise UserError(f"found {counted(len(ids), 'image')}, expected at least 2 to split")
     num_train = min(max(int(size * len(ids) + 0.5), 1), len(ids) - 1)
     if groups is None:
         training = set(_shuffled(ids, seed, "split")[:num_train])
@@ -66,7 +66,9 @@ def groups_by_pattern(ids: Sequence[str], pattern: str) -> list[str]:
     groups = [match and (match.group(1) if expression.groups else match.group()) for match in matches]
     missed = [name for name, group in zip(ids, groups) if not group]
     if missed:
-        raise UserError(f"--group-by {pattern!r} finds nothing in {len(missed)} names:\n  " + "\n  ".join(missed))
+        raise UserError(
+            f"--group-by {pattern!r} finds nothing in {counted(len(missed), 'name')}:\n  " + "\n  ".join(missed)
+        )
     return groups
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from datasets.files.pictures import LOSSY_SUFFIXES, is_zero_one, read_picture, type_range
 from datasets.images.classes import ClassTable, colour_codes, palette_indices
-from utils.errors import join_listed
+from utils.errors import counted, join_listed
 
 LEAST_AREA = 9  # pixels whose 8 neighbours are all equal to them, summed over a mask
 LEAST_SHARE = 0.002  # of all pixels, where noise or soft edges make areas, too
@@ -124,7 +124,7 @@ def guess_classes(masks: Sequence[Path]) -> Guess:
 def listed_areas(areas: Mapping[int | str, int], num_masks: int) -> str:
     """`areas of 85 in 3, 255 in 12 of 20 masks`"""
     listed = join_listed([f"{value} in {count}" for value, count in areas.items()], 12, ", ")
-    return f"areas of {listed or 'no value'} of {num_masks} masks"
+    return f"areas of {listed or 'no value'} of {counted(num_masks, 'mask')}"
 
 
 def _look(path: Path) -> _Look:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from datasets.files.pictures import PICTURE_SUFFIXES, read_picture, to_rgb8
 from datasets.images.classes import ClassTable, read_mask
-from utils.errors import UserError
+from utils.errors import UserError, counted
 from utils.preprocess import PICTURES, Preprocess
 from utils.preprocess.intensities import as_trained, to_unit
 from utils.preprocess.sizes import fit_image, fit_labels
@@ -84,8 +84,9 @@ def pair_files(root: str | Path) -> list[Pair]:
             problems.append(f"ambiguous: {', '.join(names + mask_names)}")
     if problems:
         raise UserError(
-            f"{root}: {len(problems)} files do not pair; every image needs one mask of the same name "
-            "(or with _segmentation, _mask, _seg, _gt after it); add or remove files:\n  " + "\n  ".join(problems)
+            f"{root}: found {counted(len(problems), 'file')} without a partner; every image needs one mask of the "
+            "same name (or with _segmentation, _mask, _seg, _gt after it); add or remove files:\n  "
+            + "\n  ".join(problems)
         )
     pairs = [Pair(paths[0].name, paths[0], matched[stem][0]) for stem, paths in images.items()]
     return sorted(pairs, key=lambda pair: pair.image_id)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from datasets.images.classes import ClassTable
 from datasets.images.folds import assign_folds
 from datasets.images.pairs import Pair, stem_of
-from utils.errors import UserError
+from utils.errors import UserError, counted
 from utils.files import csv_text, parse_csv, read_text, reading, write_atomically
 
 DEFAULT_NAME = "test_train_data.csv"
@@ -70,7 +70,7 @@ def load_split(path: str | Path, pairs: Sequence[Pair], num_folds: int | None = 
     folds = None if parts["val"] or not training else _training_folds(path, training, num_folds, seed)
     description = describe(rows)
     if unlisted := len(pairs) - len(rows):
-        description += f"; {unlisted} images of the folder are not in the CSV and not used"
+        description += f"; not in the CSV and so not used: {counted(unlisted, 'image')} of the folder"
     return Split(**parts, folds=folds, description=description)
 
 
@@ -93,7 +93,7 @@ def describe(rows: Sequence[Row]) -> str:
     """How the parts were kept apart, for reports: images of one patient or video look alike."""
     counts = Counter(row.category for row in rows)
     parts = [name for name in CATEGORIES if counts[name]]
-    text = " + ".join(f"{counts[name]} {name}" for name in parts) + " images"
+    text = " + ".join(f"{counts[name]} {name}" for name in parts) + (" image" if len(rows) == 1 else " images")
     if len(parts) == 1:
         return text
     if rows[0].group is None:
@@ -101,7 +101,7 @@ def describe(rows: Sequence[Row]) -> str:
     groups = [{row.group for row in rows if row.category == name} for name in parts]
     several = "both" if len(parts) == 2 else "several"
     if shared := sum(number > 1 for number in Counter(group for part in groups for group in part).values()):
-        return f"{text}, split by image: {shared} groups are in {several} parts"
+        return f"{text}, split by image: {counted(shared, 'group')} in {several} parts"
     return f"{text}, split by group: {' + '.join(str(len(part)) for part in groups)} groups, none in {several} parts"
 
 
@@ -136,7 +136,9 @@ def read_split(path: str | Path) -> list[Row]:
     if len(without) < len(rows):
         problems += [f"{name}: no group, expected one in every line or in none" for name in without]
     if problems:
-        raise UserError(f"{path}: {len(problems)} lines cannot be used:\n  " + "\n  ".join(problems))
+        raise UserError(
+            f"{path}: found {counted(len(problems), 'line')} that cannot be used:\n  " + "\n  ".join(problems)
+        )
     return rows
 
 

@@ -8,7 +8,7 @@ from datasets.prepare.shared.run import Case, Plan
 from datasets.prepare.shared.sources import SourceFile
 from datasets.prepare.shared.volumes import AXIAL, FOLDERS, lists_of, prepare_volume
 from datasets.prepared import Prepared
-from utils.errors import UserError, join_listed
+from utils.errors import UserError, counted, join_listed
 
 WHERE = """\
 Register at https://humanheart-project.creatis.insa-lyon.fr/database and download the ACDC database (150 patients):
@@ -69,7 +69,9 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
             patient = int(CASE.match(name)[1])
             parts["test" if patient in test else "val" if patient in validation else "train"].append(name)
         parts = {part: sorted(names) for part, names in parts.items()}
-        return lists_of(parts, records), [", ".join(f"{part}: {len(names)} volumes" for part, names in parts.items())]
+        return lists_of(parts, records), [
+            ", ".join(f"{part}: {counted(len(names), 'volume')}" for part, names in parts.items())
+        ]
 
     return Plan("acdc", cases, parameters, Prepared(CLASS_NAMES, "percentile", AXIAL), FOLDERS, finish, notes)
 

@@ -7,7 +7,7 @@ from typing import Any
 from datasets.prepare.shared.pictures import FOLDERS, new_split, pair_sources
 from datasets.prepare.shared.run import Plan
 from datasets.prepare.shared.sources import SourceFile
-from utils.errors import UserError
+from utils.errors import UserError, counted
 
 WHERE = """\
 Download from https://challenge.isic-archive.com/data/#2018, task 1: "Training Data" and "Training Ground Truth".
@@ -35,7 +35,9 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
         )
     cases = pair_sources(images, masks, args.copy)
     notes = (
-        [f"not used: {len(files) - len(used)} files of the validation and test parts"] if len(used) < len(files) else []
+        [f"not used: {counted(len(files) - len(used), 'file')} of the validation and test parts"]
+        if len(used) < len(files)
+        else []
     )
     if len(cases) != NUM_IMAGES:
         notes.append(f"warning: {len(cases)} images; the published data have {NUM_IMAGES}")

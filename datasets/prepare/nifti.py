@@ -14,7 +14,7 @@ from datasets.prepare.shared.run import Case, Plan
 from datasets.prepare.shared.sources import SourceFile
 from datasets.prepare.shared.volumes import FOLDERS, lists_of, prepare_volume
 from datasets.prepared import Prepared
-from utils.errors import UserError, join_listed
+from utils.errors import UserError, counted, join_listed
 
 SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 CHANNEL = re.compile(r"_(\d{4})$")
@@ -45,10 +45,10 @@ def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list
         lines = [f"{record['facts']['note']}" for record in records.values() if "note" in record["facts"]]
         if across := [name for name, record in records.items() if cut_across(record["facts"]["spacing"])]:
             lines.append(
-                f"warning: {len(across)} volumes, such as {across[0]}, are cut across their thick slices; "
+                f"warning: cut across thick slices: {counted(len(across), 'volume')}, such as {across[0]}; "
                 f"give --orientation whose first letter is the direction of these"
             )
-        lines.append(f"{len(parts['train'])} cases to train, {len(parts['test'])} to test")
+        lines.append(f"{counted(len(parts['train']), 'case')} to train, {len(parts['test'])} to test")
         return lists_of(parts, records), lines
 
     labels_in_words = (f"{value} {names[k - 1] if k else 'background'}" for value, k in label_map.items())
@@ -123,7 +123,10 @@ def pair_volumes(
                 listed = ", ".join(file.base for file in files)
                 raise UserError(f"{name} has several channels ({listed}); give the one to use as --channel 0, 1 ...")
             by_name[name] = [file for file in files if SUFFIX.sub("", file.base).endswith(f"_{channel:04d}")]
-    pairs, problems = {}, [f"{name}: {len(files)} images" for name, files in by_name.items() if len(files) != 1]
+    pairs, problems = (
+        {},
+        [f"{name}: {counted(len(files), 'image')}" for name, files in by_name.items() if len(files) != 1],
+    )
     for file in labels:
         stem = SUFFIX.sub("", file.base)
         stem = stem if stem in by_name else MASK_SUFFIX.sub("", stem)
@@ -133,5 +136,5 @@ def pair_volumes(
             pairs[stem] = (*by_name[stem][:1], file)
     problems += [f"{file.name}: no label" for name in by_name.keys() - pairs.keys() for file in by_name[name]]
     if problems:
-        raise UserError(f"{len(problems)} files do not pair by name:\n  {join_listed(problems)}")
+        raise UserError(f"by name {counted(len(problems), 'file')} cannot be paired:\n  {join_listed(problems)}")
     return pairs

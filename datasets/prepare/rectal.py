@@ -20,7 +20,7 @@ from datasets.prepare.shared.run import Case, Plan
 from datasets.prepare.shared.sources import SourceFile
 from datasets.prepare.shared.volumes import AXIAL
 from datasets.prepared import Prepared
-from utils.errors import UserError, join_listed
+from utils.errors import UserError, counted, join_listed
 from utils.files import replacing
 from utils.preprocess import UNKNOWN, WINDOW
 from utils.preprocess.intensities import window_ct
@@ -66,14 +66,18 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
 
     def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
         ids = {name: case for case, record in records.items() for name in record["facts"]["images"]}
-        lines = [f"{sum(r['facts']['slices'] for r in records.values())} slices, {len(ids)} of them with tumour"]
+        lines = [
+            f"{counted(sum(r['facts']['slices'] for r in records.values()), 'slice')}, {len(ids)} of them with tumour"
+        ]
         rows = [row for row in read_split(PUBLISHED) if row.image_id in ids] if args.split == "published" else []
         if not rows:
             pictures = {name: {"facts": {"image": name}} for name in ids}
             texts, more = new_split(pictures, 0.9, ids)
             return texts, [*lines, *more]
         if left := len(ids) - len(rows):
-            lines.append(f"warning: {left} slices with tumour are not in the published split, and so not in the CSV")
+            lines.append(
+                f"warning: not in the published split, and so not in the CSV: {counted(left, 'slice')} with tumour"
+            )
         texts, more = split_files([row._replace(group=ids[row.image_id]) for row in rows])
         return texts, [*lines, *more]
 

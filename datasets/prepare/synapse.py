@@ -17,6 +17,7 @@ from datasets.prepare.shared.sources import SourceFile
 from datasets.prepare.shared.volumes import FOLDERS, add_orientation, lists_of, prepare_volume
 from datasets.prepared import Prepared
 from utils.errors import UserError, join_listed
+from utils.preprocess import WINDOW
 
 WHERE = """\
 Register at https://www.synapse.org, join "Multi-Atlas Labeling Beyond the Cranial Vault" (syn3193805) and download
@@ -55,7 +56,7 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
         arguments = {"name": name, "test": number in TEST, "orientation": args.orientation, "intensity": "ct"}
         cases.append(Case(name, pairs[number], prepare_volume, arguments | {"label_map": LABEL_MAP}))
     parameters = {
-        "window": [-125, 275],
+        "window": list(WINDOW),
         "orientation": args.orientation,
         "labels": {str(value): CLASS_NAMES[label - 1] for value, label in ORGANS.items()},
     }

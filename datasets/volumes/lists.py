@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError, join_listed
+from utils.errors import UserError, counted, join_listed
 from utils.files import read_text
 
 SLICE_SUFFIXES = (".npz",)
@@ -65,7 +65,7 @@ def read_list(path: str | Path) -> list[str]:
         raise UserError(f"{path}: the list is empty; expected one name a line")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         listed = join_listed(twice, 10, ", ")
-        raise UserError(f"{path}: {len(twice)} names are listed twice, remove one of each: {listed}")
+        raise UserError(f"{path}: {counted(len(twice), 'name')} listed twice, remove one of each: {listed}")
     return names
 
 

@@ -2,7 +2,7 @@
 
 A case is drawn in the patient's space, (z, y, x) growing upwards, to the back and to the left. Every organ is a block
 at a place of its own, so that any wrong axis or direction shows. The body lies elsewhere in each case, so that a
-network which has learnt places alone does not find the organs.
+network that has learnt places alone does not find the organs.
 """
 
 import zipfile

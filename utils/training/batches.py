@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from utils.config import Config
 from utils.device import seed_worker
 from utils.distributed import rank, world_size
-from utils.errors import UserError
+from utils.errors import UserError, counted
 from utils.training.stopping import ignore_signals
 
 
@@ -43,12 +43,13 @@ class EpochBatches(Sampler[list[int]]):
 
     def describe(self) -> str:
         """How many batches an epoch has, and what is left out of it."""
-        words = "1 batch an epoch" if len(self) == 1 else f"{len(self)} batches an epoch"
+        words = f"{counted(len(self), 'batch')} an epoch"
         if self.num_images < self.batch_size:
-            words += f"; the training set is smaller than --batch_size: all {self.num_images} images are one batch"
+            images = counted(self.num_images, "image")
+            words += f"; the training set is smaller than --batch_size: its one batch has {images}"
         elif left_out := self.num_images - sum(self.sizes):
-            images = "image" if left_out == 1 else "images"
-            words += f"; the last, incomplete one is left out: each epoch lacks {left_out} {images}, others every time"
+            images = counted(left_out, "image")
+            words += f"; the last, incomplete one is left out: each epoch lacks {images}, others every time"
         return words
 
     def __len__(self) -> int:

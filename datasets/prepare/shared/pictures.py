@@ -10,7 +10,7 @@ from datasets.images.pairs import MASK_SUFFIX, stem_of
 from datasets.images.split import DEFAULT_NAME, Row, describe
 from datasets.prepare.shared.run import Case
 from datasets.prepare.shared.sources import SourceFile
-from utils.errors import UserError, join_listed
+from utils.errors import UserError, counted, join_listed
 from utils.files import csv_text
 
 FOLDERS = ("images", "masks")
@@ -59,8 +59,10 @@ def pair_sources(images: Sequence[SourceFile], masks: Sequence[SourceFile], copy
             f"{file.name}: no {'mask' if kind == 'image' else 'image'}" for kind, file in pair.items() if len(pair) < 2
         ]
     if problems or not by_stem:
-        found = f"found {len(images)} images and {len(masks)} masks"
-        raise UserError(f"{found}; {len(problems)} files do not pair by name:\n  {join_listed(problems)}")
+        found = f"found {counted(len(images), 'image')} and {counted(len(masks), 'mask')}"
+        raise UserError(
+            f"{found}; by name {counted(len(problems), 'file')} cannot be paired:\n  {join_listed(problems)}"
+        )
     arguments = {"copy": copy}
     return [Case(stem, (pair["image"], pair["mask"]), place_pair, arguments) for stem, pair in sorted(by_stem.items())]
 

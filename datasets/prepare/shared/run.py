@@ -18,7 +18,7 @@ from tqdm import tqdm
 from datasets.prepare.shared.manifest import MANIFEST, content_sha256, read_manifest, text_sha256, write_manifest
 from datasets.prepare.shared.sources import SourceFile, check_room
 from datasets.prepared import Prepared, write_prepared
-from utils.errors import UserError, join_listed
+from utils.errors import UserError, counted, join_listed
 from utils.files import write_atomically
 from utils.log import log
 
@@ -67,7 +67,7 @@ def carry_out(plan: Plan, target: Path, workers: int = 1, dry_run: bool = False)
     for note in plan.notes:
         log(note)
     size = sum(source.size for case in plan.cases for source in case.sources)
-    log(f"{plan.dataset}: {len(plan.cases)} cases, {size / 1e6:.0f} MB of source files -> {target}")
+    log(f"{plan.dataset}: {counted(len(plan.cases), 'case')}, {size / 1e6:.0f} MB of source files -> {target}")
     if dry_run:
         for case in plan.cases[:20]:
             log(f"  {case.name}: {', '.join(source.name for source in case.sources)}")
@@ -88,7 +88,7 @@ def carry_out(plan: Plan, target: Path, workers: int = 1, dry_run: bool = False)
         write_prepared(target, plan.prepared)
     written = {name: text_sha256(text) for name, text in texts.items()}
     total = write_manifest(target, plan.dataset, plan.parameters, records, written)
-    log(f"{len(records) - kept} cases made, {kept} were there already")
+    log(f"{counted(len(records) - kept, 'case')} made, there already: {kept}")
     for line in lines:
         log(line)
     log(f"data sha256 {total} ({target / MANIFEST}): the same on every machine that has the same data")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from utils.errors import UserError, join_listed
+from utils.errors import UserError, counted, join_listed
 from utils.files import reading, replacing
 
 LARGEST = 8 * 2**30  # bytes of one unpacked member: raw volumes take less than 1 GiB
@@ -118,7 +118,7 @@ def _members(path: Path) -> list[SourceFile]:
         elif member.file_size > LARGEST:
             problems.append(f"{member.filename!r}: {member.file_size} bytes unpacked; expected at most {LARGEST}")
     if problems:
-        raise UserError(f"{path}: {len(problems)} members must not be unpacked:\n  {join_listed(problems)}")
+        raise UserError(f"{path}: {counted(len(problems), 'member')} must not be unpacked:\n  {join_listed(problems)}")
     return [SourceFile(member.filename, member.file_size, path, member.filename) for member in members]
 
 

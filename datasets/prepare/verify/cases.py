@@ -17,7 +17,7 @@ from datasets.prepare.verify.duplicates import sketch
 from datasets.prepare.verify.findings import Report, thumbnail
 from datasets.volumes.files import read_slice, read_volume
 from datasets.volumes.lists import SLICE_SUFFIXES, VOLUME_SUFFIXES, find_root, strip_suffix
-from utils.errors import UserError
+from utils.errors import UserError, counted
 
 LISTS = {"train": "train.txt", "val": "val_vol.txt", "test": "test_vol.txt"}
 INNER = {"train": "train_npz", "val": "test_vol_h5", "test": "test_vol_h5"}
@@ -76,7 +76,9 @@ def look_at_files(report: Report, data: Path, names: dict[str, list[str]], num_c
         there = [name for name in listed if name in files]
         known = {name for other, place in INNER.items() if place == inner for name in names.get(other, ())}
         if part != "val" and (left := sorted(files.keys() - known)):
-            report.note("files in no list", ", ".join(left[:5]), f"{len(left)} files of {inner}/ are in no list")
+            report.note(
+                "files in no list", ", ".join(left[:5]), f"in no list: {counted(len(left), 'file')} of {inner}/"
+            )
         with ThreadPoolExecutor(4 if part == "train" else 1) as pool:
             found = pool.map(partial(_read, part, num_classes), (files[name] for name in there))
             for name, (content, problem) in zip(there, tqdm(found, part, len(there), leave=False, disable=None)):

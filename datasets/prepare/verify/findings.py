@@ -8,6 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from utils.errors import counted
+
 ERROR, NOTE = "error", "note"
 SIDE = 160  # pixels of a thumbnail
 MOST_THUMBNAILS = 12  # of one kind of finding
@@ -54,13 +56,11 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        if self.num_errors < 2:
-            return "1 thing is wrong" if self.num_errors else "nothing is wrong"
-        return f"{self.num_errors} things are wrong"
+        return counted(self.num_errors, "error") if self.num_errors else "nothing is wrong"
 
     @property
     def notes(self) -> str:
-        return "1 note" if self.num_notes == 1 else f"{self.num_notes} notes"
+        return counted(self.num_notes, "note")
 
 
 def thumbnail(image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:

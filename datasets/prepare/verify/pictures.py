@@ -17,7 +17,7 @@ from datasets.images.split import DEFAULT_NAME, Row, describe, read_split
 from datasets.prepare.verify.checksums import check_manifest
 from datasets.prepare.verify.duplicates import alike, sketch
 from datasets.prepare.verify.findings import Report, thumbnail
-from utils.errors import UserError
+from utils.errors import UserError, counted
 
 # Of the pairs that this finds among the frames of CVC-ClinicDB, 420 are of one video and 2 of different ones.
 MOST_BITS, LEAST_CORRELATION = 10, 0.97
@@ -126,8 +126,8 @@ def check_split(report: Report, root: Path, csvfile: Path | None, pairs: list[Pa
         if part not in listed.values():
             report.error("the split", path.name, f"no image has the category {part}")
     if left := sorted(stems - listed.keys()):
-        report.note("images in no part", ", ".join(left[:5]), f"{len(left)} images are not in {path.name}")
-    report.tables["split"] = [["", path.name], ["", describe(rows)]]
+        report.note("images in no part", ", ".join(left[:5]), f"{counted(len(left), 'image')} not in {path.name}")
+    report.tables["split"] = [[path.name], [describe(rows)]]
     check_groups(report, rows)
     return listed
 
@@ -144,7 +144,7 @@ def check_groups(report: Report, rows: list[Row]) -> None:
         parts.setdefault(row.group, Counter())[row.category] += 1
     for group, counts in sorted(parts.items()):
         if len(counts) > 1:
-            text = " and ".join(f"{count} images in {part}" for part, count in sorted(counts.items()))
+            text = " and ".join(f"{counted(count, 'image')} in {part}" for part, count in sorted(counts.items()))
             report.error("patients or videos in several parts", group, text)
 
 
@@ -153,7 +153,7 @@ def tabulate(report: Report, table: ClassTable | None, looks: list[Look], parts:
     sizes = Counter(look.size for look in looks if look.size).most_common()
     rows: list[list[Any]] = [[f"{h}x{w}", count] for (h, w), count in sizes[:10]]
     if sizes[10:]:
-        rows.append([f"{len(sizes) - 10} other sizes", sum(count for _, count in sizes[10:])])
+        rows.append([f"{counted(len(sizes) - 10, 'other size')}", sum(count for _, count in sizes[10:])])
     report.tables["sizes"] = [["height x width", "images"], *rows]
     pixels = np.stack([look.pixels for look in looks])
     names = table.names if table else ("background", "foreground")

@@ -94,14 +94,14 @@ def tabulate(report: Report, cases: dict[str, Case], classes: tuple[str, ...]) -
         report.error("orientations that differ", "", f"volumes say {dict(turned)}; prepare them alike")
     seen = sum((case.voxels for case in cases.values()), np.zeros(256, np.int64))
     last = max(len(classes), *np.flatnonzero(seen).tolist(), 0) if cases else 0
-    report.tables["classes"] = [["label", "class", "voxels", "share", "slices", "train cases", "other cases"]]
+    report.tables["classes"] = [["class", "label", "voxels", "share", "slices", "train cases", "other cases"]]
     for label in range(last + 1):
         name = "background" if label == 0 else classes[label - 1] if label <= len(classes) else f"class {label}"
         trained = sum(bool(case.voxels[label]) for case in cases.values() if case.part == "train")
         tested = sum(bool(case.voxels[label]) for case in volumes.values())
         share = f"{seen[label] / max(seen.sum(), 1):.3%}"
         shown = sum(int(case.slices[label]) for case in cases.values())
-        report.tables["classes"].append([label, name, f"{seen[label]:,}", share, shown, trained, tested])
+        report.tables["classes"].append([name, label, f"{seen[label]:,}", share, shown, trained, tested])
         if label and not trained:
             report.error("classes without training data", name, f"no training slice shows label {label}")
         elif label and not tested:

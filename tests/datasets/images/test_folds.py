@@ -165,6 +165,6 @@ def test_mean_and_sd_over_folds():
     assert found["iou"] == {"mean": 0.5, "sd": None}
     assert fold_table({"folds": parts, "over_folds": found}).splitlines() == [
         "fold 0: 2 images, dice 80.00, iou 50.00",
-        "fold 1: 1 images, dice 90.00, iou -",
+        "fold 1: 1 image, dice 90.00, iou -",
         "mean ± SD over folds: dice 85.00 ± 7.07, iou 50.00 ± - %",
     ]

@@ -97,7 +97,7 @@ def test_groups_never_straddle_parts_or_folds():
 
 
 def test_what_cannot_be_divided():
-    with pytest.raises(UserError, match="found 1 images"):
+    with pytest.raises(UserError, match="found 1 image,"):
         choose_training(["a"], 0.9, 0)
     with pytest.raises(UserError, match="the one group 'g'"):
         choose_training(["a", "b"], 0.9, 0, ["g", "g"])
@@ -111,7 +111,7 @@ def test_groups_from_names():
     ids = ["case086_slice1.png", "case7_slice2.png"]
     assert groups_by_pattern(ids, r"case\d+") == ["case086", "case7"]
     assert groups_by_pattern(ids, r"case(\d+)_") == ["086", "7"]
-    with pytest.raises(UserError, match=r"finds nothing in 1 names:\n  x\.png"):
+    with pytest.raises(UserError, match=r"finds nothing in 1 name:\n  x\.png"):
         groups_by_pattern([*ids, "x.png"], r"case(\d+)")
     with pytest.raises(UserError, match="no regular expression"):
         groups_by_pattern(ids, "(")
@@ -208,7 +208,7 @@ def test_ids_find_their_files_with_or_without_folder_and_suffix(tmp_path):
     assert [pair.image_id for pair in split.test] == ["c.v1.tif"]
     assert split.folds is None
     assert split.description.startswith("2 train + 1 test images, split by image")
-    assert "1 images of the folder are not in the CSV" in split.description
+    assert "not in the CSV and so not used: 1 image of the folder" in split.description
 
 
 def test_ids_without_a_file(tmp_path):
@@ -221,7 +221,7 @@ def test_a_part_may_be_empty_and_a_part_for_validation_takes_the_place_of_folds(
     path = write(tmp_path / "a.csv", "image_id,category,group\na,test,1\n")
     split = load_split(path, pairs_of(["a.png"]), num_folds=5)
     assert (len(split.train), len(split.val), len(split.test)) == (0, 0, 1)
-    assert (split.folds, split.description) == (None, "1 test images")
+    assert (split.folds, split.description) == (None, "1 test image")
     path = write(tmp_path / "a.csv", "image_id,category,group\na,train,1\nb,Val,2\nc,val,2\n")
     split = load_split(path, pairs_of(["a.png", "b.png", "c.png"]), num_folds=5)
     assert [pair.image_id for pair in split.val] == ["b.png", "c.png"]
@@ -229,7 +229,7 @@ def test_a_part_may_be_empty_and_a_part_for_validation_takes_the_place_of_folds(
     assert split.description == "1 train + 2 val images, split by group: 1 + 1 groups, none in both parts"
     path = write(tmp_path / "a.csv", "image_id,category,group\na,train,1\nb,val,2\nc,test,2\n")
     split = load_split(path, pairs_of(["a.png", "b.png", "c.png"]))
-    assert split.description == "1 train + 1 val + 1 test images, split by image: 1 groups are in several parts"
+    assert split.description == "1 train + 1 val + 1 test images, split by image: 1 group in several parts"
     path = write(tmp_path / "a.csv", "image_id,category,fold\na,train,0\nb,train,1\nc,val,\n")
     with pytest.raises(UserError, match="found the category val and the column fold"):
         load_split(path, pairs_of(["a.png", "b.png", "c.png"]))
@@ -270,7 +270,7 @@ def test_a_fold_column_with_gaps_is_refused(tmp_path, folds):
 
 def test_a_split_says_which_groups_leak():
     rows = [Row("a", "train", None, "g"), Row("b", "test", None, "g"), Row("c", "train", None, "h")]
-    assert describe(rows) == "2 train + 1 test images, split by image: 1 groups are in both parts"
+    assert describe(rows) == "2 train + 1 test images, split by image: 1 group in both parts"
 
 
 def test_the_released_rectal_split():

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from utils.errors import counted
 from utils.results.overlay import class_color
 from utils.results.page.words import is_main_figure, label_of, number
 from utils.results.summary import metric_names
@@ -55,7 +56,7 @@ def _spread_chart(metric: str, values: Mapping[str, Values], classes: Mapping[st
     points: list[tuple[int, str]] = []
     spoken = []
     for y, (name, found) in enumerate(values.items()):
-        spoken.append(f"{name}: {len(found)} cases")
+        spoken.append(f"{name}: {counted(len(found), 'case')}")
         if not found:
             continue
         found.sort()

@@ -265,5 +265,5 @@ def test_the_terminal_names_the_columns_and_counts_one_as_one(data, capsys):
     cv2.imwrite(str(data / "images" / part_of(data, "train")[0]), np.zeros((60, 80, 3), np.uint8))
     with logging_to(_Terminal()):
         verify(data)
-    assert "1 thing is wrong; 0 notes" in capsys.readouterr().out
-    assert "1 thing is wrong." in (data / "verify.html").read_text()
+    assert "1 error; 0 notes" in capsys.readouterr().out
+    assert "1 error." in (data / "verify.html").read_text()

@@ -5,6 +5,8 @@ decoded by OpenCV, so that any file name works on any system; the EXIF orientati
 applied where a mask stands beside the image, because it does not carry the one of its image.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,16 @@ from utils.log import log_once
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 TIFF_SUFFIXES = (".tif", ".tiff")
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
+
+
+@contextlib.contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Switch off what OpenCV itself prints of broken files; it would repeat the errors of the readers."""
+    level = cv2.utils.logging.setLogLevel(0)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from datasets.files.pictures import is_zero_one, read_picture, to_mask
+from datasets.files.pictures import is_zero_one, read_picture, silent_opencv, to_mask
 from datasets.images.classes import CLASSES_FILE, ClassTable, read_mask
 from datasets.images.mask_values import foreground_areas, guess_classes, is_lossy, listed_areas
 from datasets.images.pairs import Pair, check_sizes, read_image
@@ -43,12 +42,8 @@ def check_pairs(
     value that is not in `table`; without a table, when masks show several classes; when no mask to train on has
     foreground
     """
-    level = cv2.utils.logging.setLogLevel(0)  # OpenCV's own warnings of broken files would repeat the errors below
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(partial(_inspect, table=table, intensity=intensity), pairs))
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    with silent_opencv(), ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(partial(_inspect, table=table, intensity=intensity), pairs))
     problems = [problem for item in found if isinstance(item, list) for problem in item]
     if problems:
         raise UserError(

@@ -5,11 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from datasets.files.pictures import read_picture, to_rgb8
+from datasets.files.pictures import read_picture, silent_opencv, to_rgb8
 from datasets.images.classes import ClassTable, find_classes, read_mask
 from datasets.images.mask_values import foreground_areas
 from datasets.images.pairs import Pair, check_sizes, data_root, pair_files, stem_of
@@ -44,16 +43,9 @@ def verify_pictures(data: Path, csvfile: Path | None) -> Report:
         for line in lines or [head]:
             report.error("files that do not pair" if lines else "unreadable", str(root), line)
         return report
-    level = cv2.utils.logging.setLogLevel(0)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            looks = list(
-                tqdm(
-                    pool.map(lambda pair: look_at(pair, table), pairs), "images", len(pairs), leave=False, disable=None
-                )
-            )
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    with silent_opencv(), ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda pair: look_at(pair, table), pairs)
+        looks = list(tqdm(found, "images", len(pairs), leave=False, disable=None))
     for look in looks:
         pictures = () if look.small is None else (look.small,)
         for finding in look.problems:

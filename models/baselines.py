@@ -69,10 +69,10 @@ def is_baseline(name: str) -> bool:
 
 
 def _smp(name: str, cfg: Config, weights: str | None) -> nn.Module:
-    smp = _package("segmentation_models_pytorch", cfg.network)
     parts = name.split(":")
     if len(parts) != 3:
         raise UserError(f"--network {cfg.network}: expected smp:ARCHITECTURE:ENCODER, as in smp:Unet:resnet34")
+    smp = _package("segmentation_models_pytorch", cfg.network)
     try:
         return smp.create_model(parts[1], parts[2], encoder_weights=weights, in_channels=3, classes=cfg.num_classes)
     except (KeyError, ValueError, RuntimeError, OSError) as error:

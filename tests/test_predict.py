@@ -285,7 +285,9 @@ def test_overlays(organs, polyps, tmp_path):
 
 
 def test_clean_up_of_masks(polyps, tmp_path):
-    source = picture(tmp_path / "a.png", 60, 80)
+    source = tmp_path / "a.png"
+    noise = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)  # many parts, whatever ran before
+    cv2.imwrite(str(source), cv2.resize(noise, (80, 60)))
     segment(polyps, source)
     segment(polyps, source, "--keep_largest", "--fill_holes", out="clean")
     before, after = summary(tmp_path / "masks")[0], summary(tmp_path / "clean")[0]

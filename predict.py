@@ -10,7 +10,7 @@ from datasets.files.find import find_inputs, mask_paths
 from datasets.files.image import read_image, save_mask
 from models.build import load_network
 from models.predictor import Predictor
-from recipes import RECIPES, family_of, find_recipe
+from recipes import RECIPES, class_names_of, find_recipe
 from utils import checkpoint
 from utils.command_line import parse_flags
 from utils.config import PREDICT, describe
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     allow_bytes(cfg.max_image_bytes)
     log(f"HeteroMedSeg, inputs to segment: {len(inputs.places)}\n{describe(cfg, PREDICT)}")
     log(f"device {describe_device(predictor.device)}, precision {predictor.precision}")
-    classes = cfg.class_names or loaded[0].class_names or family_of(cfg).class_names(cfg)
+    classes = class_names_of(cfg, loaded[0].class_names)
     log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))
     for note in (note for one in loaded for note in one.notes):
         log(note)

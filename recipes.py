@@ -28,6 +28,14 @@ def family_of(cfg: Config) -> Family:
     )
 
 
+def class_names_of(cfg: Config, trained: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Names of the foreground classes: those that `cfg` gives, else the checkpoint's (`trained`), else the recipe's.
+
+    raises: UserError where `cfg` gives another number of names than it has classes
+    """
+    return (not cfg.class_names and trained) or family_of(cfg).class_names(cfg)
+
+
 def match_name(name: str) -> str | None:
     """The recipe called `name` in any case or spelt nearly so, else None; another number is another name."""
     wanted = name.lower().replace("-", "_")

@@ -6,7 +6,7 @@
 from pathlib import Path
 
 from models.build import load_network
-from recipes import RECIPES, family_of, resolve_dataset
+from recipes import RECIPES, class_names_of, family_of, resolve_dataset
 from utils.command_line import parse_flags
 from utils.config import TEST, describe
 from utils.device import choose_device, choose_precision, describe_device
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     allow_bytes(cfg.max_image_bytes)
     precision = choose_precision(cfg.precision, device, evaluating=True)
     family = family_of(cfg)
-    classes = (not cfg.class_names and loaded[0].class_names) or family.class_names(cfg)
+    classes = class_names_of(cfg, loaded[0].class_names)
     out = result_folder(Path(given.get("output_dir", paths[0].parent)), cfg, len(paths))
     origins = [one.origin for one in loaded]
     check_replaceable(out, describe_result(cfg, precision, origins, ""), cfg.force)

@@ -21,7 +21,7 @@ from datasets.files.dicom import is_dicom
 from datasets.files.image import PICTURE_SUFFIXES, read_image, save_mask, suffix_of
 from models.build import load_network
 from models.predictor import Predictor
-from recipes import RECIPES, family_of, find_recipe
+from recipes import RECIPES, class_names_of, find_recipe
 from utils import checkpoint
 from utils.errors import UserError, run_main
 from utils.files import reading
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     recipe = find_recipe(given.recipe)
     loaded = [load_network(checkpoint.find(name), RECIPES, recipe) for name in given.checkpoint]
     cfg, predictor = loaded[0].cfg, Predictor(loaded, given.device)
-    names = cfg.class_names or loaded[0].class_names or family_of(cfg).class_names(cfg)
+    names = class_names_of(cfg, loaded[0].class_names)
     with tempfile.TemporaryDirectory(prefix="heteromedseg-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}  # read when gradio is imported
         page = build_page(predictor, names, Path(folder))

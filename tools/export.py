@@ -26,7 +26,7 @@ from datasets.files.image import read_image
 from datasets.phantom.generate import draw_case
 from models.build import Loaded, is_ours, load_network
 from models.weights.portable import portable
-from recipes import RECIPES, family_of, find_recipe
+from recipes import RECIPES, class_names_of, find_recipe
 from utils import checkpoint
 from utils.config import Config
 from utils.errors import UserError, counted, run_main
@@ -106,7 +106,7 @@ def metadata(loaded: Loaded) -> dict[str, str]:
         "network": f"HeteroMedSeg, SSD form {cfg.ssd}" if is_ours(cfg) else cfg.network,
         "img_size": json.dumps(cfg.img_size),
         "num_classes": json.dumps(cfg.num_classes),
-        "class_names": json.dumps(loaded.class_names or cfg.class_names or family_of(cfg).class_names(cfg)),
+        "class_names": json.dumps(class_names_of(cfg, loaded.class_names)),
         "preprocess": json.dumps(asdict(cfg.preprocess)),
         "checkpoint_sha256": loaded.origin["sha256"],
         "licence": LICENCE,

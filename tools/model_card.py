@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.build import Loaded, load_network
-from recipes import RECIPES, family_of, find_recipe
+from recipes import RECIPES, class_names_of, find_recipe
 from tools.output import fill
 from utils import checkpoint
 from utils.config import FIELDS, TRAIN
@@ -89,7 +89,7 @@ def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
         "iteration": None if released else checkpoint.read(path).get("iteration"),
         "dataset": None if released else Path(dataset_of(cfg)).name,
         "split": "" if released else loaded.origin["split"] or "",
-        "classes": cfg.class_names or loaded.class_names or family_of(cfg).class_names(cfg),
+        "classes": class_names_of(cfg, loaded.class_names),
         "selection": ";".join([RULES.get(rule, rule), *more]),
         "settings": settings,
         "results": [

@@ -19,9 +19,9 @@ CT = Config(
     num_classes=3,
     preprocess=replace(SLICES, intensity="ct", orientation="SLP"),
     img_size=(32, 48),
-    root_path="/home/me/data",
+    root_path="/private/me/data",
 )
-POLYPS = replace(CVC_CLINICDB, img_size=(32, 32), pretrained="/home/me/biformer.pth")
+POLYPS = replace(CVC_CLINICDB, img_size=(32, 32), pretrained="/private/me/biformer.pth")
 SCRIPT = ROOT / "docs" / "segment_onnx.py"
 NAMES = {3: ["liver", "spleen"], 1: ["polyp"]}
 

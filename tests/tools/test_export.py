@@ -48,7 +48,7 @@ def test_the_networks_parts_are_those_of_pytorch_for_any_batch(tmp_path):
 
 
 def test_safetensors_hold_the_same_network_and_no_local_path(tmp_path):
-    path = save(tmp_path / "best.pth", replace(POLYPS, dataset="/home/me/polyps", csvfile="/home/me/split.csv"))
+    path = save(tmp_path / "best.pth", replace(POLYPS, dataset="/private/me/polyps", csvfile="/private/me/split.csv"))
     other = run(path, tmp_path / "network.safetensors", "--format", "safetensors")
     first, second = (load_network(one, RECIPES) for one in (path, other))
     assert first.model.state_dict().keys() == second.model.state_dict().keys()
@@ -60,7 +60,7 @@ def test_safetensors_hold_the_same_network_and_no_local_path(tmp_path):
     assert second.class_names == ("polyp",)
     for key in ("epoch", "selection", "split", "split_sha256"):
         assert second.origin[key] == first.origin[key]
-    assert b"/home/me" not in other.read_bytes()
+    assert b"/private/me" not in other.read_bytes()
     with safe_open(other, framework="np") as file:
         words = file.metadata()
     assert json.loads(words["preprocess"]) == json.loads(json.dumps(asdict(POLYPS.preprocess)))
@@ -70,12 +70,12 @@ def test_safetensors_hold_the_same_network_and_no_local_path(tmp_path):
 def test_safetensors_know_the_cases_and_not_where_the_training_began(tmp_path):
     cases = {"train": ["0123456789abcdef"], "validation": []}
     path = save(
-        tmp_path / "best.pth", replace(POLYPS, network="conv", pretrained="auto", init="/home/me/a.pth"), cases=cases
+        tmp_path / "best.pth", replace(POLYPS, network="conv", pretrained="auto", init="/private/me/a.pth"), cases=cases
     )
     other = run(path, tmp_path / "network.safetensors", "--format", "safetensors")
     assert load_network(other, RECIPES).cases == cases
     assert load_network(other, RECIPES).trained.init == "a.pth"
-    assert b"/home/me" not in other.read_bytes()
+    assert b"/private/me" not in other.read_bytes()
 
 
 def test_released_weights_become_safetensors(tmp_path, monkeypatch):
@@ -98,9 +98,9 @@ def test_predict_takes_safetensors(tmp_path):
 
 
 def test_predict_takes_an_onnx_file_in_the_place_of_a_checkpoint(tmp_path, capsys):
-    path = save(tmp_path / "best.pth", replace(POLYPS, network="conv", dataset="/home/me/polyps"))
+    path = save(tmp_path / "best.pth", replace(POLYPS, network="conv", dataset="/private/me/polyps"))
     other = onnx_of(path, tmp_path / "network.onnx")
-    assert b"/home/me" not in other.read_bytes()
+    assert b"/private/me" not in other.read_bytes()
     cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 256, (40, 44, 3), np.uint8))
     for one in (path, other):
         predict.main([*words_of(one, tmp_path / "a.png", tmp_path / one.suffix), "--tta"])

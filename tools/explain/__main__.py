@@ -19,7 +19,7 @@ import torch
 
 from models import build_model
 from models.build import Loaded, load_network
-from recipes import RECIPES, family_of, find_recipe
+from recipes import RECIPES, class_names_of, find_recipe
 from tools.explain.figures import draw_fields, draw_gates, draw_routes
 from tools.explain.input import Input, chosen_pixel, labels_of, read_input
 from tools.explain.internals import look_inside
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
         logits, routes, gates = look_inside(model, image.batch.to(device))
         place, pixel = chosen_pixel(given.pixel, logits, image)
         labels = labels_of(logits)
-        names = cfg.class_names or loaded.class_names or family_of(cfg).class_names(cfg)
+        names = class_names_of(cfg, loaded.class_names)
         found |= {"pixel": list(place), "input_pixel": list(pixel)}
         found["predicted"] = ("background", *names)[int(labels[pixel])]
         found["foreground"] = float((labels > 0).float().mean())

@@ -27,7 +27,8 @@ def flags(text: str) -> tuple[str, ...]:
 
 CVC = flags("--dataset data/CVC-ClinicDB --recipe cvc_clinicdb --csvfile data/CVC-ClinicDB/test_train_data.csv")
 ACDC = flags("--dataset data/ACDC --recipe synapse")
-SHORT = flags("--img_size 128 --batch_size 16 --schedule cosine --warmup_epochs 1 --loss dice_bce --lr 0.0006")
+CPU = flags("--img_size 128 --precision fp32")
+SHORT = flags("--batch_size 16 --schedule cosine --warmup_epochs 1 --loss dice_bce --lr 0.0006")
 NETWORKS = {
     "causal": (),
     "noncausal": flags("--ssd noncausal"),
@@ -44,11 +45,11 @@ STEPS = {
 }
 PLANS = {
     # prepare_data.py cvc ... --split video; two CPU cores, from scratch
-    "cvc_cpu": Plan(CVC, (*SHORT, "--epochs", "15"), NETWORKS),
+    "cvc_cpu": Plan(CVC, (*CPU, *SHORT, *flags("--epochs 15")), NETWORKS),
     "acdc_cpu": Plan(
-        ACDC, flags("--img_size 128 --epochs 5"), {name: NETWORKS[name] for name in ("causal", "unet_resnet34")}
+        ACDC, (*CPU, *flags("--epochs 5")), {name: NETWORKS[name] for name in ("causal", "unet_resnet34")}
     ),
-    "better_arm_cpu": Plan(CVC, flags("--img_size 128 --batch_size 16 --epochs 6"), STEPS),
+    "better_arm_cpu": Plan(CVC, (*CPU, *flags("--batch_size 16 --epochs 6")), STEPS),
     # a few minutes: does a study run?
     "cvc_tiny": Plan(
         CVC,

@@ -19,6 +19,7 @@ from utils.training.allocator import keep_freed_memory
 from utils.training.engine import fit
 from utils.training.folder import LAST, claim_folder, hold_folder
 from utils.training.resume import check_places, settings_of_run
+from utils.training.schedule import rate_warnings
 from utils.training.stopping import Stopped
 
 
@@ -30,7 +31,8 @@ def configure(argv: list[str]) -> Config:
         before, source = settings_of_run(given, RECIPES)
         return check_places(apply(before, given), given, source)
     given = resolve_dataset({"dataset": "phantom"} | given, guess=True)
-    cfg = settle_preprocess(own_data(apply(RECIPES[given["recipe"]], given)))
+    length = {"schedule_epochs": 0} if "schedule" in given else {}  # the recipe's length is that of its own schedule
+    cfg = settle_preprocess(own_data(apply(RECIPES[given["recipe"]], length | given)))
     return family_of(cfg).settle(cfg, given)
 
 
@@ -60,8 +62,8 @@ def train(cfg: Config) -> None:
         for line in (*notes, *more, *task.found, f"split: {task.split}", f"results in {out.resolve()}"):
             log(line)
         log(f"{count_flops(model, cfg, device) / 1e9:.2f} GFLOP an image")
-        if cfg.lr == 0:
-            log("warning: --lr 0: the weights will not change")
+        for line in rate_warnings(cfg):
+            log(line)
         best = fit(model, task, cfg, device, precision)
         log(f"done; test it with: python test.py --checkpoint {best}")
 

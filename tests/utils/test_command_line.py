@@ -292,3 +292,10 @@ def test_help_shows_what_holds_without_a_flag():
 def test_words_of_other_programs_are_understood(word):
     with pytest.raises(UserError, match=r"unknown flag --learning.rate; did you mean --lr\?"):
         parse(word)
+
+
+def test_a_schedule_of_ones_own_is_as_long_as_the_training():
+    recipe = ["--dataset", "cvc_clinicdb", "--epochs", "15"]
+    assert train_script.configure(recipe).schedule_epochs == 200  # the published schedule
+    assert train_script.configure([*recipe, "--schedule", "cosine"]).schedule_epochs == 0
+    assert train_script.configure([*recipe, "--schedule", "cosine", "--schedule_epochs", "30"]).schedule_epochs == 30

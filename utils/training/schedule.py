@@ -34,6 +34,18 @@ def learning_rate(cfg: Config, iteration: int, iterations_per_epoch: int) -> flo
     return _cosine(cfg, min((epoch - cfg.warmup_epochs) / max(total_epochs - cfg.warmup_epochs, 1e-9), 1.0))
 
 
+def rate_warnings(cfg: Config) -> list[str]:
+    """Lines about a learning rate that stays 0, or that has hardly fallen when training ends."""
+    if cfg.lr == 0:
+        return ["warning: --lr 0: the weights will not change"]
+    if cfg.schedule == "warm_restarts" or cfg.schedule_epochs <= 2 * cfg.epochs:
+        return []
+    return [
+        f"warning: the learning rate falls over {cfg.schedule_epochs} epochs, as published, and training ends after "
+        f"{cfg.epochs}; with --schedule_epochs 0 it falls over these"
+    ]
+
+
 def cycle_at(cfg: Config, iteration: int) -> tuple[int, int]:
     """(first update, length) of the warm-restart cycle that update `iteration` lies in."""
     start, length = 0, cfg.restart_iterations

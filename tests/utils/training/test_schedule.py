@@ -1,13 +1,14 @@
 """Learning rates: PyTorch's own schedulers as oracle, the published cycle's end, warm-up."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
 from utils.config import Config
-from utils.training.schedule import cycle_at, ends_cycle, learning_rate
+from utils.training.schedule import cycle_at, ends_cycle, learning_rate, rate_warnings
 
 
 def scheduled(make, steps, lr=1e-3):
@@ -59,3 +60,18 @@ def test_cosine_warms_up_linearly_then_falls_to_the_minimum():
 def test_other_schedules_end_no_cycle():
     cfg = Config(schedule="cosine", epochs=10, restart_iterations=5)
     assert not any(ends_cycle(cfg, i) for i in range(50))
+
+
+def test_a_rate_that_hardly_falls_is_said():
+    published = Config(schedule="cosine_epochs", schedule_epochs=200)
+    assert (
+        "falls over 200 epochs, as published, and training ends after 15"
+        in rate_warnings(replace(published, epochs=15))[0]
+    )
+    for quiet in (
+        replace(published, epochs=180),
+        replace(published, epochs=15, schedule_epochs=0),
+        Config(epochs=15, schedule_epochs=200),
+    ):
+        assert rate_warnings(quiet) == []
+    assert rate_warnings(replace(published, epochs=15, lr=0.0)) == ["warning: --lr 0: the weights will not change"]

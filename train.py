@@ -3,6 +3,8 @@
 import shlex
 from dataclasses import replace
 
+import torch
+
 from datasets.memory import estimate_bytes, keep_in_memory
 from models.build import build_network, cases_before, count_flops, name_weights
 from models.memory import settle_memory
@@ -59,12 +61,14 @@ def train(cfg: Config) -> None:
         log(f"HeteroMedSeg, training on {dataset_of(cfg)}, recipe {task.name}\n{describe(cfg, TRAIN)}")
         memory = ", freed memory kept for reuse" if kept else ""
         log(f"device {describe_device(device)}, precision {precision}{memory}")
-        for line in (*notes, *more, *task.found, f"split: {task.split}", f"results in {out.resolve()}"):
+        for line in (*notes, *more, *task.found, f"split: {task.split}", f"results in {out}"):
             log(line)
         log(f"{count_flops(model, cfg, device) / 1e9:.2f} GFLOP an image")
         for line in rate_warnings(cfg):
             log(line)
         best = fit(model, task, cfg, device, precision)
+        if device.type == "cuda":
+            log(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
         log(f"done; test it with: python test.py --checkpoint {best}")
 
 

@@ -3,15 +3,22 @@
 import importlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from benchmarks.study import __main__ as study
 from benchmarks.study.plans import PLANS, Plan
+from benchmarks.study.table import as_markdown, result_of, summarise
 from tests.support.places import ROOT
+from tests.support.result_folders import write_result
 from tests.support.trees import write_picture_tree
 from utils.command_line import parse_flags
 from utils.config import TRAIN
@@ -52,6 +59,8 @@ def test_a_study_trains_what_is_missing_and_writes_one_table(tmp_path, plan, cal
     assert [setting["name"] for setting in found["comparison"]["settings"]] == ["scsa", "plain"]
     assert found["costs"]["scsa"]["parameters"] > found["costs"]["plain"]["parameters"]
     assert found["costs"]["scsa"]["seconds_per_epoch"] == 3.0
+    assert found["missing"] == {}
+    assert found["machines"][0].keys() >= {"torch", "commit", "threads", "packages"}
     assert list(found["p_holm"]) == ["plain"]
     rows = (tmp_path / "out" / "toy.md").read_text(encoding="utf-8").splitlines()
     for arm, setting in zip(ARMS, found["comparison"]["settings"]):
@@ -74,14 +83,192 @@ def test_a_study_trains_what_is_missing_and_writes_one_table(tmp_path, plan, cal
     assert calls == []
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, plan, monkeypatch):
-    monkeypatch.setattr(study, "note_cost", lambda *_: None)
-    monkeypatch.setattr(study, "call", lambda script, *words, log_to: (2 * ("--skips" in words), 1.0, 0))
+# --- runs that are made up, for all that is not training ------------------------------------------
+
+
+def finish(out, seed, part="test_standard", epochs=2, **result):
+    """A run as it is once it is tested."""
+    write_result(out / part, seed=seed, **result)
+    (out / "config.json").write_text(json.dumps({"epochs": epochs, "folds": 2, "fold": 1}), encoding="utf-8")
+    (out / "history.csv").write_text("epoch,loss\n" + "1,0.5\n" * epochs, encoding="utf-8")
+    cost = {"seconds": 6.0, "epochs": epochs, "peak_bytes": 2**30, "memory": "process", "machines": []}
+    (out / "cost.json").write_text(json.dumps(cost | {"parameters": 7, "gflop": 0.1}), encoding="utf-8")
+
+
+@pytest.fixture
+def made_up():
+    return Plan(("--dataset", "nowhere"), ("--epochs", "2"), ARMS, seeds=(1, 2))
+
+
+def train_in_words(out, epochs):
+    """What a training of `epochs` epochs leaves, of a run set to two."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text('{"epochs": 2, "folds": 0, "fold": 0}', encoding="utf-8")
+    (out / "history.csv").write_text("epoch\n" + "1\n" * epochs, encoding="utf-8")
+    (out / "epoch_last.pth").touch()
+    with (out / "log.txt").open("a", encoding="utf-8") as file:
+        file.write("network: 1,234 parameters\n0.25 GFLOP an image\n")
+
+
+def test_the_table_is_of_the_runs_that_are_finished_and_names_the_others(tmp_path, made_up):
+    assert summarise(made_up, tmp_path, "test") is None
+    finish(tmp_path / "plain" / "seed_2", 5)
+    text = as_markdown(summarise(made_up, tmp_path, "test"))
+    assert "| plain | 1 |" in text
+    assert "| scsa |" not in text
+    assert "not in the table: scsa (1, 2), plain (1) (seeds)" in text
+    for arm, seed, number in (("scsa", 1, 1), ("scsa", 2, 2)):
+        finish(tmp_path / arm / f"seed_{seed}", number, shift=0.05)
+    found = summarise(made_up, tmp_path, "test")
+    assert found["missing"] == {"plain": [1]}
+    assert found["p_holm"]["plain"] < 0.01
+    assert "different numbers of seeds: scsa 2, plain 1" in as_markdown(found)
+    shutil.rmtree(tmp_path / "scsa")
+    finish(tmp_path / "third" / "seed_1", 9)
+    three = replace(made_up, arms=ARMS | {"third": ()})
+    assert "No tests: they are against scsa, of which no run is finished." in as_markdown(
+        summarise(three, tmp_path, "test")
+    )
+
+
+def test_only_the_result_of_the_plain_test_counts(tmp_path):
+    finish(tmp_path, 1, part="test_standard_tta")
+    assert result_of(tmp_path, "test") is None
+    finish(tmp_path, 1, part="val_standard_fold0")
+    assert result_of(tmp_path, "val") is None
+    finish(tmp_path, 1, part="val_standard_fold1")
+    assert result_of(tmp_path, "val") == tmp_path / "val_standard_fold1"
+
+
+def test_a_table_alone_runs_nothing(tmp_path, made_up, monkeypatch):
+    monkeypatch.setitem(PLANS, "toy", made_up)
+    monkeypatch.setattr(study, "call", lambda *_, **__: pytest.fail("a run was started"))
+    finish(tmp_path / "toy" / "scsa" / "seed_1", 1, part="val_standard_fold1")
+    study.main(["toy", "--output", str(tmp_path), "--jobs", "0"])
+    assert not (tmp_path / "toy.json").exists()
+    study.main(["toy", "--output", str(tmp_path), "--jobs", "0", "--val"])
+    assert json.loads((tmp_path / "toy_val.json").read_text(encoding="utf-8"))["part"] == "val"
+    with pytest.raises(UserError, match="--jobs -1: expected"):
+        study.main(["toy", "--jobs", "-1"])
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, made_up, monkeypatch):
+    def call(script, *words, log_to):
+        if "--skips" in words:
+            return 2, 1.0, 0
+        if script == "train.py":
+            train_in_words(log_to.parent, 2)
+        return 0, 1.0, 2**20
+
+    monkeypatch.setattr(study, "call", call)
+    tables = []
     with pytest.raises(
         UserError, match=r"plain, seed 1: train.py ended with exit code 2; see .*train.py.txt"
     ) as caught:
-        study.run_all(plan, tmp_path / "out", "test", 2)
+        study.run_all(made_up, tmp_path / "out", "test", 2, lambda: tables.append(1))
     assert "scsa" not in str(caught.value)
+    assert len(tables) == 2  # after each that ended well
+
+
+def test_a_training_that_was_asked_to_stop_is_not_tested_and_goes_on(tmp_path, made_up, monkeypatch):
+    calls, log_text = [], "epoch 1 ... peak GPU memory 1.50 GiB\npeak GPU memory 1.25 GiB\n"
+
+    def call(script, *words, log_to):
+        calls.append((script, words[0]))
+        if script == "train.py":
+            train_in_words(log_to.parent, min(len(calls), 2))
+            (log_to.parent / "log.txt").write_text((log_to.parent / "log.txt").read_text() + log_text)
+        return 0, 5.0 * len(calls), 2**20
+
+    monkeypatch.setattr(study, "call", call)
+    out = tmp_path / "scsa" / "seed_1"
+    assert "was asked to stop" in study.run_one(made_up, "scsa", 1, out, "test", 0)
+    assert calls == [("train.py", "--dataset")]
+    assert study.run_one(made_up, "scsa", 1, out, "test", 0) == ""
+    assert calls[1:] == [("train.py", "--resume"), ("test.py", "--split")]
+    cost = json.loads((out / "cost.json").read_text())
+    assert (cost["seconds"], cost["epochs"], cost["parameters"], cost["gflop"]) == (15.0, 2, 1234, 0.25)
+    assert (cost["peak_bytes"], cost["memory"], len(cost["machines"])) == (1.5 * 2**30, "GPU", 1)
+    # a training that has ended is resumed once more, which takes time but no epoch
+    study.run_one(made_up, "scsa", 1, out, "test", 0)
+    assert json.loads((out / "cost.json").read_text())["seconds"] == 15.0
+
+
+def test_a_run_without_its_weights_starts_again(tmp_path, made_up, monkeypatch):
+    """As after a kill in the first epoch, or in a clone: git keeps no weights."""
+    monkeypatch.setattr(study, "call", lambda script, *words, log_to: pytest.fail(" ".join(words)))
+    out = tmp_path / "scsa" / "seed_1"
+    train_in_words(out, 2)
+    (out / "epoch_last.pth").unlink()
+    (out / "best_model.pth").touch()
+    with pytest.raises(pytest.fail.Exception, match="--seed 1 --force"):
+        study.run_one(made_up, "scsa", 1, out, "test", 0)
+
+
+def test_runs_at_a_time_have_a_gpu_each(tmp_path, made_up, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(study, "describe_machine", dict)
+    both, busy, seen = threading.Barrier(2, timeout=20), set(), []
+
+    def call(script, *words, log_to):
+        device = words[words.index("--device") + 1]
+        assert device not in busy
+        busy.add(device)
+        if script == "train.py":
+            both.wait()  # two trainings are going on
+            train_in_words(log_to.parent, 2)
+        seen.append(device)
+        busy.remove(device)
+        return 0, 1.0, 2**20
+
+    monkeypatch.setattr(study, "call", call)
+    study.run_all(made_up, tmp_path, "test", 2, lambda: None)
+    assert sorted(seen) == ["cuda:0"] * 4 + ["cuda:1"] * 4
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="this system does not tell the memory of a process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_that_is_asked_to_stop_passes_it_on_once_and_starts_no_other_run(tmp_path, number):
+    """`train.py` stands for a training: it notes each signal, and ends after the first."""
+    (tmp_path / "train.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "out = pathlib.Path(sys.argv[-1])\n"
+        "caught = []\n"
+        "for n in (signal.SIGINT, signal.SIGTERM): signal.signal(n, lambda n, _: caught.append(n))\n"
+        "(out / 'started').touch()\n"
+        "while not caught: time.sleep(0.01)\n"
+        "time.sleep(0.3)\n"
+        "(out / 'signals').write_text(str(len(caught)))\n"
+        "sys.exit(2)\n",
+        encoding="utf-8",
+    )
+    program = (
+        "import pathlib, sys; from benchmarks.study import __main__ as study; from benchmarks.study.plans import Plan\n"
+        f"study.ROOT = pathlib.Path({str(tmp_path)!r})\n"
+        "plan = Plan((), (), {'a': (), 'b': ()}, seeds=(1,))\n"
+        "study.run_main(lambda _: study.run_all(plan, study.ROOT / 'out', 'test', 1, lambda: None))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, start_new_session=True)
+    for _ in range(3000):
+        if (tmp_path / "out/a/seed_1/started").exists():
+            break
+        time.sleep(0.02)
+    os.killpg(process.pid, number)  # as Ctrl-C does: to all of the group
+    assert process.wait(60) == 130
+    assert (tmp_path / "out/a/seed_1/signals").read_text() == "1"
+    assert not (tmp_path / "out" / "b" / "seed_1" / "started").exists()
+
+
+def test_git_keeps_the_small_files_of_a_run_alone():
+    names = ["config.json", "history.csv", "log.txt", "flags.txt", "cost.json"]
+    kept = [*names, "test_standard/summary.json", "val_standard_fold0/cases.csv"]
+    lost = ["best_model.pth", "epoch_last.pth", ".lock", "train.py.txt", "tensorboard/events", "test_standard/a.png"]
+    lost += ["test_standard/overlays/a.png", ".part-host-1-x/epoch_last.pth"]
+    paths = [f"results/study/cvc_cpu/causal/seed_1/{name}" for name in (*kept, *lost)]
+    command = ["git", "check-ignore", *paths, "results/study/cvc_cpu.json", "results/study/cvc_cpu.md"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8").stdout.split()
+    assert found == paths[len(kept) :]
 
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="this system does not tell the memory of a process")

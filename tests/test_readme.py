@@ -39,7 +39,8 @@ def test_the_python_lines_give_what_the_readme_shows(tmp_path, monkeypatch):
 
 def test_every_command_names_flags_that_there_are():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^    (?:python|torchrun \S+) (\w+)\.py (.*?)(?: {2,}#.*)?$", text, re.MULTILINE)
+    more = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    (?:python|torchrun \S+) (\w+)\.py (.*?)(?: {2,}#.*)?$", text + more, re.MULTILINE)
     verbs = {"train": TRAIN, "test": TEST, "predict": PREDICT}
     for script, words in commands:
         if script in verbs:

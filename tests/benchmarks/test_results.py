@@ -1,0 +1,94 @@
+"""docs/results.md, its figures and the README's table say what the files in results/ say."""
+
+import copy
+import json
+
+import pytest
+
+from benchmarks.results import __main__ as results
+from benchmarks.results.figures import draw
+from benchmarks.study.plans import Plan
+from benchmarks.study.table import summarise
+from tests.benchmarks.test_study import finish
+from tests.support.places import ROOT
+
+AGAIN = "run python -m benchmarks.results"
+
+
+@pytest.fixture(scope="module")
+def found():
+    return results.read_json(ROOT / "results"), results.read_json(ROOT / "results" / "study")
+
+
+def test_the_page_is_made_from_the_files(found):
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results.page(*found), AGAIN
+
+
+def test_the_table_of_the_readme_is_made_from_the_files(found):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text == results.with_table(text, *found), AGAIN
+    assert text.count("acdc, RV, Myo, LV") == 1
+
+
+def test_the_figures_are_of_these_data_and_none_is_left_over(found):
+    studies = {study.name: study for study in results.all_studies(*found)}
+    drawn = {path.stem.removeprefix("results_"): path for path in (ROOT / "docs").glob("results_*.svg")}
+    assert drawn.keys() == studies.keys(), AGAIN
+    for name, path in drawn.items():
+        assert studies[name].digest in path.read_text(encoding="utf-8"), AGAIN
+
+
+def test_every_file_of_results_is_on_the_page_or_named_beside(found):
+    text = results.page(*found) + (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in (*found[0], *found[1]) if name not in text] == []
+
+
+def test_the_times_of_the_synapse_training_are_those_of_the_files(found):
+    """2,211 slices in 300 epochs, on paper on a GPU, by the measured step on a CPU."""
+    text = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    images = 2211 * 300
+    assert f"{images:,} images" in text
+    (step,) = (r for r in found[0]["roofline"]["results"] if (r["work"], r["batch"], r["size"]) == ("train", 24, 224))
+    for gpu in ("H100", "H200"):
+        minutes = [images / step[gpu][form]["images_per_s"] / 60 for form in ("eager", "compiled, estimate")]
+        assert f"| {gpu} | {minutes[0]:.0f} minutes | {minutes[1]:.0f} minutes |" in text
+    step = found[0]["breakdown_cpu"]["rows"][0]
+    assert (step["work"], step["size"]) == ("train", 224)
+    assert f"\n{images * step['step_ms'] / 1000 / 86400:.0f} days for the training steps" in text
+
+
+def test_a_figure_that_changes_in_a_file_changes_on_the_page(found):
+    files, studies = copy.deepcopy(found)
+    files["acdc_128"]["overall"]["metrics"]["dice"]["mean"] = 0.1234
+    row = next(results.accuracy(files, studies))
+    assert row["dice"].startswith("12.3 % [")
+    assert row["dice"] in results.page(files, studies)
+    assert row["dice"] in results.with_table((ROOT / "README.md").read_text(encoding="utf-8"), files, studies)
+
+
+def test_a_study_has_a_row_an_arm_a_table_and_a_figure(found, tmp_path, monkeypatch):
+    plan = Plan(("--dataset", "nowhere"), ("--epochs", "2"), {"one": (), "two": ()}, seeds=(1, 2))
+    folder = tmp_path / "results" / "study" / "toy"
+    for number, (arm, seed) in enumerate([("one", 1), ("one", 2), ("two", 1)]):
+        finish(folder / arm / f"seed_{seed}", number, img_size=[32, 32])
+        text = f"epoch,loss,mean_dice\n1,0.5,0.25\n2,0.4,\n3,0.3,0.{5 + number}\n"
+        (folder / arm / f"seed_{seed}" / "history.csv").write_text(text, encoding="utf-8")
+    study = json.loads(json.dumps(summarise(plan, folder, "test")))
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    files, studies = found[0], {"toy": study}
+    rows = [row for row in results.accuracy(files, studies) if row["file"] == "study/toy.json"]
+    assert [(row["setting"], row["seeds"], row["epochs"], row["input"]) for row in rows] == [
+        ("one", "2", "2", "32x32"),
+        ("two", "1", "2", "32x32"),
+    ]
+    text = results.page(files, studies)
+    assert "### Study toy" in text
+    assert "not in the table: two (2) (seeds)" in text
+    *_, drawn = results.all_studies(files, studies)
+    assert drawn.curves == {"one": [[(1, 0.25), (3, 0.5)], [(1, 0.25), (3, 0.6)]], "two": [[(1, 0.25), (3, 0.7)]]}
+    draw(drawn, tmp_path / "toy.svg")
+    assert drawn.digest in (tmp_path / "toy.svg").read_text(encoding="utf-8")
+    changed = json.loads(json.dumps(study["comparison"]))
+    changed["settings"][0]["means"]["all classes"]["dice"]["mean"] += 0.01
+    assert drawn._replace(comparison=changed).digest != drawn.digest
+    assert "study/toy.json" not in {row["file"] for row in results.accuracy(files, {"toy": study | {"part": "val"}})}

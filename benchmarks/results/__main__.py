@@ -7,7 +7,6 @@ Every figure on the page comes from a file; what explains it stands in page.md.
 
 import json
 import re
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,10 +46,10 @@ def page(files: dict[str, Any], studies: dict[str, Any]) -> str:
         "accuracy": list(accuracy(files, studies)),
         "studies": {name: as_markdown(study) for name, study in studies.items()},
         "figures": {study.name for study in all_studies(files, studies)},
-        "speeds": {name: rows for name in files if (rows := speed_rows(files[name]))},
+        "speeds": {name: rows for name in files if (rows := list(found_in(files[name], "variant", "ratio")))},
+        "found_in": found_in,
         "by": lambda rows, key: {row[key]: row for row in rows},
         "percent": percent,
-        "median": statistics.median,
     }
     return re.sub(" +\n", "\n", fill(TEMPLATES / "page.md", facts)) + "\n"
 
@@ -143,10 +142,12 @@ def read_curve(history: Path) -> list[tuple[int, float]]:
     return [(int(row["epoch"]), float(row["mean_dice"])) for row in rows if row.get("mean_dice")]
 
 
-def speed_rows(file: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of `benchmarks.speed` in a file that compares variants."""
-    rows = file.get("rows")
-    return [row for row in rows if "variant" in row and "ratio" in row] if isinstance(rows, list) else []
+def found_in(value: Any, *keys: str) -> Iterator[dict[str, Any]]:
+    """Every dict in a JSON value, however deep, that has all of `keys`."""
+    if isinstance(value, dict) and all(key in value for key in keys):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from found_in(part, *keys)
 
 
 def percent(value: float, digits: int = 1) -> str:

@@ -66,6 +66,28 @@ def test_a_figure_that_changes_in_a_file_changes_on_the_page(found):
     assert row["dice"] in results.with_table((ROOT / "README.md").read_text(encoding="utf-8"), files, studies)
 
 
+def test_files_that_a_gpu_will_give_are_shown_as_they_are(found):
+    """`benchmarks.gpu` and `benchmarks.training` write the same rows, deeper in their files."""
+    files = copy.deepcopy(found[0])
+    (row,) = (r for r in files["speed_infer_cpu"]["rows"] if r["variant"] == "ours-fp32")
+    loop = {"batch": 128, "precision": "bf16", "compiled": True, "images_per_s": 2001.0}
+    loop["whole_training_minutes_extrapolated"] = 5.5
+    machine = files["speed_infer_cpu"]["machine"] | {"gpu": "NVIDIA H100"}
+    parts = {
+        "infer": {"rows": [row | {"batch": 77}]},
+        "train": {"error": "OutOfTime: more than its 90 s"},
+        "loop": loop,
+    }
+    files["gpu"] = {"machine": machine, "parts": parts}
+    files["training_gpu"] = {"input": [files["input_pipeline_cpu"]["rows"][0] | {"batch": 99}], "loop": loop}
+    text = results.page(files, {})
+    assert "### gpu\n\nIntel(R) Xeon(R) Processor, 2 cores, NVIDIA H100, PyTorch" in text
+    assert "| infer | ours-fp32 | 77 | 224 |" in text
+    assert "* not measured: OutOfTime" in text
+    assert "EXTRAPOLATED: 5.5 minutes" in text
+    assert "| `training_gpu.json` | slices | 224 | 99 |" in text
+
+
 def test_a_study_has_a_row_an_arm_a_table_and_a_figure(found, tmp_path, monkeypatch):
     plan = Plan(("--dataset", "nowhere"), ("--epochs", "2"), {"one": (), "two": ()}, seeds=(1, 2))
     folder = tmp_path / "results" / "study" / "toy"

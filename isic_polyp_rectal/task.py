@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.augment import Draws, augment_binary
+from datasets.augment_intensity import augment_intensities
 from datasets.crops import RandomCrops
 from datasets.images.check import check_pairs
 from datasets.images.classes import CLASSES_FILE, ClassTable, find_classes
@@ -84,7 +86,7 @@ def build_task(cfg: Config) -> Task:
         name=cfg.recipe,
         class_names=classes,
         train_set=training_set(train, cfg, split.table),
-        augment=augment,
+        augment=partial(augment, strong=cfg.strong_augment),
         preprocess=cfg.preprocess,
         loss=loss_for(cfg.loss, cfg.num_classes, cfg.class_weights),
         validate=validation_set(judged, cfg, classes, split.table) if judged else None,
@@ -205,9 +207,11 @@ def warnings_of(summary: DataSummary, split: Split, classes: Sequence[str], held
 
 
 def augment(
-    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int
+    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int, strong: bool = False
 ) -> tuple[Tensor, Tensor]:
-    return augment_binary(images, targets, Draws(generator, len(images), total, offset))
+    draws = Draws(generator, len(images), total, offset)
+    images, targets = augment_binary(images, targets, draws)
+    return augment_intensities(images, draws) if strong else images, targets
 
 
 def training_set(pairs: Sequence[Pair], cfg: Config, table: ClassTable | None) -> Dataset:

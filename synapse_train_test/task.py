@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.augment import Draws, augment_synapse
+from datasets.augment_intensity import augment_intensities
 from datasets.crops import RandomCrops
 from datasets.phantom import generate as phantom
 from datasets.prepared import PREPARED, as_prepared, find_prepared
@@ -106,7 +107,9 @@ def build_task(cfg: Config) -> Task:
         name=cfg.recipe,
         class_names=classes,
         train_set=training_set(folder, names, cfg),
-        augment=partial(augment, native=size_for_augmentation(summary.most_common_size, cfg)),
+        augment=partial(
+            augment, native=size_for_augmentation(summary.most_common_size, cfg), strong=cfg.strong_augment
+        ),
         preprocess=cfg.preprocess,
         loss=loss_for(cfg.loss, cfg.num_classes, cfg.class_weights),
         validate=validation_set(cases, cfg, classes) if cases else None,
@@ -187,9 +190,17 @@ def size_for_augmentation(native: tuple[int, int], cfg: Config) -> tuple[int, in
 
 
 def augment(
-    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int, native: tuple[int, int]
+    images: Tensor,
+    targets: Tensor,
+    generator: torch.Generator,
+    total: int,
+    offset: int,
+    native: tuple[int, int],
+    strong: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    return augment_synapse(images, targets, Draws(generator, len(images), total, offset), native)
+    draws = Draws(generator, len(images), total, offset)
+    images, targets = augment_synapse(images, targets, draws, native)
+    return augment_intensities(images, draws) if strong else images, targets
 
 
 def validation_cases(

@@ -99,6 +99,9 @@ class Config:
     clip_grad: float = option(0.0, "largest norm of the gradient; 0: unlimited", least=0)
     ema: float = option(0.0, "decay of a moving average of the weights, e.g. 0.999; 0: none", least=0, below=1)
     augment: bool = option(True, "augment the training images")
+    strong_augment: bool = option(
+        False, "augment intensities, too: brightness, contrast, low resolution and gamma as in nnU-Net"
+    )
     drop_last: bool = option(False, "leave out the last training batch of an epoch where it is smaller")
     select: str = option("auto", "which checkpoint becomes best_model.pth", choices=SELECTIONS)
     eval_every: int = option(1, "epochs between two validations", least=1)
@@ -177,6 +180,8 @@ def check_together(cfg: Config) -> Config:
         raise UserError(f"--class_names {','.join(cfg.class_names)}: {twice[0]} stands there twice; names must differ")
     if cfg.init and {cfg.pretrained, cfg.pretrained_vssd} - {"auto", "none"}:
         raise UserError("--init and --pretrained: both say what to start from; give one")
+    if cfg.strong_augment and not cfg.augment:
+        raise UserError("--no-augment and --strong_augment: the one asks for less, the other for more; give one")
     if cfg.graphs and not cfg.compile:
         raise UserError("--graphs: CUDA graphs are recorded of the compiled network; give --compile, too")
     if cfg.graphs and cfg.accumulate > 1:

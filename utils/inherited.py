@@ -17,8 +17,8 @@ ON_RESUME = {
     **dict.fromkeys(("ema", "select", "seed"), AGREE),
     **dict.fromkeys(("dataset", "root_path", "list_dir", "csvfile"), APPLY),  # the cases themselves must agree
     **dict.fromkeys(("epochs", "schedule_epochs", "lr", "min_lr", "weight_decay", "clip_grad"), APPLY),
-    **dict.fromkeys(("augment", "eval_every", "device", "precision", "compile", "graphs", "deterministic"), APPLY),
-    **dict.fromkeys(("recompute", "cache", "workers", "log_every"), APPLY),
+    **dict.fromkeys(("augment", "strong_augment", "eval_every", "device", "precision", "compile", "graphs"), APPLY),
+    **dict.fromkeys(("deterministic", "recompute", "cache", "workers", "log_every"), APPLY),
     **dict.fromkeys(("init", "pretrained", "pretrained_vssd", "pretrained_form"), KEEP),
     **dict.fromkeys(("output_dir", "resume", "force"), NO_PART),
     **dict.fromkeys(("checkpoint", "split", "protocol", "tolerance", "tta", "tta_scales"), NO_PART),

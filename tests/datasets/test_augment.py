@@ -20,10 +20,18 @@ from datasets.augment import (
     noise_std,
     synapse_warp,
 )
+from datasets.augment_intensity import augment_intensities
 from datasets.warp import warp
 from tests.datasets.test_warp import batch, choice_of, generator
 
 pytestmark = pytest.mark.usefixtures("on_device")
+
+
+def strong(images, targets, draws):
+    return augment_intensities(images, draws), targets
+
+
+RECIPES = [augment_synapse, augment_binary, strong]
 
 
 @pytest.mark.parametrize("recipe", [augment_synapse, augment_binary])
@@ -44,7 +52,7 @@ def test_mask_and_image_move_together_and_labels_are_never_invented(recipe, monk
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-@pytest.mark.parametrize("recipe", [augment_synapse, augment_binary])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_types_and_sizes_are_kept_and_the_input_is_untouched(recipe, dtype):
     images, targets = batch(6, 3, 40, 56)
     targets = targets.to(dtype)
@@ -56,7 +64,7 @@ def test_types_and_sizes_are_kept_and_the_input_is_untouched(recipe, dtype):
     assert set(labels.unique().tolist()) <= set(range(9))
 
 
-@pytest.mark.parametrize("recipe", [augment_synapse, augment_binary])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_autocast_changes_nothing(recipe, device):
     images, targets = batch(8, 3, 40, 56)
     expected = recipe(images, targets, Draws(generator(), 8))
@@ -69,7 +77,7 @@ def test_autocast_changes_nothing(recipe, device):
     torch.testing.assert_close(half[0].float(), expected[0], atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("recipe", [augment_synapse, augment_binary])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_parts_of_a_global_batch_equal_the_whole(recipe):
     """Two processes, and so any sample beside any other: the result is the same bit for bit."""
     images, targets = batch(12, 3, 40, 56)
@@ -83,7 +91,7 @@ def test_parts_of_a_global_batch_equal_the_whole(recipe):
     assert torch.equal(recipe(others, targets, Draws(generator(3), 12))[0][6:], whole[0][6:])
 
 
-@pytest.mark.parametrize("recipe", [augment_synapse, augment_binary])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_seed_repeats_and_the_next_batch_differs(recipe):
     images, targets = batch(16, 1, 32, 32)
     rng = generator(3)
@@ -216,7 +224,7 @@ def test_holes_are_whole_squares_in_half_of_the_samples(shape):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("recipe", [augment_synapse, augment_binary])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_the_host_never_waits_for_the_gpu(recipe):
     images, targets = (tensor.cuda() for tensor in batch(8, 3, 64, 64))
     draws = Draws(torch.Generator("cuda").manual_seed(0), 8)
@@ -239,7 +247,7 @@ class NoWaiting(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("recipe", [augment_synapse, augment_binary])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_no_operation_needs_a_value_on_the_host(recipe):
     images, targets = batch(4, 3, 32, 40)
     with NoWaiting():

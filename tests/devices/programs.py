@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.augment import Draws, augment_binary, augment_synapse
+from datasets.augment_intensity import augment_intensities
 from synapse_train_test.task import augment as augment_slices
 from tests.support.shallow import shallow_model
 from tests.support.toy import ToyNetwork, toy_config
@@ -35,6 +36,7 @@ AUGMENT = partial(augment_slices, native=(120, 130))
 # ours: what other packages do inside their losses is theirs
 LOSSES = [(9, name) for name in MULTI_CLASS if name != "lovasz"] + [(1, name) for name in BINARY if name != "lovasz"]
 AUGMENTATIONS = {
+    "strong": (lambda images, targets, draws: (augment_intensities(images, draws), targets), PICTURES),
     "synapse": (partial(augment_synapse, native=(120, 130)), SLICES),
     "binary": (augment_binary, PICTURES),
 }

@@ -68,6 +68,7 @@ def test_automatic_batch_is_for_training():
     [
         ({"graphs": True}, "--graphs: .* give --compile"),
         ({"graphs": True, "compile": True, "accumulate": 2}, "--graphs: .*--accumulate 2"),
+        ({"strong_augment": True, "augment": False}, "--no-augment and --strong_augment: .*give one"),
     ],
 )
 def test_flags_that_exclude_each_other(fields, message):

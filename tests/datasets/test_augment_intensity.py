@@ -110,11 +110,12 @@ def test_gamma_spans_its_range_with_as_many_below_one_as_above(monkeypatch):
     only(monkeypatch, "GAMMA_PLAIN")
     seen = []
     monkeypatch.setattr(augment_intensity, "gamma", lambda x, exponent: seen.append(exponent) or x)
-    augment_intensities(torch.rand(20_000, 1, 2, 2), Draws(generator(), 20_000))
+    augment_intensities(torch.rand(20_000, 2, 2, 2), Draws(generator(), 20_000))
     inverted, plain = seen
     for exponent in (inverted, plain):
         assert (float(exponent.min()), float(exponent.max())) == pytest.approx((0.7, 1.5), abs=0.01)
         assert float((exponent < 1).float().mean()) == pytest.approx(0.5, abs=0.02)
+        assert float((exponent[:, 0] == exponent[:, 1]).float().mean()) < 0.01, "each channel draws its own"
     assert not torch.equal(inverted, plain)
 
 

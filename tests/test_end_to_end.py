@@ -1,33 +1,14 @@
 """Every command as a user types it, on small data: what it prints, what it writes, what it refuses."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from tests.support.places import ROOT
+from tests.support.commands import SMALL_NETWORK, command
 from tests.support.trees import write_picture_tree, write_synapse_tree
 from utils.results.summary import read_cases
-
-
-def command(script, *flags, cwd, expect=0):
-    """Run a script of the repository from the folder `cwd`; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", str(ROOT / script), *map(str, flags)],
-        cwd=cwd,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=600,
-    )
-    assert done.returncode == expect, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    if expect == 2:
-        assert done.stderr.startswith("error: "), done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +19,7 @@ def volumes(tmp_path_factory):
     printed = command(
         *("train.py", "--dataset", "Syanpse", "--root_path", tree, "--list_dir", tree / "lists", "--max_epochs", 2),
         *("--output_dir", "OUT", "--img_size", 32, "--base_lr", 0.001, "--batch_size", 4),
+        *SMALL_NETWORK,
         cwd=folder,
     )
     return folder, tree, printed
@@ -52,22 +34,9 @@ def pictures(tmp_path_factory):
     assert "8 train + 2 test" in split
     csv = tree / "test_train_data.csv"
     printed = command(
-        *(
-            "train.py",
-            "--dataset",
-            tree,
-            "--csvfile",
-            csv,
-            "--loss",
-            "dice",
-            "--batch",
-            4,
-            "--lr",
-            0.0005,
-            "--epoch",
-            1,
-        ),
-        *("--img_size", 32, "--folds", 2),
+        *("train.py", "--dataset", tree, "--csvfile", csv, "--loss", "dice", "--batch", 4, "--lr", 0.0005),
+        *("--epoch", 1, "--img_size", 32, "--folds", 2),
+        *SMALL_NETWORK,
         cwd=folder,
     )
     return folder, tree, csv, printed
@@ -77,7 +46,7 @@ def test_training_on_volumes_says_what_it_does_and_writes_a_run(volumes):
     folder, _, printed = volumes
     for line in (
         "--dataset Syanpse is taken as synapse",
-        "network heteromedseg: 23,438,334 parameters",
+        "network heteromedseg: 1,161,973 parameters",
         "SSD causal",
         "device ",
     ):
@@ -181,6 +150,7 @@ def test_several_checkpoints_are_averaged(pictures):
 def test_resume_goes_on_and_a_run_is_not_overwritten(pictures):
     folder, tree, csv, _ = pictures
     flags = ("--dataset", tree, "--csvfile", csv, "--batch", 4, "--lr", 0.0005, "--img_size", 32, "--folds", 2)
+    flags = (*flags, *SMALL_NETWORK)
     assert "already holds a run" in command("train.py", *flags, "--epoch", 2, cwd=folder, expect=2)
     printed = command("train.py", *flags, "--epoch", 2, "--output_dir", "save_models", "--resume", cwd=folder)
     assert "after epoch 1" in printed

@@ -8,12 +8,12 @@ import pytest
 import SimpleITK as sitk
 
 from tests.support import raw_btcv
-from tests.test_end_to_end import command
+from tests.support.commands import SMALL_NETWORK, command
 
 # from the published description, not from the code under test
 CLASSES = {1: 7, 2: 4, 3: 3, 4: 2, 6: 5, 7: 8, 8: 1, 11: 6}
 CASE = 8  # of the test part
-SMALL = ("--img_size", 64, "--width", 32, "--encoder_depths", "1,1,1", "--decoder_depths", "1,1,1", "--val_cases", 0)
+SMALL = ("--img_size", 64, *SMALL_NETWORK, "--val_cases", 0)
 FAST = ("--epochs", 8, "--batch_size", 6, "--optimizer", "adamw", "--lr", 0.002, "--schedule", "cosine")
 CPU = ("--device", "cpu", "--precision", "fp32")
 

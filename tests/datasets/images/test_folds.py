@@ -12,8 +12,8 @@ import test as test_command
 import train as train_command
 from isic_polyp_rectal import cross_validation
 from isic_polyp_rectal.cross_validation import OPTIMISTIC, fold_table, over_folds, train_folds
+from tests.support.commands import SMALL_NETWORK, command
 from tests.support.trees import write_picture_tree, write_synapse_tree
-from tests.test_end_to_end import command
 from utils import checkpoint
 from utils.errors import UserError
 from utils.results.summary import read_cases
@@ -32,6 +32,7 @@ def run(tmp_path_factory):
     flags = [
         *("--dataset", str(tree), "--csvfile", str(folder / "split.csv"), "--fold", "all", "--epochs", "1"),
         *("--batch", "4", "--img_size", "32", "--output_dir", str(out), "--device", "cpu", "--precision", "fp32"),
+        *map(str, SMALL_NETWORK),
     ]
     return flags, out, command("train.py", *flags, cwd=folder)
 

@@ -10,6 +10,7 @@ import torch
 from datasets.images.make_split import split_dataset
 from models.build import build_network
 from recipes import RECIPES
+from tests.support.commands import SMALL_NETWORK
 from tests.support.toy import ToyNetwork, assert_same_weights, losses, saved_state, toy_config, toy_task, train_toy
 from tests.support.trees import write_picture_tree
 from train import configure, main
@@ -144,6 +145,7 @@ def test_the_precision_that_auto_found_stays(tmp_path, monkeypatch):
     data = ["--dataset", str(tree), "--csvfile", str(tmp_path / "split.csv")]
     split_dataset(tree, 0.8, output=tmp_path / "split.csv")
     small = ["--img_size", "32", "--batch", "4", "--folds", "2", "--workers", "0", "--device", "cpu"]
+    small += map(str, SMALL_NETWORK)
     monkeypatch.setattr("utils.device._is_fast_at_bf16", lambda device: True)
     main([*data, *small, *out, "--epochs", "1"])
     monkeypatch.setattr("utils.device._is_fast_at_bf16", lambda device: False)

@@ -80,14 +80,18 @@ def accuracy(files: dict[str, Any], studies: dict[str, Any]) -> Iterator[dict[st
     for name, comparison in comparisons(files, studies).items():
         for setting in comparison["settings"]:
             means = setting["means"][ALL_CLASSES]
+            if name in studies:
+                cost = studies[name]["costs"][setting["name"]]
+            else:
+                cost = {"img_size": comparison["img_size"], "epochs": files[name]["runs"][0]["epoch"]}
             distance = next(metric for metric in means if metric.startswith("hd95"))
             dice = means["dice"]
             spread = "" if dice["sd"] is None else f" ± {100 * dice['sd']:.1f}"
             yield {
                 "data": described(comparison["dataset"] or comparison["recipe"], comparison),
                 "setting": setting["name"],
-                "input": "x".join(map(str, comparison["img_size"])),
-                "epochs": str(epochs_of(files, studies, name)),
+                "input": "x".join(map(str, cost["img_size"])),
+                "epochs": str(cost["epochs"]),
                 "seeds": str(setting["num_seeds"]),
                 "cases": str(comparison["cases"]),
                 "dice": f"{100 * dice['mean']:.1f}{spread} % {interval(dice['ci95'])}",
@@ -108,13 +112,6 @@ def comparisons(files: dict[str, Any], studies: dict[str, Any]) -> dict[str, Any
     """The comparisons of tested networks: those of files, then those of studies on the test part."""
     found = {name: file["comparison"] for name, file in files.items() if "comparison" in file}
     return found | {name: study["comparison"] for name, study in studies.items() if study["part"] == "test"}
-
-
-def epochs_of(files: dict[str, Any], studies: dict[str, Any], name: str) -> int:
-    if name not in studies:
-        return files[name]["runs"][0]["epoch"]
-    flags = studies[name]["plan"]["train"]
-    return int(flags[flags.index("--epochs") + 1])
 
 
 def all_studies(files: dict[str, Any], studies: dict[str, Any]) -> Iterator[Study]:

@@ -50,7 +50,7 @@ def summarise(plan: Plan, folder: Path, part: str) -> dict[str, Any] | None:
     if not done:
         return None
     settings = parse_settings([f"{arm}={','.join(map(str, paths))}" for arm, paths in done.items()], None)
-    check_comparable(settings)
+    check_comparable(settings, may_differ=("img_size",))  # the standard protocol scores at the images' own size
     metrics = [m for m in settings[0].results[0].metrics() if m.partition("_")[0] in METRICS]
     comparison = compare(settings, metrics)
     pairs = [pair for pair in comparison["pairs"] if pair["first"] == next(iter(plan.arms))]
@@ -73,7 +73,8 @@ def cost_of(result: Path) -> dict[str, Any]:
 
 
 def cost_of_arm(results: list[Path]) -> dict[str, Any]:
-    """Parameters, operations, seconds of an epoch (mean of the seeds) and peak memory (the largest) of an arm."""
+    """Parameters, operations, seconds of an epoch (mean of the seeds), peak memory (the largest), size and epochs."""
+    settings = settings_of(results[0].parent)
     each = [cost_of(result) for result in results]
     # runs of before the epochs were counted had one part
     epochs = [cost.get("epochs", epochs_done(result.parent)) for cost, result in zip(each, results)]
@@ -84,6 +85,8 @@ def cost_of_arm(results: list[Path]) -> dict[str, Any]:
         "seconds_per_epoch": sum(seconds) / len(seconds) if seconds else None,
         "peak_bytes": max(cost["peak_bytes"] for cost in each),
         "memory": each[0].get("memory", "process"),
+        "img_size": settings["img_size"],
+        "epochs": settings["epochs"],
     }
 
 
@@ -121,6 +124,9 @@ def as_markdown(study: dict[str, Any]) -> str:
     notes = [f"Not finished, and not in the table: {missing} (seeds)."] if missing else []
     if not study["p_holm"] and len(comparison["settings"]) > 1:
         notes.append(f"No tests: they are against {next(iter(plan['arms']))}, of which no run is finished.")
+    forms = {arm: f"{'x'.join(map(str, c['img_size']))}, {c['epochs']} epochs" for arm, c in study["costs"].items()}
+    if len(set(forms.values())) > 1:
+        notes.append(f"Arms differ: {'; '.join(f'{arm} {form}' for arm, form in forms.items())}.")
     notes += comparison["warnings"]
     commits = sorted({machine["commit"] for machine in study["machines"]})
     if len(commits) > 1:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -89,7 +90,8 @@ def test_a_study_trains_what_is_missing_and_writes_one_table(tmp_path, plan, cal
 def finish(out, seed, part="test_standard", epochs=2, **result):
     """A run as it is once it is tested."""
     write_result(out / part, seed=seed, **result)
-    (out / "config.json").write_text(json.dumps({"epochs": epochs, "folds": 2, "fold": 1}), encoding="utf-8")
+    settings = {"epochs": epochs, "folds": 2, "fold": 1, "img_size": result.get("img_size", [224, 224])}
+    (out / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     (out / "history.csv").write_text("epoch,loss\n" + "1,0.5\n" * epochs, encoding="utf-8")
     cost = {"seconds": 6.0, "epochs": epochs, "peak_bytes": 2**30, "memory": "process", "machines": []}
     (out / "cost.json").write_text(json.dumps(cost | {"parameters": 7, "gflop": 0.1}), encoding="utf-8")
@@ -129,6 +131,18 @@ def test_the_table_is_of_the_runs_that_are_finished_and_names_the_others(tmp_pat
     assert "No tests: they are against scsa, of which no run is finished." in as_markdown(
         summarise(three, tmp_path, "test")
     )
+
+
+def test_arms_may_differ_in_input_size_and_epochs_and_the_table_says_so(tmp_path, made_up):
+    finish(tmp_path / "scsa" / "seed_1", 1, img_size=[64, 64])
+    finish(tmp_path / "plain" / "seed_1", 2, img_size=[64, 64])
+    assert "Arms differ" not in as_markdown(summarise(made_up, tmp_path, "test"))
+    finish(tmp_path / "plain" / "seed_1", 2, img_size=[96, 96], epochs=4)
+    found = summarise(made_up, tmp_path, "test")
+    assert "Arms differ: scsa 64x64, 2 epochs; plain 96x96, 4 epochs." in as_markdown(found)
+    finish(tmp_path / "plain" / "seed_1", 2, tolerance=3.0)
+    with pytest.raises(UserError, match="different surface tolerance"):
+        summarise(made_up, tmp_path, "test")
 
 
 def test_only_the_result_of_the_plain_test_counts(tmp_path):
@@ -283,6 +297,12 @@ def test_a_script_is_called_and_measured(tmp_path):
 def test_flags_of_every_plan_are_those_of_train(name):
     for arm in PLANS[name].arms.values():
         parse_flags([*PLANS[name].data, *PLANS[name].train, *arm], TRAIN, "")
+
+
+def test_the_plans_of_the_queue_are_there_and_every_plan_for_gpus_is_in_it():
+    text = (ROOT / "results" / "GPU_QUEUE.md").read_text(encoding="utf-8")
+    queued = set(re.findall(r"`python -m benchmarks\.study (\w+)(?: --val)?`", text))
+    assert queued == {"cvc_tiny", *(name for name in PLANS if name.endswith("_gpu"))}
 
 
 def test_an_unknown_plan():

@@ -153,11 +153,15 @@ def _short_name(folder: Path) -> str:
 # --- what may be compared ------------------------------------------------------------------------
 
 
-def check_comparable(settings: Sequence[Setting]) -> None:
-    """Raise UserError unless all results are of one protocol, one data and one input, and seeds of one setting."""
+def check_comparable(settings: Sequence[Setting], may_differ: tuple[str, ...] = ()) -> None:
+    """Raise UserError unless all results are of one protocol, one data and one input, and seeds of one setting.
+
+    may_differ: fields of MUST_AGREE that need not agree
+    """
     results = [result for setting in settings for result in setting.results]
+    fields = {field: words for field, words in MUST_AGREE.items() if field not in may_differ}
     for other in results[1:]:
-        _check_two(results[0], other)
+        _check_two(results[0], other, fields)
     for setting in settings:
         first, *others = setting.results
         for other in others:
@@ -168,8 +172,8 @@ def check_comparable(settings: Sequence[Setting]) -> None:
             raise UserError(f"{setting.name}: one checkpoint counts as two seeds (same sha256) in {folders}")
 
 
-def _check_two(first: Result, other: Result) -> None:
-    _check_fields(first, other, MUST_AGREE, "results cannot be compared")
+def _check_two(first: Result, other: Result, fields: dict[str, str]) -> None:
+    _check_fields(first, other, fields, "results cannot be compared")
     for what in ("classes", "cases"):
         mine, theirs = getattr(first, what), getattr(other, what)
         if mine != theirs:

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import ROOT, describe_machine, write_json
+from benchmarks.machine import ROOT, describe_machine
 from benchmarks.study.plans import PLANS, Plan
 from benchmarks.study.table import COST, HISTORY, as_markdown, epochs_done, result_of, settings_of, summarise
 from utils.errors import UserError, run_main
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
 
     def write_table() -> None:
         if study := summarise(plan, folder, part):
-            write_json(given.output / f"{name}.json", study)
+            write_atomically(given.output / f"{name}.json", json.dumps(study, indent=2) + "\n")
             write_atomically(given.output / f"{name}.md", as_markdown(study))
 
     write_table()

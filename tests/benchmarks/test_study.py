@@ -69,8 +69,10 @@ def test_a_study_trains_what_is_missing_and_writes_one_table(tmp_path, plan, cal
         assert f"{100 * setting['means']['all classes']['dice']['mean']:.1f} ± " in row
         assert " | 1.0 |" in row
     calls.clear()
+    before = (tmp_path / "out" / "toy.json").read_bytes()
     study.main(["toy", "--output", str(tmp_path / "out")])
     assert calls == []
+    assert (tmp_path / "out" / "toy.json").read_bytes() == before
     for path in (tmp_path / "out" / "toy" / "plain" / "seed_2").glob("test_standard/*.*"):
         path.unlink()
     study.main(["toy", "--output", str(tmp_path / "out")])

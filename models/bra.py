@@ -58,19 +58,21 @@ def gather_regions(x: Tensor, routes: Tensor) -> Tensor:
 class BRA(nn.Module):
     """Attention of every pixel to the pixels of its region's routes, plus a depthwise convolution of the values.
 
+    scale_dim: the attention's scale is scale_dim**-0.5; the full width as in BiFormer's code if None
     in:  x (B, H, W, C), regions (rows, columns) that divide (H, W)
     out: (B, H, W, C)
     """
 
-    def __init__(self, dim: int, topk: int) -> None:
+    def __init__(self, dim: int, topk: int, scale_dim: int | None = None) -> None:
         super().__init__()
         self.topk = topk
+        self.scale = (scale_dim or dim) ** -0.5
         self.qkv = nn.Linear(dim, 3 * dim)
         self.lepe = DepthwiseConv(dim, 5)
         self.wo = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, regions: tuple[int, int]) -> Tensor:
-        size, dim = x.shape[1:3], x.shape[-1]
+        size = x.shape[1:3]
         x = to_regions(x, *regions)
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # (B, G, n, C)
         routes = choose_routes(q, k, self.topk)
@@ -78,8 +80,7 @@ class BRA(nn.Module):
             rearrange(t, "m n (h d) -> m h n d", d=HEAD_DIM)
             for t in (q.flatten(0, 1), gather_regions(k, routes), gather_regions(v, routes))
         )
-        # the scale is that of the full width, as in BiFormer's code, not of one head
-        y = rearrange(attend(*heads, scale=dim**-0.5), "(b g) h n d -> b g n (h d)", g=x.shape[1])
+        y = rearrange(attend(*heads, scale=self.scale), "(b g) h n d -> b g n (h d)", g=x.shape[1])
         return self.wo(from_regions(y, *regions, size) + self.lepe(from_regions(v, *regions, size)))
 
 
@@ -88,20 +89,24 @@ class BRABlock(nn.Module):
 
     `norm1` is applied twice with the same weights: that is how the released network was trained.
 
+    variant: "residual_decoder" leaves the first norm out, so that the input goes on beside the branches as in BiFormer;
+        "single_norm" leaves the second out; "head_scale" scales attention by the width of a head, not of all of them
     in/out: (B, H, W, C); regions (rows, columns); keep (B, 2) factors of the two branches, or None
     """
 
-    def __init__(self, dim: int, topk: int) -> None:
+    def __init__(self, dim: int, topk: int, variant: str = "published") -> None:
         super().__init__()
+        self.variant = variant
         self.pos_embed = DepthwiseConv(dim, 3)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = BRA(dim, topk)
+        self.attn = BRA(dim, topk, HEAD_DIM if variant == "head_scale" else None)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim)
 
     def forward(self, x: Tensor, regions: tuple[int, int], keep: Tensor | None = None) -> Tensor:
         keep_attention, keep_mlp = (None, None) if keep is None else keep.unbind(1)
-        x = self.norm1(x)
+        x = x if self.variant == "residual_decoder" else self.norm1(x)
         x = x + self.pos_embed(x)
-        x = add_branch(x, self.attn(self.norm1(x), regions), keep_attention)
+        normalised = x if self.variant == "single_norm" else self.norm1(x)
+        x = add_branch(x, self.attn(normalised, regions), keep_attention)
         return add_branch(x, self.mlp(self.norm2(x)), keep_mlp)

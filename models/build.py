@@ -21,7 +21,7 @@ from models.weights.pretrained import initialise
 from models.weights.released import is_released, load_released, released_num_classes
 from utils import checkpoint
 from utils.checkpoint_content import compare
-from utils.config import Config
+from utils.config import FIELDS, Config
 from utils.errors import UserError
 from utils.inherited import passed_on
 from utils.training.resume import read_config
@@ -48,8 +48,10 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
     """Build a network to train, with the weights that `cfg` asks for; also return lines for the log.
 
     Under --resume it is left as it is, because all weights come from the run.
-    raises: UserError when weights that were asked for are missing or do not fit
+    raises: UserError when weights that were asked for are missing or do not fit, and for a flag of another network
     """
+    if not is_ours(cfg) and cfg.variant != FIELDS["variant"].default:
+        raise UserError("--variant: only for --network heteromedseg; leave it out")
     weights = None if is_ours(cfg) or cfg.resume or cfg.init or cfg.pretrained in ("auto", "none") else cfg.pretrained
     if weights and not is_baseline(cfg.network):
         raise UserError(f"--pretrained {weights}: there are none for --network {cfg.network}; leave it out")
@@ -81,6 +83,8 @@ def take_weights(model: nn.Module, cfg: Config) -> str:
     """
     path = checkpoint.find(cfg.init)
     loaded = load_network(path, {"": cfg}, "")
+    if loaded.cfg.variant != cfg.variant:
+        raise UserError(f"--init {path}: of --variant {loaded.cfg.variant}; expected one of --variant {cfg.variant}")
     own, given = model.state_dict(), loaded.model.state_dict()
     new = []
     if loaded.cfg.num_classes != cfg.num_classes:
@@ -185,7 +189,7 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
         named = "--recipe synapse, in Python recipes=recipes.RECIPES, recipe='synapse'"
         raise UserError(f"{path}: released weights hold no settings; name their recipe, e.g. {named}")
     num_classes = released_num_classes(state, str(path))
-    cfg = passed_on(dataclasses.replace(recipes[recipe], num_classes=num_classes, ssd="causal"))
+    cfg = passed_on(dataclasses.replace(recipes[recipe], num_classes=num_classes, ssd="causal", variant="published"))
     model = build_model(num_classes, cfg.ssd, drop_path=0.0)
     note = str(load_released(model, state, str(path)))
     origin = {"file": str(path), "sha256": checkpoint.sha256(path)}

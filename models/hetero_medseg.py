@@ -26,8 +26,12 @@ ENCODER_DEPTHS = (2, 2, 2)
 DECODER_DEPTHS = (8, 2, 2)
 TOPK = (8, 4, 2)  # routes of a region in the decoder, coarse to fine
 SKIP_HEADS = (16, 12, 8)  # of the skips' channel attention, coarse to fine
-ARCHITECTURE = ("num_classes", "ssd", "drop_path", "skips", "decoder", "width", "encoder_depths", "decoder_depths")
+ARCHITECTURE = (
+    *("num_classes", "ssd", "drop_path", "skips", "decoder", "width", "encoder_depths", "decoder_depths", "variant"),
+)
 SKIPS, DECODERS = ("scsa", "plain"), ("bra", "conv")
+IN_BRA = ("residual_decoder", "single_norm", "head_scale")
+VARIANTS = ("published", *IN_BRA, "gated_z")
 REGION = 32  # side of an attention region in input pixels; inputs are padded to multiples of it
 
 
@@ -46,7 +50,8 @@ class HeteroMedSeg(nn.Module):
     pass: the same numbers from a fraction of the memory, in a third more time.
 
     For ablations: skips "plain" leave SCSA out, decoder "conv" has a convolution block in the place of each BRA block,
-    and width and depths change the size. `build_model` has the defaults, which are the published network.
+    width and depths change the size, and a variant changes one formula of the blocks (`BRABlock`, `Mixer`).
+    `build_model` has the defaults, which are the published network.
 
     in:  image (B, 1 or 3, H, W), float; keep (blocks, B, 2) from `draw_paths`, drawn here if None in training
     out: logits (B, K, H, W); K counts the background, or is 1 for a binary task
@@ -62,6 +67,7 @@ class HeteroMedSeg(nn.Module):
         width: int,
         encoder_depths: Sequence[int],
         decoder_depths: Sequence[int],
+        variant: str,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -71,12 +77,12 @@ class HeteroMedSeg(nn.Module):
         dims = (width, 2 * width, 4 * width)
         self.stem = nn.Sequential(*down_conv(3, width // 2), nn.GELU(), *down_conv(width // 2, width))
         self.encoder = nn.ModuleList(
-            nn.ModuleList(VSSDBlock(dim, dim // HEAD_DIM, ssd) for _ in range(depth))
+            nn.ModuleList(VSSDBlock(dim, dim // HEAD_DIM, ssd, variant == "gated_z") for _ in range(depth))
             for dim, depth in zip(dims, encoder_depths)
         )
         self.downsample = nn.ModuleList(nn.Sequential(*down_conv(dim, 2 * dim)) for dim in dims)
         self.decoder = nn.ModuleList(
-            DecoderStage(dim, stride, heads, topk, depth, skips, decoder)
+            DecoderStage(dim, stride, heads, topk, depth, skips, decoder, variant)
             for dim, stride, heads, topk, depth in zip(dims[::-1], (16, 8, 4), SKIP_HEADS, TOPK, decoder_depths)
         )
         self.head = Head(width, num_classes)
@@ -128,13 +134,17 @@ class DecoderStage(nn.Module):
     out: (B, 2H, 2W, C)
     """
 
-    def __init__(self, dim: int, stride: int, num_heads: int, topk: int, depth: int, skips: str, decoder: str) -> None:
+    def __init__(
+        self, dim: int, stride: int, num_heads: int, topk: int, depth: int, skips: str, decoder: str, variant: str
+    ) -> None:
         super().__init__()
         self.stride = stride
         self.expand = PatchExpand(2 * dim, dim)
         self.attention = SCSA(2 * dim, math.gcd(num_heads, 2 * dim)) if skips == "scsa" else nn.Identity()
         self.reduce = nn.Linear(2 * dim, dim)
-        self.blocks = nn.ModuleList(BRABlock(dim, topk) if decoder == "bra" else ConvBlock(dim) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            BRABlock(dim, topk, variant) if decoder == "bra" else ConvBlock(dim) for _ in range(depth)
+        )
 
     def forward(self, x: Tensor, skip: Tensor, keep: list[Tensor | None], run: Callable[..., Tensor]) -> Tensor:
         x = run(self.join, x, skip)
@@ -179,10 +189,12 @@ def build_model(
     width: int = WIDTH,
     encoder_depths: Sequence[int] = ENCODER_DEPTHS,
     decoder_depths: Sequence[int] = DECODER_DEPTHS,
+    variant: str = "published",
 ) -> HeteroMedSeg:
     """Build a network with new weights; the defaults are the published one.
 
-    ssd, skips, decoder: of `models.ssd.SSD_FORMS`, SKIPS, DECODERS; drop_path: largest rate of stochastic depth;
+    ssd, skips, decoder, variant: of `models.ssd.SSD_FORMS`, SKIPS, DECODERS, VARIANTS
+    drop_path: largest rate of stochastic depth
     width: channels at stride 4; encoder_depths: blocks at strides 4, 8, 16; decoder_depths: at strides 16, 8, 4
     raises: UserError for a value that is not possible
     """
@@ -192,12 +204,15 @@ def build_model(
         raise UserError(f"ssd: found {ssd!r}, expected one of {', '.join(SSD_FORMS)}")
     if not 0 <= drop_path < 1:
         raise UserError(f"drop_path: found {drop_path}, expected a rate from 0 up to, not including, 1")
-    for name, found, choices in (("skips", skips, SKIPS), ("decoder", decoder, DECODERS)):
+    kinds = (("skips", skips, SKIPS), ("decoder", decoder, DECODERS), ("variant", variant, VARIANTS))
+    for name, found, choices in kinds:
         if found not in choices:
             raise UserError(f"{name}: found {found!r}, expected one of {', '.join(choices)}")
+    if variant in IN_BRA and decoder != "bra":
+        raise UserError(f"variant {variant}: changes the blocks of decoder bra, found decoder {decoder}; leave one out")
     if width < HEAD_DIM or width % HEAD_DIM:
         raise UserError(f"width: found {width}, expected a multiple of {HEAD_DIM}, the channels of a head")
     for name, depths in (("encoder_depths", encoder_depths), ("decoder_depths", decoder_depths)):
         if len(depths) != 3 or min(depths) < 1:
             raise UserError(f"{name}: found {depths}, expected three numbers of blocks, each 1 or more")
-    return HeteroMedSeg(num_classes, ssd, drop_path, skips, decoder, width, encoder_depths, decoder_depths)
+    return HeteroMedSeg(num_classes, ssd, drop_path, skips, decoder, width, encoder_depths, decoder_depths, variant)

@@ -20,11 +20,13 @@ SMALLEST_DT, LARGEST_DT = 0.001, 0.1
 class Mixer(nn.Module):
     """Exchange information between all pixels of a map with the chosen form of SSD.
 
+    gated: z goes through SiLU before it is multiplied, as in Mamba-2; the published network multiplies by z itself
     in/out: (B, H, W, C)
     """
 
-    def __init__(self, dim: int, num_heads: int, ssd: str) -> None:
+    def __init__(self, dim: int, num_heads: int, ssd: str, gated: bool = False) -> None:
         super().__init__()
+        self.gated = gated
         self.dim_inner = 2 * dim
         self.num_heads = num_heads
         self.ssd = SSD_FORMS[ssd]
@@ -47,21 +49,22 @@ class Mixer(nn.Module):
         y = self.ssd(x, dt, -self.A_log.exp(), b, c)
         # y stays float32 under float16 until the norm brings it back into range
         y = torch.addcmul(y, x.to(y.dtype), self.D.to(y.dtype).unsqueeze(-1))
-        y = self.norm(y.flatten(2)).view(z.shape) * z
+        y = self.norm(y.flatten(2)).view(z.shape) * (F.silu(z) if self.gated else z)
         return self.out_proj(y)
 
 
 class VSSDBlock(nn.Module):
     """Mixer and MLP with residuals, a depthwise convolution before each for the position.
 
+    gated: see Mixer
     in/out: (B, H, W, C); keep (B, 2) factors of the two branches under stochastic depth, or None
     """
 
-    def __init__(self, dim: int, num_heads: int, ssd: str) -> None:
+    def __init__(self, dim: int, num_heads: int, ssd: str, gated: bool = False) -> None:
         super().__init__()
         self.cpe1 = DepthwiseConv(dim, 3)
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = Mixer(dim, num_heads, ssd)
+        self.attn = Mixer(dim, num_heads, ssd, gated)
         self.cpe2 = DepthwiseConv(dim, 3)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim)

@@ -67,6 +67,12 @@ class Config:
     width: int = option(96, "channels at stride 4, a multiple of 32", least=32)
     encoder_depths: tuple[int, ...] = option((2, 2, 2), "VSSD blocks at strides 4, 8 and 16", least=1)
     decoder_depths: tuple[int, ...] = option((8, 2, 2), "blocks of the decoder at strides 16, 8 and 4", least=1)
+    variant: str = option(
+        "published",
+        "one formula of the blocks changed: residual_decoder does not normalise the input of a decoder block, "
+        "single_norm normalises it once, head_scale scales attention by a head's width, gated_z has SiLU in the mixer",
+        choices=("published", "residual_decoder", "single_norm", "head_scale", "gated_z"),
+    )
     init: str | None = option(None, "start from the weights of a checkpoint of train.py, or of released weights")
     pretrained: str = option(
         "auto", "BiFormer-Base weights: auto (if the file is found), none, or a file; imagenet for smp networks"

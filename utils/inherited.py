@@ -12,7 +12,7 @@ ON_RESUME = {
     **dict.fromkeys(("recipe", "num_classes", "class_names", "folds", "fold", "val_cases"), AGREE),
     **dict.fromkeys(("preprocess", "fit", "intensity", "img_size", "network", "ssd", "drop_path"), AGREE),
     **dict.fromkeys(("batch_size", "drop_last", "accumulate"), AGREE),
-    **dict.fromkeys(("skips", "decoder", "width", "encoder_depths", "decoder_depths"), AGREE),
+    **dict.fromkeys(("skips", "decoder", "width", "encoder_depths", "decoder_depths", "variant"), AGREE),
     **dict.fromkeys(("loss", "class_weights", "optimizer", "schedule", "warmup_epochs", "restart_iterations"), AGREE),
     **dict.fromkeys(("ema", "select", "seed"), AGREE),
     **dict.fromkeys(("dataset", "root_path", "list_dir", "csvfile"), APPLY),  # the cases themselves must agree

@@ -5,6 +5,6 @@ import torch
 from models import HeteroMedSeg, build_model
 
 
-def shallow_model(num_classes: int, ssd: str = "causal") -> HeteroMedSeg:
+def shallow_model(num_classes: int, ssd: str = "causal", **parts: str) -> HeteroMedSeg:
     torch.manual_seed(0)
-    return build_model(num_classes, ssd, encoder_depths=(1, 1, 1), decoder_depths=(1, 1, 1))
+    return build_model(num_classes, ssd, encoder_depths=(1, 1, 1), decoder_depths=(1, 1, 1), **parts)

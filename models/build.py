@@ -50,8 +50,9 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
     Under --resume it is left as it is, because all weights come from the run.
     raises: UserError when weights that were asked for are missing or do not fit, and for a flag of another network
     """
-    if not is_ours(cfg) and cfg.variant != FIELDS["variant"].default:
-        raise UserError("--variant: only for --network heteromedseg; leave it out")
+    for name in ("variant", "deep_supervision"):
+        if not is_ours(cfg) and getattr(cfg, name) != FIELDS[name].default:
+            raise UserError(f"--{name}: only for --network heteromedseg; leave it out")
     weights = None if is_ours(cfg) or cfg.resume or cfg.init or cfg.pretrained in ("auto", "none") else cfg.pretrained
     if weights and not is_baseline(cfg.network):
         raise UserError(f"--pretrained {weights}: there are none for --network {cfg.network}; leave it out")
@@ -63,16 +64,15 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
     notes = (note + (f", SSD {backend_name(cfg.ssd, device)}" if ours else ""),)
     if ours:
         model.recompute = cfg.recompute == "yes"
-    if cfg.resume:
-        return model, notes
-    if cfg.init:
-        return model, (*notes, take_weights(model, cfg))
-    if ours:
-        return model, (*notes, *_pretrained(model, cfg))
-    return model, (
-        *notes,
-        f"initialised with {weights} weights in the encoder" if weights else "initialised from scratch",
-    )
+    if cfg.init and not cfg.resume:
+        notes += (take_weights(model, cfg),)
+    elif ours and not cfg.resume:
+        notes += _pretrained(model, cfg)
+    elif not cfg.resume:
+        notes += (f"initialised with {weights} weights in the encoder" if weights else "initialised from scratch",)
+    if cfg.deep_supervision:
+        model.supervise_deeply()
+    return model, notes
 
 
 def take_weights(model: nn.Module, cfg: Config) -> str:
@@ -218,13 +218,14 @@ def _ours(
 
 
 def own_weights(state: dict[str, Any], model: nn.Module, source: str) -> dict[str, Tensor]:
-    """The weights to use of a file of ours: the moving average where it holds one.
+    """The weights to use of a file of ours: the moving average where it holds one; no heads of deep supervision.
 
     raises: UserError where names, shapes, types or values are not those of `model`
     """
     weights = state["model"]
     if averaged := state.get("ema"):  # the state of an `AveragedModel`
         weights = {name.removeprefix("module."): value for name, value in averaged.items() if name != "n_averaged"}
+    weights = {name: value for name, value in weights.items() if not name.startswith("deep_heads.")}
     if problems := compare(weights, {name: tuple(value.shape) for name, value in model.state_dict().items()}):
         raise UserError(
             f"{source}: its tensors are not those of this version's network:\n{problems}\n"

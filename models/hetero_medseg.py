@@ -54,7 +54,8 @@ class HeteroMedSeg(nn.Module):
     `build_model` has the defaults, which are the published network.
 
     in:  image (B, 1 or 3, H, W), float; keep (blocks, B, 2) from `draw_paths`, drawn here if None in training
-    out: logits (B, K, H, W); K counts the background, or is 1 for a binary task
+    out: logits (B, K, H, W); K counts the background, or is 1 for a binary task. In training with deep supervision a
+        list: first these, then those of the decoder's coarser stages, finer ones first
     """
 
     def __init__(
@@ -86,14 +87,16 @@ class HeteroMedSeg(nn.Module):
             for dim, stride, heads, topk, depth in zip(dims[::-1], (16, 8, 4), SKIP_HEADS, TOPK, decoder_depths)
         )
         self.head = Head(width, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                # six deviations: older PyTorch may return the bounds themselves, by default a hundred away
-                nn.init.trunc_normal_(module.weight, std=0.02, a=-0.12, b=0.12)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.deep_heads = nn.ModuleList()
+        self.apply(_initialise_linear)
 
-    def forward(self, image: Tensor, keep: Tensor | None = None) -> Tensor:
+    def supervise_deeply(self) -> None:
+        """Give the decoder's coarser stages heads of their own, for training only; checkpoints are loaded without."""
+        widths = [stage.reduce.out_features for stage in self.decoder][:-1]
+        self.deep_heads.extend(nn.Sequential(nn.LayerNorm(w), nn.Linear(w, self.num_classes)) for w in widths)
+        self.deep_heads.apply(_initialise_linear)
+
+    def forward(self, image: Tensor, keep: Tensor | None = None) -> Tensor | list[Tensor]:
         log_backend(self.ssd, image.device)
         if keep is None and self.training:
             keep = self.draw_paths(len(image), image.device)
@@ -108,9 +111,18 @@ class HeteroMedSeg(nn.Module):
                 x = self._run(block, x, next(paths))
             skips.append(x)
             x = to_nhwc(downsample(to_nchw(x)))
+        maps = []
         for stage in self.decoder:
             x = stage(x, skips.pop(), [next(paths) for _ in stage.blocks], self._run)
-        return self._run(self.head, x)[:, :, :height, :width]
+            maps.append(x)
+        logits = self._run(self.head, x)[:, :, :height, :width]
+        if not (self.training and self.deep_heads):
+            return logits
+        coarse = [
+            F.interpolate(to_nchw(head(x)), scale_factor=stage.stride)[:, :, :height, :width]
+            for head, x, stage in zip(self.deep_heads, maps, self.decoder)
+        ]
+        return [logits, *coarse[::-1]]
 
     def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
         return recomputed(part, *inputs) if self.recompute and self.training else part(*inputs)
@@ -167,6 +179,14 @@ def pad_to_regions(image: Tensor) -> Tensor:
     if height % REGION == 0 and width % REGION == 0:
         return image
     return F.pad(image, (0, -width % REGION, 0, -height % REGION), mode="replicate")
+
+
+def _initialise_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        # six deviations: older PyTorch may return the bounds themselves, by default a hundred away
+        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.12, b=0.12)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _drop_rates(drop_path: float, encoder_depths: Sequence[int], decoder_depths: Sequence[int]) -> list[float]:

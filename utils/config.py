@@ -90,6 +90,9 @@ class Config:
         24, "images at a time, over all GPUs together; in training also auto: what fits", "--batch", verbs=ALL, least=0
     )
     loss: str = option("ce_dice", "training loss", choices=LOSSES)
+    deep_supervision: bool = option(
+        False, "in training, the decoder's coarser stages have heads, too; their loss counts 1/2 and 1/4"
+    )
     class_weights: tuple[float, ...] | None = option(
         None, "weights of the pixels of each class, background first, in the losses with ce, bce and focal", least=0
     )

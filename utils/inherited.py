@@ -14,7 +14,7 @@ ON_RESUME = {
     **dict.fromkeys(("batch_size", "drop_last", "accumulate"), AGREE),
     **dict.fromkeys(("skips", "decoder", "width", "encoder_depths", "decoder_depths", "variant"), AGREE),
     **dict.fromkeys(("loss", "class_weights", "optimizer", "schedule", "warmup_epochs", "restart_iterations"), AGREE),
-    **dict.fromkeys(("ema", "select", "seed"), AGREE),
+    **dict.fromkeys(("deep_supervision", "ema", "select", "seed"), AGREE),
     **dict.fromkeys(("dataset", "root_path", "list_dir", "csvfile"), APPLY),  # the cases themselves must agree
     **dict.fromkeys(("epochs", "schedule_epochs", "lr", "min_lr", "weight_decay", "clip_grad"), APPLY),
     **dict.fromkeys(("augment", "strong_augment", "eval_every", "device", "precision", "compile", "graphs"), APPLY),

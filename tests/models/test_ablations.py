@@ -192,7 +192,7 @@ def test_the_flag_offers_what_there_is():
     assert FIELDS["variant"].metadata["choices"] == VARIANTS
 
 
-@pytest.mark.parametrize("fields", [{"variant": "gated_z"}])
+@pytest.mark.parametrize("fields", [{"variant": "gated_z"}, {"deep_supervision": True}])
 def test_other_networks_refuse_flags_of_ours(fields):
     name = next(iter(fields))
     with pytest.raises(UserError, match=f"--{name}: only for --network heteromedseg"):

@@ -24,6 +24,7 @@ from utils.preprocess.intensities import as_fraction, normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.folder import BEST, LAST
 from utils.training.history import History
+from utils.training.losses import mean_over_stages
 from utils.training.resume import restore
 from utils.training.run import Run, check_finite, save_best, save_last, start, update_average, write_config
 from utils.training.schedule import RULES, ends_cycle, learning_rate, selection_rule
@@ -164,7 +165,7 @@ def train_step(
         torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
     with autocast(run.device, run.precision):
         logits = run.network(images) if keep is None else run.network(images, keep)
-    loss = task.loss(logits, targets)
+    loss = mean_over_stages(task.loss, logits, targets)
     run.scaler.scale(loss / added).backward()
     if update:
         if cfg.clip_grad:

@@ -5,7 +5,7 @@ float32 first: sums over a batch of pixels do not fit half precision. A binary t
 foreground; `weights`, one for each class with the background, weigh the pixels of a mean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import torch
@@ -116,6 +116,18 @@ def _lovasz(mode: str) -> Loss:
             "install it with: pip install -r requirements-baselines.txt"
         ) from error
     return LovaszLoss(mode)
+
+
+def mean_over_stages(loss: Loss, logits: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
+    """`loss` of the logits; under deep supervision the mean of those of each stage, with weights 1, 1/2, 1/4, ...
+
+    logits: (B, K, H, W), or a list of these, the network's output first; target (B, H, W)
+    Source: the weights are nnU-Net's.
+    """
+    if isinstance(logits, Tensor):
+        return loss(logits, target)
+    weights = [0.5**depth for depth in range(len(logits))]
+    return sum(weight * loss(stage, target) for weight, stage in zip(weights, logits)) / sum(weights)
 
 
 def weighted_sum(logits: Tensor, target: Tensor, terms: tuple[tuple[float, Loss], ...]) -> Tensor:

@@ -25,36 +25,89 @@ def flags(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+# python prepare_data.py cvc CVC-ClinicDB data/CVC-ClinicDB --split video
 CVC = flags("--dataset data/CVC-ClinicDB --recipe cvc_clinicdb --csvfile data/CVC-ClinicDB/test_train_data.csv")
+# python prepare_data.py isic ISIC2018_Task1-2_Training_Input.zip ISIC2018_Task1_Training_GroundTruth.zip data/ISIC2018
+ISIC = flags("--dataset data/ISIC2018 --recipe isic2018 --csvfile data/ISIC2018/test_train_data.csv --fold 0")
+# python prepare_data.py acdc database.zip data/ACDC; its prepared.json has the lists and the classes
 ACDC = flags("--dataset data/ACDC --recipe synapse")
-CPU = flags("--img_size 128 --precision fp32")
+
+CPU = flags("--img_size 128 --precision fp32")  # some hours a plan on two cores
+SMALL = flags(
+    "--img_size 64 --precision fp32 --batch_size 16 --epochs 6 --pretrained none"
+)  # 4 minutes a run on a core
 SHORT = flags("--batch_size 16 --schedule cosine --warmup_epochs 1 --loss dice_bce --lr 0.0006")
+# From scratch, so that no network has weights that another lacks. Batch size, optimizer and rate are the recipe's.
+GPU = flags("--precision bf16 --pretrained none --epochs 100 --schedule cosine --warmup_epochs 5")
+GPU_PICTURES = (*GPU, *flags("--img_size 256 --loss dice_bce"))
+GPU_SLICES = (*GPU, *flags("--img_size 224"))
+
 NETWORKS = {
     "causal": (),
     "noncausal": flags("--ssd noncausal"),
-    "unet_resnet34": flags("--network unet_resnet34"),
-    "nnunet_plain": flags("--network nnunet_plain"),
+    "bidirectional": flags("--ssd bidirectional"),
+    **{
+        name: ("--network", name)
+        for name in (
+            *("unet_resnet34", "unet_efficientnet_b4", "unetplusplus_resnet34", "deeplabv3plus_resnet34"),
+            *("segformer_b2", "nnunet_plain", "nnunet_residual", "swin_unetr"),
+        )
+    },
 }
-# What may help without another network, one by one and together; chosen on validation data
-STEPS = {
+# What is unusual in the architecture, each with the usual form in its place
+SUSPECTS = {
     "published": (),
-    "cosine": flags("--schedule cosine --warmup_epochs 1"),
-    "ema": flags("--ema 0.99"),
-    "dice_bce": flags("--loss dice_bce"),
-    "all": flags("--schedule cosine --warmup_epochs 1 --ema 0.99 --loss dice_bce"),
+    **{name: ("--variant", name) for name in ("residual_decoder", "single_norm", "head_scale", "gated_z")},
+    "no_drop_path": flags("--drop_path 0"),
 }
+
+
+def some(*names: str) -> dict[str, tuple[str, ...]]:
+    """The arms of NETWORKS with these names."""
+    return {name: NETWORKS[name] for name in names}
+
+
+def steps(warmup: int, ema: float, side: int) -> dict[str, tuple[str, ...]]:
+    """What may help without another network, one by one and together, after the recipe as it was published.
+
+    Choose among them on validation data: --val.
+    warmup: epochs; ema: decay of the moving average; side: of the larger input, in pixels
+    """
+    each = {
+        "cosine": flags(f"--schedule cosine --warmup_epochs {warmup}"),
+        "ema": flags(f"--ema {ema}"),
+        "dice_bce": flags("--loss dice_bce"),
+        "strong_augment": flags("--strong_augment"),
+        "deep_supervision": flags("--deep_supervision"),
+        "larger_input": flags(f"--img_size {side}"),
+    }
+    return {"published": (), **each, "all": tuple(word for words in each.values() for word in words)}
+
+
 PLANS = {
-    # prepare_data.py cvc ... --split video; two CPU cores, from scratch
-    "cvc_cpu": Plan(CVC, (*CPU, *SHORT, *flags("--epochs 15")), NETWORKS),
-    "acdc_cpu": Plan(
-        ACDC, (*CPU, *flags("--epochs 5")), {name: NETWORKS[name] for name in ("causal", "unet_resnet34")}
+    "cvc_cpu": Plan(
+        CVC, (*CPU, *SHORT, *flags("--epochs 15")), some("causal", "noncausal", "unet_resnet34", "nnunet_plain")
     ),
-    "better_arm_cpu": Plan(CVC, (*CPU, *flags("--batch_size 16 --epochs 6")), STEPS),
+    "acdc_cpu": Plan(ACDC, (*CPU, *flags("--epochs 5")), some("causal", "unet_resnet34")),
+    "better_arm_cpu": Plan(CVC, SMALL, steps(warmup=1, ema=0.99, side=96)),
+    "suspects_cpu": Plan(CVC, (*SMALL, *flags("--schedule cosine --warmup_epochs 1 --loss dice_bce")), SUSPECTS),
+    # on GPUs, in order of worth
+    "cvc_gpu": Plan(CVC, GPU_PICTURES, NETWORKS),
+    "acdc_gpu": Plan(ACDC, GPU_SLICES, NETWORKS),
+    "isic_gpu": Plan(ISIC, GPU_PICTURES, NETWORKS),
+    "better_arm_gpu": Plan(
+        CVC,
+        flags("--img_size 256 --precision bf16 --pretrained none --epochs 100"),
+        {**steps(warmup=5, ema=0.999, side=352), "longer": flags("--epochs 200")},
+    ),
+    "suspects_cvc_gpu": Plan(CVC, GPU_PICTURES, SUSPECTS),
+    "suspects_acdc_gpu": Plan(ACDC, GPU_SLICES, SUSPECTS),
+    "suspects_isic_gpu": Plan(ISIC, GPU_PICTURES, SUSPECTS),
     # a few minutes: does a study run?
     "cvc_tiny": Plan(
         CVC,
         flags("--img_size 64 --batch_size 16 --epochs 2 --width 32 --pretrained none"),
-        {name: NETWORKS[name] for name in ("causal", "unet_resnet34")},
+        some("causal", "unet_resnet34"),
         seeds=(1, 2),
     ),
 }

@@ -44,6 +44,17 @@ def test_gradients_reach_every_weight_without_waiting(form, recompute):
     assert places(watch.copies) == [programs.BATCH_ARRIVES] * 2, [*map(str, watch.copies)]
 
 
+def test_deep_supervision_stays_on_the_device():
+    with fake_device(CUDA, disguised=True) as watch:
+        model = programs.network(9, "noncausal")
+        model.supervise_deeply()
+        run = programs.run_of(model, CUDA)
+        run.optimizer.zero_grad = lambda **_: None
+        programs.training_step(run)
+        assert all(p.grad is not None and p.grad.device == torch.device(CUDA) for p in run.model.parameters())
+    assert places(watch.copies) == [programs.BATCH_ARRIVES] * 2, [*map(str, watch.copies)]
+
+
 def test_an_epoch_waits_at_its_log_interval_only():
     waits = {}
     for num_batches, log_every in ((3, 100), (9, 100), (9, 4)):

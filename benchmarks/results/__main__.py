@@ -124,12 +124,14 @@ def all_studies(files: dict[str, Any], studies: dict[str, Any]) -> Iterator[Stud
             yield Study(name, file["comparison"], curves)
     for name, study in studies.items():
         folder = ROOT / "results" / "study" / name.removesuffix("_val")
-        curves = {arm: [read_curve(path) for path in runs_of(folder / arm)] for arm in study["costs"]}
+        curves = {arm: [read_curve(path) for path in finished(study, folder, arm)] for arm in study["costs"]}
         yield Study(name, study["comparison"], curves)
 
 
-def runs_of(arm: Path) -> list[Path]:
-    return sorted(arm.glob("seed_*/history.csv"))
+def finished(study: dict[str, Any], folder: Path, arm: str) -> list[Path]:
+    """history.csv of the seeds of an arm that the study has results of."""
+    seeds = [seed for seed in study["plan"]["seeds"] if seed not in study["missing"].get(arm, ())]
+    return [folder / arm / f"seed_{seed}" / "history.csv" for seed in seeds]
 
 
 def read_curve(history: Path) -> list[tuple[int, float]]:

@@ -95,6 +95,8 @@ def test_a_study_has_a_row_an_arm_a_table_and_a_figure(found, tmp_path, monkeypa
         finish(folder / arm / f"seed_{seed}", number, img_size=[32, 32])
         text = f"epoch,loss,mean_dice\n1,0.5,0.25\n2,0.4,\n3,0.3,0.{5 + number}\n"
         (folder / arm / f"seed_{seed}" / "history.csv").write_text(text, encoding="utf-8")
+    (folder / "two" / "seed_2").mkdir()
+    (folder / "two" / "seed_2" / "history.csv").write_text("epoch,loss,mean_dice\n1,0.5,0.9\n", encoding="utf-8")
     study = json.loads(json.dumps(summarise(plan, folder, "test")))
     monkeypatch.setattr(results, "ROOT", tmp_path)
     files, studies = found[0], {"toy": study}

@@ -51,7 +51,7 @@ def draw(study: Study, path: Path) -> None:
                 right.plot(epochs, [100 * v for v in values], color=colour, linewidth=1, label=label)
         left.set_yticks(range(len(study.bars)), study.bars)
         left.set_ylim(len(study.bars) - 0.5, -0.5)
-        left.set_xlabel("Dice of the test cases, %: mean, 95 % interval over cases, seeds (|)")
+        left.set_xlabel("Dice, %: mean, 95 % interval over cases, seeds (|)")
         right.set_xlabel("epoch")
         right.set_ylabel("Dice of the validation part, %")
         if study.curves:

@@ -2,10 +2,7 @@
 
 import dataclasses
 import math
-import os
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,11 +11,14 @@ import torch
 from isic_polyp_rectal.cross_validation import train_folds
 from models import memory
 from models.memory import LARGEST, choose_cache, fit_batch, largest, settle_memory, step_bytes
-from tests.support.places import ROOT
+from tests.support.shallow import SMALL
+from tests.support.strict_group import under_torchrun
 from tests.support.toy import toy_config
 from utils import checkpoint
 from utils.config import AUTO_BATCH, Config, to_dict
+from utils.distributed import barrier, init_distributed, rank
 from utils.errors import UserError
+from utils.training.losses import loss_for
 
 CPU = torch.device("cpu")
 
@@ -176,51 +176,37 @@ def test_folds_all_take_the_same_batch():
         train_folds(config(batch_size=AUTO_BATCH, fold="all"), None)
 
 
-RANKS = """
-import sys
+def fitting_images_of_ranks():
+    """What this rank finds where ranks take different numbers of steps, and then where rank 1 fails."""
+    init_distributed(CPU)
+    number, said = rank(), []
+    cfg = Config(img_size=(32, 32), num_classes=3, **SMALL)
 
-import torch
-import torch.distributed as dist
-from models import memory
-from utils.config import Config
-from utils.distributed import init_distributed
-from utils.errors import UserError
-from utils.training.losses import loss_for
+    def measure(cfg, precision, images):
+        for _ in range(1 + number):
+            memory.peak_bytes(cfg, CPU, precision, loss_for("ce_dice", 3), 1)
+        return images * (1 + number)
 
-cpu, loss, cfg = torch.device("cpu"), loss_for("ce_dice", 3), Config(img_size=(32, 32), num_classes=3)
-for name in ("empty_cache", "reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
-    setattr(torch.cuda, name, lambda *_: 0)
-init_distributed(cpu)
-rank = dist.get_rank()
+    def break_down(cfg, precision, images):
+        if images == memory.PROBES[1]:
+            raise RuntimeError("broken")
+        return measure(cfg, precision, images)
 
-def measure(cfg, precision, images):
-    for _ in range(1 + rank):  # ranks take different numbers of steps
-        memory.peak_bytes(cfg, cpu, precision, loss, 1)
-    if fails and rank == 1 and images == memory.PROBES[1]:
-        raise RuntimeError("broken")
-    return images * (1 + rank)
-
-memory.step_bytes = measure
-for fails in (False, True):
-    try:
-        found = f"found {memory.fitting_images(cfg, cpu, 'fp32', loss, 10)}"
-    except (UserError, RuntimeError) as error:
-        found = f"{type(error).__name__} {error}"
-    sys.stdout.write(f"{rank} {found}\\n")  # in one piece: the ranks share the terminal
-    sys.stdout.flush()
-dist.barrier()
-dist.destroy_process_group()
-"""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("empty_cache", "reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
+            patch.setattr(torch.cuda, name, lambda *_: 0)
+        for step_bytes in (measure, break_down if number == 1 else measure):
+            patch.setattr(memory, "step_bytes", step_bytes)
+            try:
+                said.append(memory.fitting_images(cfg, CPU, "fp32", None, 10))
+            except (UserError, RuntimeError) as error:
+                said.append(f"{type(error).__name__} {error}")
+            barrier()
+    return said
 
 
-def test_ranks_that_measure_different_steps_agree_and_none_waits_for_one_that_failed(tmp_path):
-    program = tmp_path / "ranks.py"
-    program.write_text(RANKS, encoding="utf-8")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29531"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, str(program)]
-    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = done.stdout.splitlines()
-    assert {"0 found 4", "1 found 4", "1 RuntimeError broken"} <= set(lines)
-    assert any(line.startswith("0 UserError --batch_size auto: another process failed") for line in lines)
+def test_ranks_that_measure_different_steps_agree_and_none_waits_for_one_that_failed():
+    (found, other), (found_too, own) = under_torchrun(2, fitting_images_of_ranks)
+    assert found == found_too == 4
+    assert own == "RuntimeError broken"
+    assert other.startswith("UserError --batch_size auto: another process failed")

@@ -10,8 +10,7 @@ import pytest
 
 from tests.support.places import ROOT
 
-# The smallest HeteroMedSeg that has every kind of part
-SMALL_NETWORK = ("--width", 32, "--encoder_depths", "1,1,1", "--decoder_depths", "1,1,1")
+SMALL_NETWORK = ("--width", 32, "--encoder_depths", "1,1,1", "--decoder_depths", "1,1,1")  # shallow.SMALL as flags
 
 
 def command(script: str, *flags: object, cwd: Path, expect: int = 0) -> str:

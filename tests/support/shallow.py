@@ -4,6 +4,9 @@ import torch
 
 from models import HeteroMedSeg, build_model
 
+# fields of Config and arguments of build_model: the smallest network that has every kind of part
+SMALL = {"width": 32, "encoder_depths": (1, 1, 1), "decoder_depths": (1, 1, 1)}
+
 
 def shallow_model(num_classes: int, ssd: str = "causal", **parts: str) -> HeteroMedSeg:
     torch.manual_seed(0)

@@ -52,10 +52,13 @@ def on_ranks(world: int, function: Callable[..., Any], *args: Any, fake_device: 
 
 def under_torchrun(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """What `function(*args)` returned in each of `world` processes whose environment is that of torchrun."""
+    return _start(world, _announced, {"MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}, function, args)
+
+
+def free_port() -> int:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    return _start(world, _announced, {"MASTER_PORT": str(port), "WORLD_SIZE": str(world)}, function, args)
+        return server.getsockname()[1]
 
 
 def _start(world: int, function: Callable, *args: Any) -> list[Any]:

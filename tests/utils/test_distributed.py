@@ -4,17 +4,16 @@ Every group is as strict as GPUs under NCCL (`tests/support/strict_group.py`).
 """
 
 import functools
-import os
 import re
-import subprocess
-import sys
+import warnings
 from unittest import mock
 
 import pytest
 import torch
 
+import train as train_script
 from isic_polyp_rectal import cross_validation
-from tests.support.places import ROOT
+from tests.support.commands import SMALL_NETWORK
 from tests.support.strict_group import DEVICE, on_ranks, under_torchrun
 from tests.support.toy import losses, train_toy
 from tests.support.trees import write_synapse_tree
@@ -198,24 +197,19 @@ def test_only_rank_0_writes_when_all_folds_are_finished(tmp_path):
     assert under_torchrun(2, finished_folds, tmp_path) == [[2], []]
 
 
-def command(out, tree, *launcher):
+def train_command(out, tree):
+    warnings.simplefilter("error", FutureWarning)
     flags = ["--dataset", tree, "--list_dir", tree / "lists", "--output_dir", out, "--img_size", 32, "--epochs", 1]
     flags += ["--batch_size", 5, "--precision", "fp32", "--device", "cpu", "--val_cases", 1, "--schedule", "cosine"]
-    words = [sys.executable, *launcher, ROOT / "train.py", *flags]
-    strict = os.environ | {"PYTHONWARNINGS": "error::FutureWarning"}
-    done = subprocess.run(
-        [*map(str, words)], cwd=out.parent, env=strict, capture_output=True, encoding="utf-8", timeout=500
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return checkpoint.read(out / LAST)["history"], done.stdout
+    train_script.main([*map(str, flags), *map(str, SMALL_NETWORK)])
 
 
-def test_torchrun_gives_the_losses_of_one_process(tmp_path):
+def test_ranks_of_torchrun_give_the_losses_of_one_process(tmp_path):
     """8 training slices in global batches of 5 and 3, cut 3 + 2 and 2 + 1 between the ranks."""
     tree = write_synapse_tree(tmp_path / "tree", num_cases=3, slices=4, size=32)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    (one,), _ = command(tmp_path / "one", tree)
-    (two,), printed = command(tmp_path / "two", tree, *launcher)
-    assert "x 2 processes" in printed
+    train_command(tmp_path / "one", tree)
+    under_torchrun(2, train_command, tmp_path / "two", tree)
+    (one,), (two,) = (checkpoint.read(tmp_path / name / LAST)["history"] for name in ("one", "two"))
+    assert "x 2 processes" in (tmp_path / "two" / "log.txt").read_text(encoding="utf-8")
     assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)
     assert two["mean_dice"] == pytest.approx(one["mean_dice"], abs=0.02, nan_ok=True)

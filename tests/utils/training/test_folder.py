@@ -1,39 +1,34 @@
 """The folder of a run: what may be written there, one training at a time, and a lock that no dead process holds."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from tests.support.places import ROOT
+from tests.support.strict_group import STARTER
 from tests.support.toy import toy_config, train_toy
+from utils.config import Config
 from utils.errors import UserError
 from utils.training import folder
 from utils.training.folder import BEST, LAST, claim_folder, hold_folder
 
-HOLD = """
-import sys
-sys.path.insert(0, {root!r})
-from utils.config import Config
-from utils.training.folder import hold_folder
 
-with hold_folder(Config(output_dir={out!r})):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+def hold(out, held):
+    """Train in the folder `out`, and never end."""
+    with hold_folder(Config(output_dir=out)):
+        held.set()
+        signal.pause()
 
 
 @pytest.fixture
 def holder(tmp_path):
     """Another process that trains in tmp_path / "run"."""
-    text = HOLD.format(root=str(ROOT), out=str(tmp_path / "run"))
-    process = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"held\n"
+    held = STARTER.Event()
+    process = STARTER.Process(target=hold, args=(str(tmp_path / "run"), held))
+    process.start()
+    assert held.wait(60)
     yield process
     process.kill()
-    process.communicate()
+    process.join()
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path, holder, monkeypatch):
@@ -45,8 +40,8 @@ def test_two_trainings_do_not_share_a_folder(tmp_path, holder, monkeypatch):
 
 
 def test_a_killed_training_holds_nothing(tmp_path, holder):
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
+    holder.kill()
+    holder.join()
     (tmp_path / "run" / ".part-1-epoch_last.pth").write_bytes(b"half a checkpoint")
     train_toy(tmp_path / "run", epochs=1)
     assert not list((tmp_path / "run").glob(".part-*"))

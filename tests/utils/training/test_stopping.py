@@ -1,17 +1,18 @@
 """A run that is asked to stop: it ends after its update, saves, and goes on bit for bit as if nothing had happened."""
 
+import contextlib
+import datetime
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
+import torch
 
-from tests.support.places import ROOT
-from tests.support.strict_group import on_ranks
+from tests.support.strict_group import STARTER, free_port, on_ranks
 from tests.support.toy import ToyNetwork, assert_same_weights, losses, train_toy
-from utils import checkpoint
+from utils import checkpoint, distributed
 from utils.distributed import any_rank, rank
+from utils.errors import run_main
 from utils.training.folder import BEST, LAST
 from utils.training.stopping import Stopped, StopRequest
 
@@ -117,43 +118,33 @@ def test_ranks_stop_together_and_go_on_as_one_run(tmp_path):
     assert losses(again) == pytest.approx(losses(whole), rel=1e-5)
 
 
-FROZEN = """
-import datetime, os, signal, sys, time, torch
-sys.path.insert(0, {root!r})
-from utils import distributed
-from utils.errors import run_main
-distributed.PATIENCE = datetime.timedelta(seconds=4)
+def freeze_rank_1(number, port, stderr):
+    """A script of two ranks of which one stops answering; its messages go to the file `stderr`."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number)}
+    distributed.PATIENCE = datetime.timedelta(seconds=2)
 
-def main(argv):
-    distributed.init_distributed(torch.device("cpu"))
-    distributed.any_rank(False)
-    if distributed.rank() == 1:
-        print("frozen", flush=True)
-        os.kill(os.getpid(), signal.SIGSTOP)
-    distributed.any_rank(False)
+    def main(argv):
+        distributed.init_distributed(torch.device("cpu"))
+        distributed.any_rank(False)
+        if rank() == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        distributed.any_rank(False)
 
-run_main(main)
-"""
+    with stderr.open("w") as file, contextlib.redirect_stderr(file):
+        run_main(main)
 
 
 def test_a_frozen_rank_ends_the_others(tmp_path):
-    (tmp_path / "frozen.py").write_text(FROZEN.format(root=str(ROOT)))
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611", "WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(tmp_path / "frozen.py")],
-            env=environment | {"RANK": str(number), "LOCAL_RANK": str(number)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        for number in range(2)
-    ]
+    port, files = free_port(), [tmp_path / "0", tmp_path / "1"]
+    ranks = [STARTER.Process(target=freeze_rank_1, args=(number, port, files[number])) for number in range(2)]
+    for process in ranks:
+        process.start()
     try:
-        _, said = ranks[0].communicate(timeout=120)
-        assert ranks[0].returncode == 1
-        assert "error: another process did not answer" in said
+        ranks[0].join(120)
+        assert ranks[0].exitcode == 1
+        assert "error: another process did not answer" in files[0].read_text()
     finally:
         for process in ranks:
             process.kill()
-            process.communicate()
+            process.join()

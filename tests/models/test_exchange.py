@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.ssd import SSD_FORMS
+from models.vssd import VSSDBlock
 from tests.support.shallow import shallow_model
 
 
@@ -28,9 +29,21 @@ def test_traced_network(model):
     torch.testing.assert_close(torch.jit.load(file)(image()), model(image()), rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
-def test_exported_network(model):
+def exported(module, x):
     file = io.BytesIO()
-    torch.export.save(torch.export.export(model, (image(),)), file)
+    torch.export.save(torch.export.export(module, (x,)), file)
     file.seek(0)
-    assert torch.equal(torch.export.load(file).module()(image()), model(image()))
+    return torch.export.load(file).module()(x)
+
+
+@torch.no_grad()
+def test_exported_network():
+    model = shallow_model(3).eval()
+    assert torch.equal(exported(model, image()), model(image()))
+
+
+@pytest.mark.parametrize("form", SSD_FORMS)
+@torch.no_grad()
+def test_exported_block_of_each_form(form):
+    block, x = VSSDBlock(32, 1, form).eval(), torch.randn(2, 8, 12, 32)
+    assert torch.equal(exported(block, x), block(x))

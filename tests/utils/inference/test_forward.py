@@ -1,6 +1,5 @@
 """One function out of networks: averaging over networks, flips and sizes, precision, torch.compile."""
 
-import shutil
 from functools import partial
 
 import pytest
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import build_model
+from tests.support.shallow import SMALL
 from tests.support.shapes import Shapes
 from utils.config import Config
 from utils.inference.forward import Compiled, forward_fn, labels_from_logits, scaled_size
@@ -114,8 +114,9 @@ def test_a_smaller_batch_is_filled_up_instead_of_compiled_again(monkeypatch):
     assert not torch._inductor.config.freezing
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler of torch.compile is not installed")
-def test_compiled_networks_give_the_same_logits_whatever_the_batch():
+def test_compiled_networks_give_the_same_logits_whatever_the_batch(monkeypatch):
+    """Traced, but without generating code, which takes long; tests/models/test_parity.py generates it."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     models = [Shapes(3, seed=s) for s in (1, 2)]
     x = torch.randn(3, 1, 16, 16)
     expected = forward_fn(models, DEVICE, cfg=Config(tta=True))
@@ -127,7 +128,7 @@ def test_compiled_networks_give_the_same_logits_whatever_the_batch():
 
 
 def test_the_network_itself_takes_scaled_images():
-    model = build_model(2).eval()
+    model = build_model(2, **SMALL).eval()
     out = forward_fn([model], DEVICE, cfg=Config(tta_scales=(0.75,)))(torch.rand(1, 3, 64, 96))
     assert out.shape == (1, 2, 64, 96)
     torch.testing.assert_close(out.exp().sum(1), torch.ones(1, 64, 96))

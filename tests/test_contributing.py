@@ -42,6 +42,14 @@ def build_tiny(cfg: Config) -> nn.Module:
     return nn.Conv2d(3, cfg.num_classes, 3, padding=1)
 '''
 
+# in one process, which imports PyTorch once
+ONE_AFTER_THE_OTHER = """
+import runpy, sys
+for script, *words in {}:
+    sys.argv = [script, *words]
+    runpy.run_path(sys.path[0] + "/" + script, run_name="__main__")
+"""
+
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
@@ -78,39 +86,26 @@ def house(tmp_path_factory):
 def test_recipe_loss_metric_and_network_are_added_where_the_guide_says(house, tmp_path):
     tree = write_picture_tree(tmp_path / "tree", num_images=12)
 
-    def script(name, *arguments):
-        command = [sys.executable, str(house / name), *map(str, arguments)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    script("data_split_csv.py", "--dataset", tree, "--size", 0.75)
-    run = tmp_path / "run"
-    said = script(
-        *(
-            "train.py",
-            "--dataset",
-            tree,
-            "--recipe",
-            "busi",
-            "--loss",
-            "hard",
-            "--network",
-            "tiny",
-            "--folds",
-            3,
-        ),
-        *("--img_size", 32, "--epochs", 1, "--batch_size", 2, "--device", "cpu", "--output_dir", run),
-    )
-    assert "network tiny: 28 parameters" in said
-    saved = checkpoint.read(run / "best_model.pth")["config"]
+    run, cpu = tmp_path / "run", ("--device", "cpu")
+    best, small = run / "best_model.pth", ("--img_size", 32, "--epochs", 1, "--batch_size", 2, "--folds", 3)
+    new = ("--recipe", "busi", "--loss", "hard", "--network", "tiny")
+    commands = [
+        ("data_split_csv.py", "--dataset", tree, "--size", 0.75),
+        ("train.py", "--dataset", tree, *new, *small, *cpu, "--output_dir", run),
+        ("test.py", "--dataset", tree, "--checkpoint", best, *cpu, "--report", "False"),
+        ("predict.py", "--checkpoint", best, "--input", tree / "images", *cpu),
+    ]
+    (house / "all.py").write_text(ONE_AFTER_THE_OTHER.format([[*map(str, words)] for words in commands]))
+    words = [sys.executable, str(house / "all.py")]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "network tiny: 28 parameters" in done.stdout
+    saved = checkpoint.read(best)["config"]
     assert [saved[name] for name in ("recipe", "loss", "network", "lr")] == ["busi", "hard", "tiny", 2e-3]
-    script("test.py", "--dataset", tree, "--checkpoint", run / "best_model.pth", "--device", "cpu", "--report", "False")
     with (run / "test_standard" / "cases.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["class"] for row in rows} == {"tumour"}
     assert all(0 <= float(row["error_rate"]) <= 1 for row in rows)
     summary = json.loads((run / "test_standard" / "summary.json").read_text(encoding="utf-8"))
     assert "error_rate" in summary["overall"]["metrics"]
-    script("predict.py", "--checkpoint", run / "best_model.pth", "--input", tree / "images", "--device", "cpu")
     assert len(list((tmp_path / "predictions").glob("*_mask.png"))) == 12

@@ -8,6 +8,7 @@ import test as test_script
 from isic_polyp_rectal import cross_validation
 from isic_polyp_rectal.task import ISIC2018
 from models import build_model
+from tests.support.shallow import SMALL
 from utils import checkpoint
 from utils.config import to_dict
 
@@ -21,8 +22,8 @@ def ask(name, device, evaluating=False):
 
 
 def test_test_py_whatever_precision_training_had(tmp_path, monkeypatch):
-    cfg = dataclasses.replace(ISIC2018, precision="bf16")
-    state = {"format": "heteromedseg", "model": build_model(1).state_dict(), "config": to_dict(cfg)}
+    cfg = dataclasses.replace(ISIC2018, precision="bf16", **SMALL)
+    state = {"format": "heteromedseg", "model": build_model(1, **SMALL).state_dict(), "config": to_dict(cfg)}
     checkpoint.save(tmp_path / "net.pth", state | {"class_names": ["lesion"], "selection": "last"})
     monkeypatch.setattr(test_script, "choose_precision", ask)
     for flags, expected in (([], "auto"), (["--precision", "bf16"], "bf16")):

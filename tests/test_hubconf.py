@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import torch
 
 from models import build_model
 from recipes import RECIPES
 from tests.support.places import ROOT
+from tests.support.shallow import SMALL
 from utils import checkpoint
 from utils.config import to_dict
 
@@ -28,7 +30,8 @@ print(predictor.predict(np.zeros((40, 30, 3), np.uint8)).shape)
 
 def test_torch_hub_loads_network_and_predictor(tmp_path):
     torch.manual_seed(0)
-    state = {"format": "heteromedseg", "model": build_model(1).state_dict(), "config": to_dict(RECIPES["cvc_clinicdb"])}
+    cfg = replace(RECIPES["cvc_clinicdb"], img_size=(32, 32), **SMALL)
+    state = {"format": "heteromedseg", "model": build_model(1, **SMALL).state_dict(), "config": to_dict(cfg)}
     checkpoint.save(tmp_path / "net.pth", state | {"class_names": ["polyp"], "selection": "last"})
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, "script.py", str(ROOT), "net.pth"]

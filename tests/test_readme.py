@@ -15,6 +15,7 @@ from models.baselines import NAMES
 from models.build import NETWORKS
 from recipes import RECIPES
 from tests.support.places import ROOT
+from tests.support.shallow import SMALL
 from utils import checkpoint
 from utils.command_line import parse_flags
 from utils.config import PREDICT, TEST, TRAIN, to_dict
@@ -24,8 +25,8 @@ def test_the_python_lines_give_what_the_readme_shows(tmp_path, monkeypatch):
     import SimpleITK as sitk
 
     torch.manual_seed(0)
-    cfg = replace(RECIPES["synapse"], img_size=(32, 32))
-    state = {"format": "heteromedseg", "model": build_model(9).state_dict(), "config": to_dict(cfg)}
+    cfg = replace(RECIPES["synapse"], img_size=(32, 32), **SMALL)
+    state = {"format": "heteromedseg", "model": build_model(9, **SMALL).state_dict(), "config": to_dict(cfg)}
     checkpoint.save(tmp_path / "best_model.pth", state | {"class_names": list(CLASS_NAMES), "selection": "last"})
     hu = np.random.default_rng(0).integers(-1000, 1000, (3, 20, 24), dtype=np.int16)
     sitk.WriteImage(sitk.GetImageFromArray(hu), str(tmp_path / "scan.nii.gz"))

@@ -18,6 +18,8 @@ import torch
 from benchmarks.study import __main__ as study
 from benchmarks.study.plans import PLANS, Plan
 from benchmarks.study.table import as_markdown, result_of, summarise
+from datasets.images.make_split import split_dataset
+from tests.support.commands import SMALL_NETWORK
 from tests.support.places import ROOT
 from tests.support.result_folders import write_result
 from tests.support.trees import write_picture_tree
@@ -46,9 +48,9 @@ def calls(monkeypatch):
 def plan(tmp_path, monkeypatch):
     tree = write_picture_tree(tmp_path / "tree", num_images=12)
     data = ("--dataset", str(tree), "--recipe", "cvc_clinicdb", "--csvfile", str(tree / "test_train_data.csv"))
-    subprocess.run([sys.executable, ROOT / "data_split_csv.py", "--dataset", tree, "--size", "0.6"], check=True)
-    words = "--img_size 32 --epochs 2 --batch_size 4 --width 32 --folds 2 --device cpu"
-    plan = Plan(data, tuple(words.split()), ARMS, seeds=(1, 2))
+    split_dataset(tree, 0.6)
+    words = "--img_size 32 --epochs 2 --batch_size 4 --folds 2 --device cpu"
+    plan = Plan(data, (*words.split(), *map(str, SMALL_NETWORK)), ARMS, seeds=(1, 2))
     monkeypatch.setitem(PLANS, "toy", plan)
     return plan
 

@@ -86,7 +86,7 @@ def test_validation_waits_at_its_end_and_copies_only_its_cases(num_classes):
     waits = []
     for num_images in (2, 8):
         with fake_device(CUDA, may_wait=(programs.END_OF_VALIDATION, programs.PREVIEWS)) as watch:
-            run = programs.run_of(programs.network(num_classes, "causal"), CUDA, "bf16")
+            run = programs.run_of(programs.one_convolution(num_classes), CUDA, "bf16")
             _, held = programs.validation(run, num_images, num_classes)
         waits.append(places(watch.waits).count(programs.END_OF_VALIDATION))
         kinds = {held.images.shape[1:], held.targets.shape[1:], held.cases.shape[1:]}
@@ -136,7 +136,7 @@ def test_training_on_apple_has_no_float64(form):
 @pytest.mark.parametrize("num_classes", [9, 1])
 def test_validation_on_apple_has_no_float64(num_classes):
     with fake_device(APPLE, disguised=True, may_wait=(programs.END_OF_VALIDATION, programs.PREVIEWS)) as watch:
-        programs.validation(programs.run_of(programs.network(num_classes, "causal"), APPLE), 2, num_classes)
+        programs.validation(programs.run_of(programs.one_convolution(num_classes), APPLE), 2, num_classes)
     assert not watch.doubles, [*map(str, watch.doubles)]
 
 

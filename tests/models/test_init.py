@@ -7,7 +7,9 @@ import torch
 
 from models import build_model
 from models.build import build_network
+from tests.support.manifests import quick_model
 from tests.support.released import to_released
+from tests.support.shallow import SMALL
 from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
@@ -20,8 +22,8 @@ CPU = torch.device("cpu")
 def nine(tmp_path_factory):
     """A checkpoint of nine classes, with a moving average, and that average."""
     torch.manual_seed(5)
-    model, average = build_model(9), build_model(9)
-    cfg = Config(num_classes=9)
+    model, average = build_model(9, **SMALL), build_model(9, **SMALL)
+    cfg = Config(num_classes=9, **SMALL)
     state = {"format": "heteromedseg", "config": to_dict(cfg), "selection": "last", "model": model.state_dict()}
     state |= {"class_names": [f"class {k}" for k in range(1, 9)]}
     state |= {"ema": {f"module.{k}": v for k, v in average.state_dict().items()} | {"n_averaged": torch.tensor(3)}}
@@ -32,14 +34,14 @@ def nine(tmp_path_factory):
 
 def test_the_same_classes_take_every_weight(nine):
     path, weights = nine
-    model, notes = build_network(Config(num_classes=9, init=str(path)), CPU)
+    model, notes = build_network(Config(num_classes=9, init=str(path), **SMALL), CPU)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert notes[1] == f"initialised from {path} ({len(weights)} tensors)"
 
 
 def test_another_number_of_classes_has_a_new_head_and_says_so(nine):
     path, weights = nine
-    cfg = Config(num_classes=4, init=str(path), preprocess=PICTURES)
+    cfg = Config(num_classes=4, init=str(path), preprocess=PICTURES, **SMALL)
     torch.manual_seed(1)
     fresh = build_network(dataclasses.replace(cfg, init=None, pretrained="none"), CPU)[0].state_dict()
     torch.manual_seed(1)
@@ -51,7 +53,7 @@ def test_another_number_of_classes_has_a_new_head_and_says_so(nine):
 
 
 def test_released_weights_are_a_start_too(tmp_path):
-    torch.save(to_released(build_model(9)), tmp_path / "synapse.pth")
+    torch.save(to_released(quick_model(9)), tmp_path / "synapse.pth")
     model, notes = build_network(Config(num_classes=2, init=str(tmp_path / "synapse.pth")), CPU)
     assert "9 classes there, 2 here" in notes[1]
     assert len(model.state_dict()["head.classify.weight"]) == 2
@@ -64,6 +66,6 @@ def test_weights_of_another_network_are_refused(tmp_path, nine):
     state["model"] = {name: value for name, value in weights.items() if not name.startswith("stem")}
     checkpoint.save(tmp_path / "other.pth", state)
     with pytest.raises(UserError, match=r"(?s)other\.pth: its tensors are not those.*stem"):
-        build_network(Config(init=str(tmp_path / "other.pth")), CPU)
+        build_network(Config(init=str(tmp_path / "other.pth"), **SMALL), CPU)
     with pytest.raises(UserError, match=r"checkpoint nowhere\.pth: no such file"):
         build_network(Config(init="nowhere.pth"), CPU)

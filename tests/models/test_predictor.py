@@ -1,7 +1,6 @@
 """Predictor: the same mask as predict.py, arrays of every kind and orientation, refusals, the hub's folder."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -13,8 +12,9 @@ import predict
 from models import Predictor, build_model
 from models.build import Loaded
 from recipes import RECIPES
-from tests.support.places import ROOT
+from tests.support.manifests import quick_model
 from tests.support.released import to_released
+from tests.support.shallow import SMALL
 from tests.support.toy_checkpoints import TOY, save_toy
 from utils import checkpoint
 from utils.config import to_dict
@@ -107,7 +107,7 @@ def test_checkpoints_that_do_not_say_how_their_images_were_made(organs, tmp_path
     with pytest.raises(UserError, match=r"old\.pth: from before checkpoints kept .*recipes=recipes\.RECIPES"):
         load(tmp_path / "old.pth")
     assert load(tmp_path / "old.pth", recipes=RECIPES).cfg.preprocess == ORGANS.preprocess
-    torch.save(to_released(build_model(9)), tmp_path / "synapse_84.00.pth")
+    torch.save(to_released(quick_model(9)), tmp_path / "synapse_84.00.pth")
     with pytest.raises(UserError, match="released weights hold no settings"):
         load(tmp_path / "synapse_84.00.pth")
     released = load(tmp_path / "synapse_84.00.pth", recipes=RECIPES, recipe="synapse")
@@ -121,10 +121,12 @@ def test_checkpoints_that_do_not_say_how_their_images_were_made(organs, tmp_path
 def network():
     torch.manual_seed(0)
     places = dict.fromkeys(("dataset", "root_path", "init"), "/somewhere/private")
-    trained = replace(RECIPES["rectal"], img_size=(32, 64), precision="bf16", **places)
+    trained = replace(RECIPES["rectal"], img_size=(32, 64), precision="bf16", **places, **SMALL)
     more = {"trained": trained, "cases": {"train": ["0123456789abcdef"]}}
     origin = {"file": "net.pth", "selection": "last", "epoch": 3}
-    return Predictor([Loaded(build_model(1).eval(), passed_on(trained), ("tumour <b>",), origin, **more)], "cpu")
+    return Predictor(
+        [Loaded(build_model(1, **SMALL).eval(), passed_on(trained), ("tumour <b>",), origin, **more)], "cpu"
+    )
 
 
 def test_what_is_saved_for_the_hub_is_loaded_again(network, tmp_path):
@@ -159,22 +161,10 @@ def test_hub_refusals(network, organs, tmp_path):
         load(organs, organs).save_pretrained(tmp_path / "x")
 
 
-WITHOUT = """
-import sys
-sys.modules["huggingface_hub"] = None
-from models import HeteroMedSeg, Predictor
-from utils.errors import UserError
-try:
-    Predictor.from_pretrained("somebody/network")
-except UserError as error:
-    print(error)
-"""
-
-
-def test_the_network_is_imported_without_huggingface_hub(tmp_path):
-    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "huggingface_hub is not installed; pip install -r requirements-hub.txt" in done.stdout
+def test_what_is_missing_without_huggingface_hub_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"huggingface_hub is not installed; pip install -r requirements-hub\.txt"):
+        Predictor.from_pretrained("somebody/network")
 
 
 def test_old_settings_are_plain_json():

@@ -9,6 +9,7 @@ from models.build import build_network
 from models.fast import images_at_once
 from models.head import Head
 from models.vssd import VSSDBlock
+from tests.support.shallow import SMALL
 from utils.config import Config
 
 CPU = torch.device("cpu")
@@ -16,7 +17,7 @@ CPU = torch.device("cpu")
 
 def gradients(recompute, watch=None):
     torch.manual_seed(0)
-    model = build_model(3, drop_path=0.3).train()
+    model = build_model(3, drop_path=0.3, **SMALL).train()
     model.recompute = recompute
     for module in model.modules():
         if watch and isinstance(module, (VSSDBlock, BRABlock, Head)):

@@ -4,6 +4,7 @@ The figures in tests/golden were computed with every tensor drawn from a seed ma
 """
 
 import zlib
+from functools import cache
 
 import numpy as np
 import torch
@@ -43,9 +44,15 @@ def fill_module(module: nn.Module, prefix: str, renamed: dict[str, str] | None =
     return module.eval()
 
 
+@cache
+def _golden_state(num_classes: int) -> dict[str, Tensor]:
+    """Drawn once: the forms of the state-space operator have the same weights."""
+    shapes = {name: tuple(value.shape) for name, value in quick_model(num_classes).state_dict().items()}
+    return {name: golden_tensor(PREFIX + released_name(name), shape) for name, shape in shapes.items()}
+
+
 def golden_network(num_classes: int, ssd: str) -> HeteroMedSeg:
     """The network with golden weights, in evaluation mode."""
     model = quick_model(num_classes, ssd)
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    model.load_state_dict({name: golden_tensor(PREFIX + released_name(name), shape) for name, shape in shapes.items()})
+    model.load_state_dict(_golden_state(num_classes))
     return model.eval()

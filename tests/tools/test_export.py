@@ -15,6 +15,7 @@ from models import build
 from models.build import load_network
 from recipes import RECIPES
 from tests.support.exporting import CT, NAMES, POLYPS, SCRIPT, onnx_of, run, save, small_networks, words_of  # noqa: F401 - a fixture
+from tests.support.manifests import quick_model
 from tests.support.released import to_released
 from tools import export
 from utils import checkpoint
@@ -80,7 +81,7 @@ def test_safetensors_know_the_cases_and_not_where_the_training_began(tmp_path):
 
 def test_released_weights_become_safetensors(tmp_path, monkeypatch):
     monkeypatch.setitem(build.NETWORKS, "heteromedseg", lambda cfg: build.build_model(cfg.num_classes, cfg.ssd))
-    torch.save(to_released(build.build_model(9)), tmp_path / "synapse_84.00.pth")
+    torch.save(to_released(quick_model(9)), tmp_path / "synapse_84.00.pth")
     loaded = load_network(tmp_path / "synapse_84.00.pth", RECIPES, "synapse")
     export.write_safetensors(tmp_path / "network.safetensors", loaded)
     again = load_network(tmp_path / "network.safetensors", RECIPES)

@@ -10,6 +10,7 @@ import torch
 
 from isic_polyp_rectal.task import CVC_CLINICDB
 from models.build import build_model
+from tests.support.manifests import quick_model
 from tests.support.released import to_released
 from tests.support.result_folders import write_result
 from tools import model_card
@@ -173,7 +174,7 @@ def test_names_are_shown_literally(tmp_path):
 
 def test_released_weights_say_little(tmp_path):
     path = tmp_path / "synapse_84.00.pth"
-    torch.save(to_released(build_model(9)), path)
+    torch.save(to_released(quick_model(9)), path)
     with pytest.raises(UserError, match="name their recipe"):
         write_card(tmp_path / "card.md", "--checkpoint", path)
     text = write_card(tmp_path / "card.md", "--checkpoint", path, "--recipe", "Synapse")

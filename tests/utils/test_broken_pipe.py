@@ -32,7 +32,6 @@ def run_and_close(*command, lines=0):
         ([], "[log(f'line {i}') for i in range(100_000)]", 2),
         ([], "print('kept in the buffer until the end')", 0),
         (["-u"], "[print('written at once') for _ in range(100_000)]", 2),
-        ([], "(print('help'), sys.exit(0))", 0),
     ],
 )
 def test_a_closed_stdout_ends_the_program_quietly(flags, main, lines):

@@ -1,7 +1,5 @@
 """data_split_csv.py as a user runs it: the file it writes, the counts it prints, what it refuses."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -10,10 +8,8 @@ import pytest
 
 import data_split_csv
 from datasets.images.split import read_split
-from tests.support.places import ROOT
+from tests.support.commands import command
 from utils.errors import UserError
-
-SCRIPT = ROOT / "data_split_csv.py"
 
 
 @pytest.fixture
@@ -26,23 +22,15 @@ def dataset(tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def run(*args: object, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(SCRIPT), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", check=False)
-
-
 def test_the_command_of_the_readme(dataset):
-    done = run("--dataset", "data", "--size", "0.9", cwd=dataset.parent)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "18 train + 2 test images, split by image" in done.stdout
+    printed = command("data_split_csv.py", "--dataset", "data", "--size", "0.9", cwd=dataset.parent)
+    assert "18 train + 2 test images, split by image" in printed
     path = dataset / "test_train_data.csv"
-    assert str(Path("data") / "test_train_data.csv") in done.stdout
+    assert str(Path("data") / "test_train_data.csv") in printed
     assert path.read_text(encoding="utf-8").startswith("image_id,category\ncase0_00.png,")
     assert len(read_split(path)) == 20
-    again = run("--dataset", "data", "--size", "0.5", cwd=dataset.parent)
-    assert again.returncode == 2
-    assert again.stderr.startswith("error: data/test_train_data.csv: exists already; give --force")
-    assert "Traceback" not in again.stderr
+    again = command("data_split_csv.py", "--dataset", "data", "--size", "0.5", cwd=dataset.parent, expect=2)
+    assert again.startswith("error: data/test_train_data.csv: exists already; give --force")
     assert sum(row.category == "train" for row in read_split(path)) == 18
 
 

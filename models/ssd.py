@@ -102,7 +102,12 @@ def _chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, both_ways: 
 
 
 def chunk_length(length: int) -> int:
-    """Tokens in a chunk: about the square root of `length` for long sequences, with little padding."""
+    """Tokens in a chunk: about the square root of `length` for long sequences, with little padding.
+
+    In an exported network `length` is a symbol and the chunk is the shortest.
+    """
+    if isinstance(length, torch.SymInt):
+        return SHORTEST_CHUNK
     target = max(SHORTEST_CHUNK, int(length**0.5))
     num_chunks = -(-length // target)
     return -(-length // (num_chunks * 8)) * 8
@@ -115,7 +120,7 @@ def _chunked_products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, bo
     length, heads = x.shape[1:3]
     q = chunk_length(length)
     padding = -length % q
-    if padding:  # dt = 0 neither decays nor adds
+    if isinstance(padding, torch.SymInt) or padding:  # dt = 0 neither decays nor adds
         x, dt = F.pad(x, (0, 0, 0, 0, 0, padding)), F.pad(dt, (0, 0, 0, padding))
         B, C = F.pad(B, (0, 0, 0, padding)), F.pad(C, (0, 0, 0, padding))
     x, dt, B, C = (t.unflatten(1, (-1, q)) for t in (x, dt.to(high), B, C))  # (B, c, q, ...)

@@ -1,6 +1,7 @@
 """A network in an ONNX file that tools.export wrote, run by ONNX Runtime on the CPU, for test.py and predict.py."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,20 @@ from torch import Tensor, nn
 from utils.checkpoint import SETTINGS, first_line
 from utils.errors import UserError
 
+MULTIPLE, LEAST = 32, 128  # sides of images that a file for any size takes; SCSA pools smaller maps another way
+ANY = f"multiples of {MULTIPLE} from {LEAST}"
+
+
+def fits_any(size: Sequence[int]) -> bool:
+    """Whether an ONNX file for any size takes images of this height and width."""
+    return all(side >= LEAST and side % MULTIPLE == 0 for side in size)
+
 
 class OnnxNetwork(nn.Module):
     """settings: what a checkpoint holds besides its weights
 
-    in:  image (B, C, S, T) of the size that the file was exported for
+    in:  image (B, C, S, T) of the size that the file was exported for; of a file for any size multiples of MULTIPLE,
+        at least LEAST
     out: logits (B, K, S, T), float32
     """
 
@@ -35,13 +45,13 @@ class OnnxNetwork(nn.Module):
             raise UserError(f"{path}: damaged, or no ONNX file ({first_line(error)}); export it again") from error
         if not isinstance(self.settings, dict):
             raise UserError(f"{path}: holds no settings of this project; expected a file that tools.export wrote")
-        self.size = tuple(self.session.get_inputs()[0].shape[-2:])
+        self.size = tuple(self.session.get_inputs()[0].shape[-2:])  # names in place of numbers: any size
 
     def forward(self, image: Tensor) -> Tensor:
-        if tuple(image.shape[-2:]) != self.size:
-            found, size = ("x".join(map(str, one)) for one in (image.shape[-2:], self.size))
-            raise UserError(
-                f"the ONNX file takes images of {size}, not of {found}; leave out --tta_scales and --img_size"
-            )
+        found = tuple(image.shape[-2:])
+        if not (fits_any(found) if isinstance(self.size[0], str) else found == self.size):
+            size = f"{self.size[0]}x{self.size[1]}" if isinstance(self.size[0], int) else ANY
+            remedy = "leave out --tta_scales and --img_size"
+            raise UserError(f"the ONNX file takes images of {size}, not of {found[0]}x{found[1]}; {remedy}")
         (logits,) = self.session.run(None, {"image": image.float().cpu().numpy()})
         return torch.from_numpy(logits).to(image.device)

@@ -9,10 +9,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 import predict
 from models import build
+from models.bra import BRABlock
 from models.build import load_network
+from models.layers import to_nchw, to_nhwc
+from models.scsa import SCSA
+from models.vssd import VSSDBlock
 from recipes import RECIPES
 from tests.support.exporting import CT, NAMES, POLYPS, SCRIPT, onnx_of, run, save, small_networks, words_of  # noqa: F401 - a fixture
 from tests.support.manifests import quick_model
@@ -43,6 +48,52 @@ def test_the_networks_parts_are_those_of_pytorch_for_any_batch(tmp_path):
     assert words["licence"].startswith("Apache-2.0")
     assert "not a medical device" in words["use"]
     assert "/home" not in str(words)
+
+
+class OneStage(nn.Module):
+    """A block of the encoder, a gate of the skips and a block of the decoder on one map at stride 8."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(cfg.preprocess.channels, 32, 8, stride=8)
+        self.encode, self.gate, self.decode = VSSDBlock(32, 1, cfg.ssd), SCSA(32, 4), BRABlock(32, 8)
+        self.head = nn.ConvTranspose2d(32, cfg.num_classes, 8, stride=8)
+
+    def forward(self, image):
+        x = self.gate(self.encode(to_nhwc(self.stem(image))))
+        return self.head(to_nchw(self.decode(x, (x.shape[1] // 4, x.shape[2] // 4))))
+
+
+def test_a_file_for_any_size_computes_what_pytorch_does(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    monkeypatch.setitem(build.NETWORKS, "heteromedseg", OneStage)
+    path = save(tmp_path / "best.pth", replace(CT, img_size=(128, 160)))
+    other = run(path, tmp_path / "network.onnx", "--size", "any")
+    ours, theirs = (load_network(one, RECIPES).model for one in (path, other))
+    for size in ((128, 128), (224, 192), (448, 160)):
+        images = torch.randn(1, 1, *size)
+        with torch.inference_mode():
+            torch.testing.assert_close(theirs(images), ours(images), atol=1e-4, rtol=0)
+    for size in ((96, 128), (128, 144)):
+        with pytest.raises(UserError, match=rf"multiples of 32 from 128, not of {size[0]}x{size[1]}"):
+            theirs(torch.zeros(1, 1, *size))
+    assert theirs.session.get_modelmeta().custom_metadata_map["sizes"].startswith("multiples of 32 from 128")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words", "found"),
+    [
+        ({}, (), "images of 32x48"),
+        ({"img_size": (128, 128), "network": "conv"}, (), "network conv"),
+        ({"img_size": (128, 128)}, ("--format", "safetensors"), "format safetensors"),
+    ],
+)
+def test_any_size_is_refused_where_it_cannot_hold(tmp_path, changed, words, found):
+    pytest.importorskip("onnxscript")
+    output = tmp_path / ("network.safetensors" if words else "network.onnx")
+    with pytest.raises(UserError, match=f"--size any: .*{found}.*leave it out"):
+        run(save(tmp_path / "best.pth", replace(CT, **changed)), output, "--size", "any", *words)
 
 
 # --- safetensors --------------------------------------------------------------------------------
@@ -144,7 +195,7 @@ def test_the_check_takes_the_images_that_are_given(tmp_path, monkeypatch, fit):
     monkeypatch.setattr(export, "compare", lambda loaded, run, images: seen.append(images) or "")
     words = ["--format", "safetensors", "--images", tmp_path / "volume.npy", tmp_path / "a.png"]
     run(path, tmp_path / "network.safetensors", *words)
-    assert seen[0].shape == (5, 1, 32, 48)
+    assert seen[0][0].shape == (5, 1, 32, 48)
 
 
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from models.fast import recomputed
 from models.head import Head
 from models.layers import ConvBlock, PatchExpand, down_conv, to_nchw, to_nhwc
 from models.scsa import SCSA
-from models.ssd import SSD_FORMS, log_backend
+from models.ssd import SSD_FORMS
 from models.vssd import VSSDBlock
 from utils.errors import UserError
 
@@ -97,7 +97,6 @@ class HeteroMedSeg(nn.Module):
         self.deep_heads.apply(_initialise_linear)
 
     def forward(self, image: Tensor, keep: Tensor | None = None) -> Tensor | list[Tensor]:
-        log_backend(self.ssd, image.device)
         if keep is None and self.training:
             keep = self.draw_paths(len(image), image.device)
         paths = repeat(None) if keep is None else iter(keep.unbind())

@@ -22,8 +22,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from utils.log import log_once
-
 SHORTEST_CHUNK = 64  # the decays inside a chunk and the states between chunks weigh the same at P = N = 64
 
 
@@ -67,12 +65,6 @@ def backend_name(form: str, device: torch.device | str) -> str:
     if form == "causal" and torch.device(device).type == "cuda" and mamba_kernel() is not None:
         return "causal: mamba_ssm (chunked PyTorch inside torch.compile)"
     return f"{form}: chunked, PyTorch"
-
-
-def log_backend(form: str, device: torch.device) -> None:
-    """Log once which code computes `form`."""
-    if not torch.compiler.is_compiling():
-        log_once(f"SSD {backend_name(form, device)}")
 
 
 @cache

@@ -28,26 +28,25 @@ if nifti := file.endswith((".nii", ".nii.gz")):
     codes = {stored.GetMetaData(key) for key in ("qform_code", "sform_code") if stored.HasMetaDataKey(key)}
     if pre.get("orientation") and codes != {"0"}:  # where (slice, row, column) of the training data grow
         image = sitk.DICOMOrient(stored, pre["orientation"][::-1])
-    raw = sitk.GetArrayFromImage(image)
-else:
-    raw = cv2.imread(file, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)[None]
+raw = sitk.GetArrayFromImage(image) if nifti else cv2.imread(file, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)[None]
 low, high = raw.min(), raw.max()
 ends = {"percentile": np.percentile(raw, (0.5, 99.5))} | ({"ct": (-125, 275)} if low <= -500 or asked == "ct" else {})
 ends |= {"range": (0, np.iinfo(raw.dtype).max)} if raw.dtype.kind == "u" else {}
 ends |= {"unit": (0, 1)} if raw.dtype.kind == "f" and low >= 0 and high <= 1 else {}
 auto = "range" if raw.dtype == np.uint8 else "unit" if "unit" in ends else pre["intensity"]
-kind = auto if asked == "auto" else asked
-if kind not in ends or pre.get("fit", "squash") != "squash":
-    sys.exit(f"{file}: {raw.dtype} {low} to {high} as {kind}, trained on {pre}: expected one of {[*ends]}, fit squash")
+if (kind := auto if asked == "auto" else asked) not in ends or pre.get("fit") == "slide":
+    sys.exit(f"{file}: {raw.dtype} {low} to {high} as {kind}, trained on {pre}: expected one of {[*ends]}, not slide")
 (least, most), (h, w), labels = ends[kind], raw.shape[1:3], []
-down, up = (weights(h, s, True), weights(w, t, True).T), (weights(s, h, False), weights(t, w, False).T)
+a, b = [max(1, round(n * min(s / h, t / w))) for n in (h, w)] if pre.get("fit") == "pad" else (s, t)  # of the image
+top, left, area = (s - a) // 2, (t - b) // 2, cv2.INTER_AREA if a <= h and b <= w else cv2.INTER_LINEAR
+down, up = (weights(h, a, True), weights(w, b, True).T), (weights(a, h, False), weights(b, w, False).T)
 for x in np.clip((raw.astype(np.float32) - np.float32(least)) / np.float32(max(most - least, 1e-6)), 0, 1):
-    x = x @ np.float32((0.299, 0.587, 0.114)) if x.ndim == 3 and pre["channels"] == 1 else x
-    x = np.rint(255 * x).astype(np.uint8) if pre["channels"] == 3 else x
-    area = cv2.INTER_AREA if s <= h and t <= w else cv2.INTER_LINEAR
-    x = down[0] @ x @ down[1] if pre["resize"] == "spline" else cv2.resize(x, (t, s), interpolation=area)
-    x = (x.reshape(s, t, -1) / (255 if pre["channels"] == 3 else 1) - pre["mean"]) / pre["std"]
-    x = up[0] @ session.run(None, {"image": x.transpose(2, 0, 1)[None].astype(np.float32)})[0][0] @ up[1]
+    grey = x @ np.float32((0.299, 0.587, 0.114)) if x.ndim == 3 else x
+    x = np.rint(255 * x).astype(np.uint8) if pre["channels"] == 3 else grey
+    x = down[0] @ x @ down[1] if pre["resize"] == "spline" else cv2.resize(x, (b, a), interpolation=area)
+    x = np.pad(x.reshape(a, b, -1), ((top, s - a - top), (left, t - b - left), (0, 0)))
+    x = np.float32((x / (255 if pre["channels"] == 3 else 1) - pre["mean"]) / pre["std"]).transpose(2, 0, 1)[None]
+    x = up[0] @ session.run(None, {"image": x})[0][0][:, top : top + a, left : left + b] @ up[1]
     labels.append(x.argmax(0) if len(x) > 1 else (x[0] >= 0) * (1 if nifti else 255))
 if nifti:
     mask = sitk.GetImageFromArray(np.array(labels, np.uint8))

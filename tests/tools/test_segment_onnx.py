@@ -23,8 +23,9 @@ def segment(monkeypatch, *words):
     exec(compile(SCRIPT.read_text("utf-8"), SCRIPT.name, "exec"), {})
 
 
-def test_the_script_without_pytorch_gives_the_masks_of_predict_for_pictures(tmp_path, monkeypatch):
-    path = save(tmp_path / "best.pth", replace(POLYPS, network="conv"))
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_the_script_without_pytorch_gives_the_masks_of_predict_for_pictures(tmp_path, monkeypatch, fit):
+    path = save(tmp_path / "best.pth", replace(POLYPS, network="conv", preprocess=replace(PICTURES, fit=fit)))
     network = onnx_of(path, tmp_path / "network.onnx")
     rng = np.random.default_rng(0)
     pictures = {
@@ -45,8 +46,10 @@ def test_the_script_without_pytorch_gives_the_masks_of_predict_for_pictures(tmp_
 
 
 @pytest.mark.parametrize(("size", "values"), [((32, 48), "hu"), ((20, 24), "fraction"), ((20, 24), "8 bit")])
-def test_the_script_without_pytorch_gives_the_masks_of_predict_for_volumes(tmp_path, monkeypatch, size, values):
-    path = save(tmp_path / "best.pth", replace(CT, network="conv", img_size=size))
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_the_script_without_pytorch_gives_the_masks_of_predict_for_volumes(tmp_path, monkeypatch, fit, size, values):
+    pre = replace(CT.preprocess, fit=fit)
+    path = save(tmp_path / "best.pth", replace(CT, network="conv", img_size=size, preprocess=pre))
     network = onnx_of(path, tmp_path / "network.onnx")
     array = np.random.default_rng(0).random((3, 28, 22))
     array = {"hu": array * 1500 - 1000, "fraction": array.astype(np.float32), "8 bit": array * 255}[values]
@@ -93,6 +96,10 @@ def test_the_script_refuses_values_and_settings_that_it_does_not_know(tmp_path, 
         segment(monkeypatch, network, tmp_path / "mr.nii.gz")
     with pytest.raises(SystemExit, match="as unit"):
         segment(monkeypatch, network, tmp_path / "mr.nii.gz", "unit")
+    slide = save(tmp_path / "slide.pth", replace(CT, network="conv", preprocess=replace(SLICES, fit="slide")))
+    other = onnx_of(slide, tmp_path / "slide.onnx")
+    with pytest.raises(SystemExit, match="not slide"):
+        segment(monkeypatch, other, tmp_path / "mr.nii.gz", "percentile")
     segment(monkeypatch, network, tmp_path / "mr.nii.gz", "percentile")
     assert (tmp_path / "mr_mask.nii.gz").is_file()
 

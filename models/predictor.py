@@ -93,10 +93,17 @@ class Predictor:
         to_hub(self).save_pretrained(folder)
 
     def push_to_hub(self, repository: str, **options: Any) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face Hub; its address. options: of huggingface_hub"""
+        """Upload what `save_pretrained` writes to the Hugging Face Hub; its address.
+
+        options: of huggingface_hub, such as private=True or token
+        raises: UserError where the hub does not take it
+        """
         from models.weights.hub import to_hub
 
-        return to_hub(self).push_to_hub(repository, **options)
+        try:
+            return to_hub(self).push_to_hub(repository, **options)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{repository}: not uploaded to the Hub ({error}); is `hf auth login` done?") from error
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str = "auto", revision: str | None = None, **settings: Any):

@@ -1,8 +1,10 @@
 """Predictor: the same mask as predict.py, arrays of every kind and orientation, refusals, the hub's folder."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -149,6 +151,43 @@ def test_what_is_saved_for_the_hub_is_loaded_again(network, tmp_path):
         assert words in card
     for path in folder.iterdir():
         assert b"/somewhere" not in path.read_bytes(), path
+
+
+class FakeHub:
+    """Keeps in a folder what is uploaded, in the place of huggingface_hub.HfApi."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, token=None):
+        return self
+
+    def create_repo(self, repo_id, **options):
+        return SimpleNamespace(repo_id=repo_id)
+
+    def upload_folder(self, repo_id, folder_path, **options):
+        shutil.copytree(folder_path, self.folder / repo_id)
+        return f"https://hub/{repo_id}/commit/1"
+
+    def download(self, repo_id, filename, revision=None):
+        return str(self.folder / repo_id / filename)
+
+
+def test_what_is_pushed_to_the_hub_is_loaded_from_it(network, tmp_path, monkeypatch):
+    package = pytest.importorskip("huggingface_hub")
+    hub = FakeHub(tmp_path)
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", hub)
+    monkeypatch.setattr(package, "hf_hub_download", hub.download)
+    assert network.push_to_hub("somebody/network") == "https://hub/somebody/network/commit/1"
+    uploaded = tmp_path / "somebody/network"
+    assert sorted(path.name for path in uploaded.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert "license: apache-2.0" in (uploaded / "README.md").read_text(encoding="utf-8")
+    again = Predictor.from_pretrained("somebody/network", device="cpu")
+    array = RNG.integers(0, 255, (40, 50, 3), np.uint8)
+    assert np.array_equal(again.predict(array), network.predict(array))
+    hub.create_repo = lambda **_: (_ for _ in ()).throw(OSError("401: log in first"))
+    with pytest.raises(UserError, match=r"somebody/network: not uploaded.*401: log in first"):
+        network.push_to_hub("somebody/network")
 
 
 def test_hub_refusals(network, organs, tmp_path):

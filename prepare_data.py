@@ -6,6 +6,7 @@ python prepare_data.py verify data/Synapse
 
 import sys
 
+from datasets.prepare.acdc import CLASS_NAMES
 from datasets.prepare.command import build_parser, prepare, preprocessed
 from datasets.prepare.verify.command import verify
 from utils.errors import run_main
@@ -18,6 +19,10 @@ def main(argv: list[str]) -> None:
         sys.exit(verify(args.data, args.csvfile, args.list_dir, args.output_dir))
     if folder := preprocessed(args):
         log(f"{folder}: is preprocessed already; it is used as it is, and checked now")
+        if args.name == "acdc":
+            lists = folder / "lists" if (folder / "lists").is_dir() else folder
+            flags = f"--list_dir {lists} --num_classes 4 --class_names {','.join(CLASS_NAMES)}"
+            log(f"train on it with: python train.py --dataset {folder} {flags}")
         sys.exit(verify(folder, None, None, args.target))
     prepare(args)
 

@@ -13,7 +13,8 @@ from utils.errors import UserError, counted, join_listed
 WHERE = """\
 Register at https://humanheart-project.creatis.insa-lyon.fr/database and download the ACDC database (150 patients):
 https://humanheart-project.creatis.insa-lyon.fr/database/#collection/637218c173e9f0047faa00fb
-SOURCE: its folder or zip, with patient001/Info.cfg, patient001_frame01.nii.gz and patient001_frame01_gt.nii.gz."""
+SOURCE: its folder or zip, with patient001/Info.cfg, patient001_frame01.nii.gz and patient001_frame01_gt.nii.gz; or a
+preprocessed download with train_npz/ and test_vol_h5/, which is checked instead."""
 CLASS_NAMES = ("RV", "Myo", "LV")
 # of patients 1 to 100; the split of TransUNet and its successors
 VALIDATION = (2, 19, 28, 30, 39, 45, 78, 82, 85, 87)

@@ -3,6 +3,7 @@
 import argparse
 import os
 from pathlib import Path
+from textwrap import indent
 
 from datasets.prepare import acdc, cvc, folder, isic, rectal, synapse
 from datasets.prepare.shared.run import carry_out
@@ -65,15 +66,15 @@ def prepare(args: argparse.Namespace) -> None:
         files = list_files(args.sources)
         plan = module.plan(files, args)
     except UserError as error:
-        raise UserError(f"{args.name}: {error}\n{module.WHERE}") from None
+        raise UserError(f"{args.name}: {error}\n{indent(module.WHERE, '  ')}") from None
     carry_out(plan, args.target, args.workers, args.dry_run)
     if not args.dry_run:
         log(f"check it with: python prepare_data.py verify {args.target}")
 
 
 def preprocessed(args: argparse.Namespace) -> Path | None:
-    """The folder of a Synapse download that is preprocessed already; it is verified instead."""
-    if args.name != "synapse":
+    """The folder of a Synapse or ACDC download that is preprocessed already; it is verified instead."""
+    if args.name not in ("synapse", "acdc"):
         return None
     folders = [source for source in args.sources if source.is_dir()]
     inner = [path.parent for source in folders for path in sorted(source.rglob("train_npz")) if path.is_dir()]

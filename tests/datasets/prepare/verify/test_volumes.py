@@ -163,7 +163,7 @@ def test_a_preprocessed_download_is_recognised_and_checked(whole, tmp_path):
     assert not (inner / "verify.json").exists()
 
 
-def test_a_layout_of_lists_beside_the_data(tmp_path):
+def test_a_layout_of_lists_beside_the_data(tmp_path, caplog):
     """Such as ACDC as it is passed around: what is not known is a note."""
     write_slices(tmp_path, ["a_frame01_slice_1", "a_frame01_slice_2"])
     for seed, name in enumerate(("b_frame01", "c_frame01"), 7):
@@ -177,6 +177,11 @@ def test_a_layout_of_lists_beside_the_data(tmp_path):
     code, found, _ = verify(tmp_path)
     assert (code, [kind for _, kind in found]) == (0, ["class names", "lists", "manifest", "no spacing"])
     assert ("note", "lists") not in verify(tmp_path, "--list_dir", str(tmp_path))[1]
+    with pytest.raises(SystemExit) as stopped:
+        main(["acdc", str(tmp_path), str(tmp_path / "report")])
+    assert stopped.value.code == 0
+    assert (tmp_path / "report/verify.json").is_file()
+    assert f"--dataset {tmp_path} --list_dir {tmp_path} --num_classes 4 --class_names RV,Myo,LV" in caplog.text
     (tmp_path / "test_vol.txt").write_text("b_frame01")
     assert verify(tmp_path)[1][0] == ("error", "cases in two lists")
 

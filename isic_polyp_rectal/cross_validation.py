@@ -22,7 +22,7 @@ from utils.distributed import init_distributed, is_main
 from utils.errors import UserError, counted
 from utils.files import write_atomically
 from utils.inference.forward import forward_fn
-from utils.log import log
+from utils.log import log, log_lines
 from utils.results.page.album import BUDGET, Album
 from utils.results.page.build import PAGE
 from utils.results.report import write_report
@@ -107,15 +107,13 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     files = [part["checkpoint"] for part in parts]
     head |= {"over_folds": over_folds(parts), "folds": parts}
     summary = write_report(out / RESULTS, rows, head, frames, map(Path, files))
-    log(f"\n{fold_table(summary)}")
+    log_lines(fold_table(summary))
     if "note" in head:
         log(f"note: {OPTIMISTIC}")
     best = write_best_fold(out, parts)
-    log(
-        f"results in {(out / RESULTS).resolve()}\n"
-        f"best fold on validation: fold {best}; test it with: python test.py --checkpoint {out / BEST_WEIGHTS}\n"
-        f"all folds averaged: python test.py --checkpoint {' '.join(files)}"
-    )
+    log(f"results in {(out / RESULTS).resolve()}")
+    log(f"best fold on validation: fold {best}; test it with: python test.py --checkpoint {out / BEST_WEIGHTS}")
+    log(f"all folds averaged: python test.py --checkpoint {' '.join(files)}")
 
 
 def over_folds(parts: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:

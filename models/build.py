@@ -228,7 +228,7 @@ def own_weights(state: dict[str, Any], model: nn.Module, source: str) -> dict[st
     weights = {name: value for name, value in weights.items() if not name.startswith("deep_heads.")}
     if problems := compare(weights, {name: tuple(value.shape) for name, value in model.state_dict().items()}):
         raise UserError(
-            f"{source}: its tensors are not those of this version's network:\n{problems}\n"
+            f"{source}: its tensors are not those of this version's network:\n{problems}\n  "
             "Evaluate it with the version that wrote it"
         )
     return weights

@@ -171,7 +171,7 @@ def find(name: str | Path) -> Path:
     for place in dict.fromkeys(places):
         there = sorted(p.name for p in place.iterdir() if p.suffix in SUFFIXES) if place.is_dir() else None
         lines.append(f"  {place}: {'no such folder' if there is None else ', '.join(there) or 'no checkpoints'}")
-    lines.append("Give the path of an existing file; pretrained_ckpt/README.md says where published files come from")
+    lines.append("  Give the path of an existing file; pretrained_ckpt/README.md says where published files come from")
     raise UserError("\n".join(lines))
 
 

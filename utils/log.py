@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -20,10 +21,19 @@ def log(message: str) -> None:
         LOGGER.info("%s", printable(message))
 
 
+def log_lines(text: str) -> None:
+    """`log` each line of a table."""
+    for line in text.splitlines():
+        log(line)
+
+
 def printable(text: str) -> str:
-    """`text` with every character that could steer a terminal, or that has no form, as an escape sequence."""
-    shown = (c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-    return "".join(shown)
+    """`text` with every character that could steer a terminal, or that has no form, as an escape sequence.
+
+    A line break stays where the next line is indented, as in all messages: no name of a file can begin a line.
+    """
+    shown = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+    return re.sub(r"\n(?!  )", r"\\n", shown)
 
 
 @cache

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from textwrap import indent
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +76,8 @@ def _several_classes(pairs: Sequence[Pair], areas: Counter) -> str:
     found = f"{pairs[0].mask.parent}: found {listed_areas(areas, len(pairs))}, expected one foreground value"
     if guess.table is None:
         return f"{found}, or a {root / CLASSES_FILE} with the value of each class; README.md shows one"
-    return f"{found}; if these are classes, name them in {root / CLASSES_FILE}, such as:\n{guess.table.to_json()}"
+    table = indent(guess.table.to_json().strip(), "  ")
+    return f"{found}; if these are classes, name them in {root / CLASSES_FILE}, such as:\n{table}"
 
 
 def _counted(number: int, text: str) -> str:

@@ -41,7 +41,7 @@ def split_dataset(
     if num_folds:
         sizes = Counter(row.fold for row in rows)
         lines.append(f"folds of the training part: {' + '.join(str(sizes[fold]) for fold in range(num_folds))} images")
-    return "\n".join(lines)
+    return "\n  ".join(lines)
 
 
 def make_rows(

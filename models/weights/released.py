@@ -94,7 +94,7 @@ def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: st
     expected = {released_name(name): tuple(value.shape) for name, value in own.items()} | DEAD
     if problems := compare(state, expected):
         raise UserError(
-            f"{source}: differs from the published network's {len(expected)} entries:\n{problems}\n"
+            f"{source}: differs from the published network's {len(expected)} entries:\n{problems}\n  "
             "Give a released file as it was published; this project's own checkpoints need no conversion"
         )
     model.load_state_dict({name: state[released_name(name)] for name in own})

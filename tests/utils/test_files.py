@@ -2,9 +2,11 @@
 
 import csv
 import errno
+import sys
 
 import pytest
 
+import predict
 from utils import files
 from utils.errors import UserError, run_main
 from utils.files import csv_text, parse_csv, read_text, replacing, write_atomically
@@ -70,7 +72,18 @@ def test_text_files_have_a_largest_size_and_are_utf8(tmp_path, monkeypatch):
 
 def test_nothing_that_steers_a_terminal_is_shown():
     assert printable("a\x1b[2Jb\rc\x9bd\u202ee\udce4f\x07") == "a\\x1b[2Jb\\rc\\x9bd\\u202ee\\udce4f\\x07"
-    assert printable("über 1\n\t→ 95 %") == "über 1\n\t→ 95 %"
+    assert printable("über 1\t→ 95 %\n  2") == "über 1\t→ 95 %\n  2"
+
+
+def test_a_line_break_in_a_name_does_not_begin_a_line(tmp_path, monkeypatch, capsys):
+    image = tmp_path / "a\nerror: all masks are wrong\n.png"
+    image.write_bytes(b"no image")
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--checkpoint", "x.pth", "--input", f"{image}x"])
+    with pytest.raises(SystemExit):
+        run_main(predict.main)
+    shown = capsys.readouterr()
+    assert "a\\nerror: all masks are wrong\\n.pngx" in shown.err
+    assert [line.partition(":")[0] for line in (shown.out + shown.err).splitlines() if line] == ["error"]
 
 
 def test_log_and_errors_are_escaped(tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from tools.compare.page import draw, html_page
 from tools.compare.text import text_report
 from tools.output import write_files
 from utils.errors import UserError, run_main
-from utils.log import log
+from utils.log import log_lines
 from utils.results.reading import Setting, check_comparable, parse_settings
 from utils.scoring.protocols import kind_of
 
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
         raise UserError("nothing to compare: give folders of results; see python -m tools.compare --help")
     check_comparable(settings)
     comparison = compare(settings, choose_metrics(settings, given.metrics))
-    log(text_report(comparison))
+    log_lines(text_report(comparison))
     if given.output_dir:
         ranked = list(comparison["ranks"])
         texts = {"comparison.json": json.dumps(comparison, indent=2, allow_nan=False, ensure_ascii=False) + "\n"}

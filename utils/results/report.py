@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.log import log
+from utils.log import log, log_lines
 from utils.results.page.build import PAGE, write_page
 from utils.results.page.curves import read_histories
 from utils.results.page.frames import CaseFrames
@@ -21,7 +21,7 @@ def write_report(
     in: meta: as `describe_result` gives it; cases: frames of every case, or None for no page; networks: the checkpoints
     """
     summary = write_results(out, rows, meta)
-    log(format_table(summary))
+    log_lines(format_table(summary))
     if cases is not None:
         write_page(out / PAGE, summary, rows, cases, read_histories(networks))
         log(f"the page to look at: {(out / PAGE).resolve()}")

@@ -132,7 +132,7 @@ def restore(run: Run, state: dict[str, Any], cfg: Config, task: Task, source: st
 
 def _check_like(own: Mapping[str, Any], saved: Mapping[str, Any], field: str, source: str) -> None:
     if problems := compare(saved, {name: tuple(value.shape) for name, value in own.items()}):
-        raise UserError(f"{source}: {field} is not of this run's network:\n{problems}\nresume with what wrote it")
+        raise UserError(f"{source}: {field} is not of this run's network:\n{problems}\n  resume with what wrote it")
 
 
 def restore_optimizer(run: Run, saved: dict[str, Any], source: str) -> None:
@@ -152,5 +152,5 @@ def restore_optimizer(run: Run, saved: dict[str, Any], source: str) -> None:
         shape = tuple(parameters[number].shape)
         expected |= {f"{number}.exp_avg": shape, f"{number}.exp_avg_sq": shape, f"{number}.step": ()}
     if problems := compare(moments, expected):
-        raise UserError(f"{source}: optimizer is not of this run's network:\n{problems}\nresume with what wrote it")
+        raise UserError(f"{source}: optimizer is not of this run's network:\n{problems}\n  resume with what wrote it")
     run.optimizer.load_state_dict({"state": saved["state"], "param_groups": settings})

@@ -20,7 +20,7 @@ from utils.results.summary import dataset_of
 from utils.training.allocator import keep_freed_memory
 from utils.training.engine import fit
 from utils.training.folder import LAST, claim_folder, hold_folder
-from utils.training.resume import check_places, settings_of_run
+from utils.training.resume import check_places, check_settings, settings_of_run
 from utils.training.schedule import rate_warnings
 from utils.training.stopping import Stopped
 
@@ -31,7 +31,9 @@ def configure(argv: list[str]) -> Config:
     if given.get("resume"):
         given = resolve_dataset(given, guess=False)
         before, source = settings_of_run(given, RECIPES)
-        return check_places(apply(before, given), given, source)
+        cfg = apply(before, given)
+        check_settings(before, cfg, source)
+        return check_places(cfg, given, source)
     given = resolve_dataset({"dataset": "phantom"} | given, guess=True)
     length = {"schedule_epochs": 0} if "schedule" in given else {}  # the recipe's length is that of its own schedule
     cfg = settle_preprocess(own_data(apply(RECIPES[given["recipe"]], length | given)))

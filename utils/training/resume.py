@@ -71,6 +71,18 @@ def changed_settings(before: Config, now: Config, kind: str) -> list[str]:
     return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
 
 
+def check_settings(before: Config, now: Config, source: str) -> None:
+    """raises: UserError where the run in the file `source` had other settings than `now`, and must keep them"""
+    changed = changed_settings(before, now, AGREE)
+    # the weights come from the file, so other ones cannot be asked for; auto asks for nothing
+    changed += [change for change in changed_settings(before, now, KEEP) if not change.endswith("-> auto")]
+    if changed:
+        raise UserError(
+            f"--resume: {source} was trained with other settings: {'; '.join(changed)}; "
+            "keep those of the run (the first), or give a new --output_dir"
+        )
+
+
 def check_same_run(state: dict[str, Any], cfg: Config, split: str, split_sha256: str, source: str) -> Config:
     """The config that the checkpoint `state` of the file `source` was written with, if `cfg` may go on from it.
 
@@ -83,14 +95,7 @@ def check_same_run(state: dict[str, Any], cfg: Config, split: str, split_sha256:
     if not before.preprocess.orientation:  # not known when the run began; training does not use it
         known = cfg.preprocess.orientation
         before = replace(before, preprocess=replace(before.preprocess, orientation=known))
-    changed = changed_settings(before, cfg, AGREE)
-    # the weights come from the file, so other ones cannot be asked for; auto asks for nothing
-    changed += [change for change in changed_settings(before, cfg, KEEP) if not change.endswith("-> auto")]
-    if changed:
-        raise UserError(
-            f"--resume: {source} was trained with other settings: {'; '.join(changed)}; "
-            "keep those of the run (the first), or give a new --output_dir"
-        )
+    check_settings(before, cfg, source)
     if state.get("split_sha256", split_sha256) != split_sha256:
         raise UserError(
             f"--resume: {source} was trained on other cases ({state['split']}) than are found now ({split}); "

@@ -202,6 +202,9 @@ def test_resume_takes_the_settings_of_the_run(tmp_path):
     found = configure(["--resume", "--output_dir", out, "--epochs", "9", "--dataset", str(tmp_path), "--no-augment"])
     assert (found.epochs, found.root_path, found.augment, found.lr) == (9, str(tmp_path), False, 0.007)
     assert (found.recipe, found.dataset) == ("isic2018", str(tmp_path))
+    for flags in (("--img_size", "64"), ("--pretrained", "other.pth")):  # refused before any data is read
+        with pytest.raises(UserError, match=f"other settings: {flags[0][2:]} "):
+            configure(["--resume", "--output_dir", out, *flags])
     with pytest.raises(UserError, match="--resume and --force"):
         configure(["--resume", "--output_dir", out, "--force"])
     with pytest.raises(UserError, match=r"--resume: .*nowhere/epoch_last\.pth does not exist"):

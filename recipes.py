@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from datasets.prepare.shared.manifest import MANIFEST, read_manifest
 from isic_polyp_rectal.family import PICTURES
 from synapse_train_test.family import VOLUMES
 from utils.config import Config
@@ -15,6 +16,7 @@ from utils.log import log_once
 
 FAMILIES = (VOLUMES, PICTURES)
 RECIPES: dict[str, Config] = {name: recipe for family in FAMILIES for name, recipe in family.recipes.items()}
+PREPARED_FOR = {"cvc": "cvc_clinicdb", "rectal": "rectal"}  # name of prepare_data.py -> recipe
 
 
 def family_of(cfg: Config) -> Family:
@@ -53,6 +55,15 @@ def find_recipe(name: str | None) -> str | None:
     return recipe
 
 
+def recipe_of(folder: Path, layout: Family) -> str:
+    """The recipe of a folder of data: that of the data set which its manifest names, else the one of its layout."""
+    manifest = read_manifest(folder)
+    recipe = PREPARED_FOR.get(manifest["dataset"], layout.default) if manifest else layout.default
+    if recipe != layout.default:
+        log_once(f"recipe {recipe}, because {folder / MANIFEST} says {manifest['dataset']}; --recipe names another")
+    return recipe
+
+
 def resolve_dataset(given: Mapping[str, Any], guess: bool) -> dict[str, Any]:
     """The flags `given` with `dataset`, `recipe` and `root_path` as --dataset and --recipe mean them.
 
@@ -69,7 +80,7 @@ def resolve_dataset(given: Mapping[str, Any], guess: bool) -> dict[str, Any]:
     exact = meant == word.lower().replace("-", "_")
     if layout or (word and folder.is_dir() and not meant):
         given |= {"dataset": word, "root_path": given.get("root_path", word)}
-        recipe = recipe or (meant if exact else None) or ((layout or PICTURES).default if guess else None)
+        recipe = recipe or (meant if exact else None) or (recipe_of(folder, layout or PICTURES) if guess else None)
     elif meant:
         if not exact:
             log_once(f"warning: --dataset {word} is taken as {meant}")

@@ -1,6 +1,7 @@
 """The command line's contract: every spelling, near misses of names, and mistakes that name the remedy."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -155,6 +156,13 @@ def test_a_folder_has_the_recipe_of_its_layout_unless_one_is_given(tmp_path):
     assert recipe_of(tmp_path, recipe="rectal") == "rectal"
     assert recipe_of(tmp_path / "images") == "isic2018"
     assert recipe_of(volumes) == "synapse"
+    manifest = {"format": 1, "dataset": "cvc", "cases": {}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert recipe_of(tmp_path) == "cvc_clinicdb"
+    assert recipe_of(tmp_path, recipe="rectal") == "rectal"
+    assert recipe_of(tmp_path, guess=False) is None
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"dataset": "folder"}), encoding="utf-8")
+    assert recipe_of(tmp_path) == "isic2018"
     assert recipe_of(volumes, guess=False) is None  # the checkpoint's own
     with pytest.raises(UserError, match="--recipe nothing: no such recipe"):
         recipe_of(tmp_path, recipe="nothing")

@@ -279,6 +279,14 @@ def test_values_that_nothing_can_be_done_with(words, message):
         apply(Config(), parse_flags(words, TRAIN, ""))
 
 
+def test_each_process_needs_an_image(monkeypatch, tmp_path):
+    monkeypatch.setattr(train_script, "world_size", lambda: 2)
+    monkeypatch.setattr(train_script, "init_distributed", lambda device: None)
+    with pytest.raises(UserError, match="--batch_size 1: each of the 2 processes needs at least one image"):
+        train_script.main(["--dataset", "phantom", "--batch_size", "1", "--output_dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_tolerance_is_finite():
     with pytest.raises(UserError, match="--tolerance inf: expected a finite number"):
         parse("--tolerance inf", TEST)

@@ -18,6 +18,9 @@ from tests.datasets.files.test_itk import write_series
 from tests.support import places
 from tests.support.toy_checkpoints import TOY, save_toy, toy_network
 from utils.errors import UserError
+from utils.inference import files
+from utils.inference.orientation import turn
+from utils.inference.segment import Segmented
 from utils.log import logging_to
 from utils.preprocess.intensities import normalise
 from utils.preprocess.sizes import resize_image, resize_labels
@@ -282,6 +285,21 @@ def test_overlays(organs, polyps, tmp_path):
     assert cv2.imread("masks/a_overlay.png").shape[:2] == (520, 624)
     segment(organs, nifti(tmp_path / "scan.nii", hounsfield(4, 20, 24)), "--overlay")
     assert cv2.imread("masks/scan_overlay.png").shape[0] > 1000
+
+
+@pytest.mark.parametrize("stored", ["SPL", "SAR", "IRP", "PIL", "LIP"])
+def test_overlays_of_volumes_are_drawn_as_a_radiologist_sees_them(tmp_path, monkeypatch, stored):
+    seen = []
+    monkeypatch.setattr(files, "contact_sheet", lambda unit, mask, *rest: seen.append((unit, mask)) or unit[0])
+    monkeypatch.setattr(files, "save_overlay", lambda path, picture: None)
+    upright = np.random.default_rng(0).random((3, 4, 5))  # as on a screen: axial, coronal or sagittal
+    on_screen = {"S": "SPL", "I": "IPL", "P": "PIL", "L": "LIP"}[stored[0]]
+    array = turn(upright, on_screen, stored)
+    files.save_picture(tmp_path / "a", Segmented(array > 0.5, array, None), ["liver"], stored)
+    files.save_picture(tmp_path / "a", Segmented(array > 0.5, array, None), ["liver"], "")
+    np.testing.assert_array_equal(seen[0][0], upright)
+    np.testing.assert_array_equal(seen[0][1], upright > 0.5)
+    np.testing.assert_array_equal(seen[1][0], array)
 
 
 def test_clean_up_of_masks(polyps, tmp_path):

@@ -30,7 +30,7 @@ def format_table(summary: dict[str, Any]) -> str:
     texts.insert(1, "-" * len(texts[0]))
     if len(lines) > 1:
         texts.insert(-1, texts[1])
-    rules = f"protocol {summary['protocol']}, {summary['num_cases']} cases, split: {summary['split']}"
+    rules = f"protocol {summary['protocol']}, {summary['num_cases']} cases"
     chosen = f"checkpoint chosen by: {summary['selection']}; mean [95 % interval over cases]"
     return "\n".join([rules, chosen, "", *texts])
 

@@ -62,7 +62,9 @@ def training_charts(histories: Mapping[str, Mapping[str, Points]]) -> list[Chart
         classes = dices if column == "mean_dice" and len(dices) > 1 else {}
         if not runs:
             continue
-        figure, axes = new_figure(2.7)
+        lines = len(classes) + len(runs)
+        legend = 0.22 * -(-lines // 3) if lines > 1 else 0
+        figure, axes = new_figure(2.5 + legend)
         for place, (name, points) in enumerate([*classes.items(), *runs.items()]):
             is_single = single and place == len(classes)
             color, name = (INK, "mean") if is_single else (color_of(place + 1), short(name))
@@ -70,7 +72,7 @@ def training_charts(histories: Mapping[str, Mapping[str, Points]]) -> list[Chart
         axes.yaxis.set_major_formatter(lambda value, _, scale=scale: f"{value * scale:.10g}")
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.set_xlabel("epoch")
-        if len(axes.lines) > 1:
+        if lines > 1:
             figure.legend(loc="outside lower left", ncols=3, frameon=False, labelcolor=INK)
         ends = ", ".join(f"{name} ends at {points[-1][1] * scale:.4g}" for name, points in runs.items())
         charts.append((title, inline_svg(figure, f"{title} over the epochs; {ends}")))

@@ -122,7 +122,7 @@ class Config:
     compile: bool = option(False, "run the network through torch.compile", verbs=ALL)
     graphs: bool = option(False, "with --compile on a GPU: replay the network as CUDA graphs", verbs=ALL)
     deterministic: bool = option(
-        False, "the same weights for any number of workers, cache and recomputation; slower, above all on a GPU"
+        False, "the same weights every time, for any number of workers and any cache; slower, above all on a GPU"
     )
     recompute: str = option(
         "auto", "keep fewer activations, for a third more time; auto: if short of memory", choices=("auto", "yes", "no")

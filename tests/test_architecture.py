@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "datasets": {"utils"},
     "synapse_train_test": {"models", "datasets", "utils"},
     "isic_polyp_rectal": {"models", "datasets", "utils"},
-    "recipes": {"synapse_train_test", "isic_polyp_rectal", "utils"},
+    "recipes": {"synapse_train_test", "isic_polyp_rectal", "datasets", "utils"},
     "tools": {"recipes", "synapse_train_test", "isic_polyp_rectal", "models", "datasets", "utils"},
 }
 PACKAGES = {name for name in MAY_IMPORT if (ROOT / name).is_dir()} | {"benchmarks", "tests"}

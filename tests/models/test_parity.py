@@ -116,7 +116,7 @@ class OneOfEach(nn.Module):
         super().__init__()
         self.block = VSSDBlock(32, 1, form)
         self.downsample = nn.Sequential(*down_conv(32, 64))
-        self.stage = DecoderStage(32, 2, num_heads=4, topk=2, depth=1, skips="scsa", decoder="bra")
+        self.stage = DecoderStage(32, 2, num_heads=4, topk=2, depth=1, skips="scsa", decoder="bra", variant="published")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         skip = self.block(to_nhwc(x))

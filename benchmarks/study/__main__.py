@@ -37,7 +37,7 @@ from benchmarks.study.plans import PLANS, Plan
 from benchmarks.study.table import COST, HISTORY, as_markdown, epochs_done, result_of, settings_of, summarise
 from utils.errors import UserError, run_main
 from utils.files import write_atomically
-from utils.log import log
+from utils.log import log, log_lines
 from utils.training.folder import LAST
 
 FLAGS = "flags.txt"
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     if given.jobs:
         run_all(plan, folder, part, given.jobs, write_table)
     table = given.output / f"{name}.md"
-    log(table.read_text(encoding="utf-8") if table.exists() else "no run is finished")
+    log_lines(table.read_text(encoding="utf-8") if table.exists() else "no run is finished")
 
 
 def run_all(plan: Plan, folder: Path, part: str, jobs: int, after: Callable[[], None]) -> None:

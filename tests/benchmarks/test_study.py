@@ -158,7 +158,8 @@ def test_only_the_result_of_the_plain_test_counts(tmp_path):
     assert result_of(tmp_path, "val") == tmp_path / "val_standard_fold1"
 
 
-def test_a_table_alone_runs_nothing(tmp_path, made_up, monkeypatch):
+def test_a_table_alone_runs_nothing(tmp_path, made_up, monkeypatch, caplog):
+    caplog.set_level("INFO", "heteromedseg")
     monkeypatch.setitem(PLANS, "toy", made_up)
     monkeypatch.setattr(study, "call", lambda *_, **__: pytest.fail("a run was started"))
     finish(tmp_path / "toy" / "scsa" / "seed_1", 1, part="val_standard_fold1")
@@ -166,6 +167,8 @@ def test_a_table_alone_runs_nothing(tmp_path, made_up, monkeypatch):
     assert not (tmp_path / "toy.json").exists()
     study.main(["toy", "--output", str(tmp_path), "--jobs", "0", "--val"])
     assert json.loads((tmp_path / "toy_val.json").read_text(encoding="utf-8"))["part"] == "val"
+    lines = (tmp_path / "toy_val.md").read_text(encoding="utf-8").splitlines()
+    assert [record.message for record in caplog.records][-len(lines) :] == lines
     with pytest.raises(UserError, match="--jobs -1: expected"):
         study.main(["toy", "--jobs", "-1"])
 

@@ -18,6 +18,7 @@ def page_bytes(data: bytes) -> list[int]:
     raises: ValueError for another format; struct.error, IndexError, KeyError for a header that is cut short
     """
     if data[:8] == b"\x89PNG\r\n\x1a\n":
+        _check_png_chunks(data)
         width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
         return [width * height * (1 if colour == 0 else 4) * max(depth, 8) // 8]
     if data[:2] == b"\xff\xd8":
@@ -29,6 +30,16 @@ def page_bytes(data: bytes) -> list[int]:
     if data[:4] in TIFF_STARTS:
         return list(_tiff_pages(data, TIFF_STARTS[data[:4]]))
     raise ValueError("neither PNG, JPEG, TIFF nor BMP")
+
+
+def _check_png_chunks(data: bytes) -> None:
+    """OpenCV takes the memory that a chunk claims. raises: ValueError for a chunk that is longer than the file"""
+    at, kind = 8, b""
+    while kind != b"IEND" and at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        at += 12 + length
+        if at > len(data):
+            raise ValueError(f"a PNG chunk of {length:,} bytes in a file of {len(data):,}")
 
 
 def _jpeg_bytes(data: bytes) -> int:

@@ -116,6 +116,18 @@ def test_the_limit_is_that_of_the_decoded_image(tmp_path, monkeypatch):
             assert np.array_equal(read_image(tmp_path / "a.npy").array, VOLUME)
 
 
+def test_a_png_chunk_that_claims_more_than_the_file_is_not_decoded(tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data + b"filling after the end")
+    assert read_image(tmp_path / "a.png").array.shape == (8, 8, 3)
+    at = data.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(data[:at] + b"\x7f" + data[at + 1 :])
+    monkeypatch.delattr(cv2, "imdecode")
+    with pytest.raises(UserError, match=r"a\.png: .*a PNG chunk of 2,1\d\d,\d{3},\d{3} bytes in a file of"):
+        read_image(tmp_path / "a.png")
+
+
 def test_an_npz_whose_header_is_a_bomb(tmp_path):
     npz_long_header(tmp_path / "a.npz")
     with pytest.raises(UserError, match=r"a\.npz: cannot be read \(its header is too long"):

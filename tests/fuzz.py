@@ -4,8 +4,8 @@
 
 READER is a name in tests/support/image_files.py, or `all`. Input number i of a seed is always the same, whatever the
 number of inputs. Each reader works in a process of its own, whose memory is limited; what kills it is counted as a
-crash. Exit code 1 for a traceback, a crash, a hang, or a silent wrong value: one read from a file that was cut short,
-or one that the format's checksum contradicts.
+crash. Exit code 1 for a traceback, a crash, a hang, a reader that grew by more than 256 MiB, or a silent wrong value:
+one read from a file that was cut short, or one that the format's checksum contradicts.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from utils.files import allow_bytes
 
 LARGEST = 2**26  # bytes of an image that a reader may accept here
 MEMORY = 2**31  # address space of a reader beyond what its libraries take
+MOST_MIB = 256  # that the memory of a reader may grow by
 SECONDS = 30  # after which an input counts as a hang
 ODD = (b"\0", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\xc0\x7f", b"9" * 5000, b'"', b"\xfe\xff,[{")
 OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Unable to allocate", "Insufficient memory")
@@ -188,7 +189,7 @@ def main(argv: list[str]) -> int:
     for reader in READERS if given.reader == "all" else [given.reader]:
         found = run(reader, given.inputs, given.seed, given.first)
         print(json.dumps(found), flush=True)
-        bad += sum(found["counts"].get(name, 0) for name in BAD)
+        bad += sum(found["counts"].get(name, 0) for name in BAD) + (found["peak_mib"] > MOST_MIB)
     return int(bad > 0)
 
 

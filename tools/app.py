@@ -96,7 +96,7 @@ def build_page(predictor: Predictor, names: tuple[str, ...], folder: Path) -> "g
         state = gr.State()
         with gr.Row():
             with gr.Column(scale=1):
-                upload = gr.File(label=f"An image: {', '.join(KINDS)} (a zipped DICOM series)", elem_id="upload")
+                upload = gr.File(label="A picture, NIfTI, DICOM or zipped series", elem_id="upload")
                 number = gr.Slider(1, 2, 1, step=1, label="Slice", visible=False, elem_id="slice")
                 opacity = gr.Slider(0, 1, 0.4, step=0.05, label="Opacity of the mask", elem_id="opacity")
                 table = gr.HTML(elem_id="classes")

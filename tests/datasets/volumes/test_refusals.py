@@ -106,14 +106,14 @@ def test_names_without_files(tmp_path):
     folder = write_slices(tmp_path)
     absent = [f"case0006_slice{i:03d}" for i in range(12)]
     with pytest.raises(
-        UserError, match=r"12 of 16 listed .*case0006_slice000, .*slice009, \.\.\. and 2 more\nComplete"
+        UserError, match=r"12 of 16 listed .*case0006_slice000, .*slice009, \.\.\. and 2 more\n  Complete"
     ):
         SynapseSlices(folder, LISTED + absent, (24, 20))
     with pytest.raises(
-        UserError, match=r"12 of 12.*\nThe folder holds files like case0005_slice001\.npz: .*another data set"
+        UserError, match=r"12 of 12.*\n  The folder holds files like case0005_slice001\.npz: .*another data set"
     ):
         check_slices(folder, absent, 9)
-    with pytest.raises(UserError, match=r"2 of 2.*\nThe folder holds no such file"):
+    with pytest.raises(UserError, match=r"2 of 2.*\n  The folder holds no such file"):
         SynapseVolumes(folder, VOLUMES)
     with pytest.raises(UserError, match="nowhere: no such folder"):
         SynapseSlices(tmp_path / "nowhere", LISTED, (24, 20))

@@ -85,7 +85,7 @@ def _place(path: Path, tags: dict[str, str]) -> tuple[float, float, str]:
 def check_elements(path: Path) -> None:
     """Walk over the elements of a DICOM file, those of sequences included, by their lengths.
 
-    raises: ValueError for a length beyond the end of the file
+    raises: ValueError for a length beyond the end of the file, and for a file that does not say how it is encoded
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -97,6 +97,8 @@ def check_elements(path: Path) -> None:
             if syntax and head[:2] != b"\2\0":  # the first element after those that describe the file
                 explicit, order, syntax = syntax != IMPLICIT, ">" if syntax == BIG else "<", ""
             tag, length, start = _element(head, explicit, order)
+            if explicit and at == 132 and tag[0] != 2:  # the library then guesses, and may take gigabytes
+                raise ValueError("the elements that describe a DICOM file are not at its beginning")
             if length != UNDEFINED and at + start + length > size:
                 raise ValueError(f"found {size:,} bytes where an element ends at {at + start + length:,}")
             if tag == (2, 0x10):

@@ -20,6 +20,7 @@ from utils.files import check_bytes, reading
 
 KINDS = {".nii": "Nifti", ".gz": "Nifti", ".nrrd": "Nrrd", ".mha": "Meta"}  # by the last part of the name; else DICOM
 MAX_HEADER = 2**20  # bytes of a header in text
+MAX_FIELD = 800  # bytes of one field in a NRRD header: longer ones that it cannot parse crash the library
 
 
 def read_itk(path: Path, files: Sequence[str]) -> tuple[np.ndarray, tuple[float, ...], dict[str, Any]]:
@@ -37,7 +38,7 @@ def read_itk(path: Path, files: Sequence[str]) -> tuple[np.ndarray, tuple[float,
         if kind == "Nifti":
             files = [str(stack.enter_context(whole_nifti(path)))]
         elif kind != "GDCM":
-            check_attached(path)
+            check_text_header(path)
         elif path.is_file():
             check_elements(path)
         check_bytes(path, _claimed_bytes(files[0], f"{kind}ImageIO") * len(files))
@@ -73,12 +74,18 @@ def _claimed_bytes(file: str, image_io: str) -> int:
     return math.prod(reader.GetSize()) * channels * pixel.GetSizeOfPixelComponent()
 
 
-def check_attached(path: Path) -> None:
-    """Refuse a NRRD or MetaImage file whose values lie in another file. raises: ValueError"""
+def check_text_header(path: Path) -> None:
+    """Check the header of a NRRD or MetaImage file.
+
+    raises: ValueError where the values lie in another file, and for a NRRD field of more than MAX_FIELD bytes
+    """
     with path.open("rb") as file:
         header = file.read(MAX_HEADER)
     if path.suffix.lower() == ".nrrd":
         header, end, _ = header.replace(b"\r", b"").partition(b"\n\n")
+        fields = [line for line in header.split(b"\n") if not line.startswith(b"#") and b":=" not in line]
+        if (longest := max(map(len, fields))) > MAX_FIELD:
+            raise ValueError(f"a field of {longest} characters in its header, expected at most {MAX_FIELD}")
         attached = end and not re.search(rb"^\s*data\s*file", header, re.IGNORECASE | re.MULTILINE)
     else:
         attached = re.search(rb"^ElementDataFile\s*=\s*(\S+)", header, re.MULTILINE)

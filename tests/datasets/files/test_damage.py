@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 
 import cv2
 import h5py
@@ -15,6 +17,7 @@ import pytest
 from datasets.files.image import read_image
 from tests.fuzz import BAD, attack, same
 from tests.support.image_files import READERS, TEXTS, VOLUME, write_itk, write_packed_h5, write_series
+from tests.support.places import ROOT
 from utils.errors import UserError
 
 BINARY = [name for name in READERS if name not in TEXTS]
@@ -156,6 +159,37 @@ def test_values_in_a_file_beside_the_header_are_refused(tmp_path, name, content)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name}: .*do not lie in the file itself"):
         read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("field", ["encoding: g{}", "{}", "{}: 1"])
+def test_a_long_field_of_a_nrrd_header_does_not_end_the_program(tmp_path, field):
+    """The library crashes on it, so the program runs in a process of its own."""
+    path = tmp_path / "a.nrrd"
+    write_itk(path)
+    path.write_bytes(path.read_bytes().replace(b"kinds:", field.format("9" * 5000).encode() + b"\nkinds:"))
+    code = "import sys; from utils.errors import run_main; from datasets.files.image import read_image; "
+    words = [sys.executable, "-c", code + "run_main(lambda argv: read_image(argv[0]))", str(path)]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "in its header, expected at most 800" in found.stderr
+
+
+def test_long_comments_and_pairs_of_a_nrrd_header_are_read(tmp_path):
+    path = tmp_path / "a.nrrd"
+    write_itk(path)
+    more = f"# {'x' * 5000}\nSegmentation_Parameters:={'y' * 5000}\nkinds:"
+    path.write_bytes(path.read_bytes().replace(b"kinds:", more.encode()))
+    assert same(read_image(path).array, VOLUME)
+
+
+def test_a_dicom_file_that_does_not_say_how_it_is_encoded(tmp_path):
+    write_series(tmp_path / "s")
+    path = sorted((tmp_path / "s").iterdir())[0]
+    content = bytearray(path.read_bytes())
+    content[132] = 0x42  # of the first tag's group 2
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="describe a DICOM file are not at its beginning"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.npy", "a.npz", "a.h5", "a.nii", "a.nii.gz", "a.nrrd", "a.dcm", "a"])

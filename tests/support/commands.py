@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.places import ROOT
+from utils.log import log_once
 
 SMALL_NETWORK = ("--width", 32, "--encoder_depths", "1,1,1", "--decoder_depths", "1,1,1")  # shallow.SMALL as flags
 
@@ -20,6 +21,7 @@ def command(script: str, *flags: object, cwd: Path, expect: int = 0) -> str:
     returns: what the script printed to stdout; under `expect=2`, its message
     """
     code, stdout, stderr = 0, io.StringIO(), io.StringIO()
+    log_once.cache_clear()  # a script is a process of its own
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
         patch.setattr(sys, "argv", [script, *map(str, flags)])

@@ -134,7 +134,7 @@ def as_markdown(study: dict[str, Any]) -> str:
     memory = {"GPU": "what PyTorch had allocated on the GPU", "process": "what the training process held"}
     kinds = sorted({cost["memory"] for cost in study["costs"].values()})
     notes.append(
-        "s/epoch: the whole training with its start and validation over its epochs. "
+        "s/epoch: the whole training with its start and validation over its epochs; compare it where nothing else ran. "
         f"Peak memory: {' or '.join(memory[kind] for kind in kinds)}."
     )
     return "\n".join([*lines, "", *(f"* {note}" for note in notes)]) + "\n"

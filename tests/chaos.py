@@ -82,7 +82,7 @@ def survive(
         if enough():
             counts["failures"] += finish(child) != 0
             return
-        time.sleep(moments.uniform(0, 1.2 * length))
+        wait(out, 1.2 * length, moments)
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:  # by itself
             counts["failures"] += status != 0
@@ -95,6 +95,16 @@ def survive(
         counts[lost] = max(counts[lost], seen - kept)
         # SIGTERM may also come before the training begins, and then ends the process
         counts["failures"] += code not in ((-signal.SIGKILL,) if kind == "SIGKILL" else (0, -signal.SIGTERM))
+
+
+def wait(out: Path, longest: float, moments: random.Random) -> None:
+    """Wait for a random moment of up to `longest` seconds; in half of the cases for one at which a file is written."""
+    if moments.random() < 0.5:
+        time.sleep(moments.uniform(0, longest))
+        return
+    looks, until = moments.randint(1, 30), time.monotonic() + longest
+    while looks and time.monotonic() < until:
+        looks -= any(out.glob(".part-*"))
 
 
 def start(out: Path, tree: Path) -> int:

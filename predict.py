@@ -8,9 +8,8 @@ from pathlib import Path
 
 from datasets.files.find import find_inputs, mask_paths
 from datasets.files.image import read_image, save_mask
-from models.build import is_ours, load_network
+from models.build import form_notes, load_network
 from models.predictor import Predictor
-from models.ssd import backend_name
 from recipes import RECIPES, class_names_of, find_recipe
 from utils import checkpoint
 from utils.command_line import parse_flags
@@ -41,9 +40,7 @@ def main(argv: list[str]) -> None:
     log(f"device {describe_device(predictor.device)}, precision {predictor.precision}")
     classes = class_names_of(cfg, loaded[0].class_names)
     log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))
-    if is_ours(cfg) and paths[0].suffix != ".onnx":
-        log(f"SSD {backend_name(cfg.ssd, predictor.device)}")
-    for note in (note for one in loaded for note in one.notes):
+    for note in (*form_notes(loaded[0], predictor.device), *(note for one in loaded for note in one.notes)):
         log(note)
     for note in inputs.notes:
         log(note)

@@ -5,8 +5,7 @@
 
 from pathlib import Path
 
-from models.build import is_ours, load_network
-from models.ssd import backend_name
+from models.build import form_notes, load_network
 from recipes import RECIPES, class_names_of, family_of, resolve_dataset
 from utils.command_line import parse_flags
 from utils.config import TEST, describe
@@ -39,9 +38,7 @@ def main(argv: list[str]) -> None:
     check_replaceable(out, describe_result(cfg, precision, origins, ""), cfg.force)
     log(f"HeteroMedSeg, testing {', '.join(map(str, paths))}\n{describe(cfg, TEST)}")
     log(f"device {describe_device(device)}, precision {precision}; results in {out.resolve()}")
-    if is_ours(cfg) and paths[0].suffix != ".onnx":
-        log(f"SSD {backend_name(cfg.ssd, device)}")
-    for note in (note for one in loaded for note in one.notes):
+    for note in (*form_notes(loaded[0], device), *(note for one in loaded for note in one.notes)):
         log(note)
     forward = forward_fn([one.model for one in loaded], device, precision, cfg)
     album = Album() if cfg.report else None

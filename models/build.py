@@ -47,7 +47,7 @@ def make_network(cfg: Config) -> nn.Module:
 def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[str, ...]]:
     """Build a network to train, with the weights that `cfg` asks for; also return lines for the log.
 
-    Under --resume it is left as it is, because all weights come from the run.
+    Under --resume the weights stay those of a new network, because the run replaces all of them.
     raises: UserError when weights that were asked for are missing or do not fit, and for a flag of another network
     """
     for name in ("variant", "deep_supervision"):
@@ -64,12 +64,13 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
     notes = (note + (f", SSD {backend_name(cfg.ssd, device)}" if ours else ""),)
     if ours:
         model.recompute = cfg.recompute == "yes"
-    if cfg.init and not cfg.resume:
-        notes += (take_weights(model, cfg),)
-    elif ours and not cfg.resume:
-        notes += _pretrained(model, cfg)
-    elif not cfg.resume:
-        notes += (f"initialised with {weights} weights in the encoder" if weights else "initialised from scratch",)
+    if not cfg.resume:
+        if cfg.init:
+            notes += (take_weights(model, cfg),)
+        elif ours:
+            notes += _pretrained(model, cfg)
+        else:
+            notes += (f"initialised with {weights} weights in the encoder" if weights else "initialised from scratch",)
     if cfg.deep_supervision:
         model.supervise_deeply()
     return model, notes
@@ -166,6 +167,11 @@ class Loaded:
     notes: tuple[str, ...] = ()
     trained: Config | None = None
     cases: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+
+
+def form_notes(loaded: Loaded, device: torch.device) -> list[str]:
+    """A line for the log that says which code computes SSD; none for a network without it, or in an ONNX file."""
+    return [f"SSD {backend_name(loaded.cfg.ssd, device)}"] if isinstance(loaded.model, HeteroMedSeg) else []
 
 
 def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None = None) -> Loaded:

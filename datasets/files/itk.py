@@ -84,7 +84,7 @@ def check_text_header(path: Path) -> None:
     if path.suffix.lower() == ".nrrd":
         header, end, _ = header.replace(b"\r", b"").partition(b"\n\n")
         fields = [line for line in header.split(b"\n") if not line.startswith(b"#") and b":=" not in line]
-        if (longest := max(map(len, fields))) > MAX_FIELD:
+        if (longest := max(map(len, fields), default=0)) > MAX_FIELD:
             raise ValueError(f"a field of {longest} characters in its header, expected at most {MAX_FIELD}")
         attached = end and not re.search(rb"^\s*data\s*file", header, re.IGNORECASE | re.MULTILINE)
     else:

@@ -41,8 +41,8 @@ def rate_warnings(cfg: Config) -> list[str]:
     if cfg.schedule == "warm_restarts" or cfg.schedule_epochs <= 2 * cfg.epochs:
         return []
     return [
-        f"warning: the learning rate falls over {cfg.schedule_epochs} epochs, as published, and training ends after "
-        f"{cfg.epochs}; with --schedule_epochs 0 it falls over these"
+        f"warning: the learning rate falls over {cfg.schedule_epochs} epochs, and training ends after {cfg.epochs}; "
+        "with --schedule_epochs 0 it falls over these"
     ]
 
 

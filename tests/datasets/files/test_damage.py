@@ -182,6 +182,13 @@ def test_long_comments_and_pairs_of_a_nrrd_header_are_read(tmp_path):
     assert same(read_image(path).array, VOLUME)
 
 
+def test_a_nrrd_header_of_comments_alone(tmp_path):
+    (tmp_path / "a.nrrd").write_bytes(b"# nothing else\n# here\n\n")
+    with pytest.raises(UserError, match=r"a\.nrrd") as error:
+        read_image(tmp_path / "a.nrrd")
+    assert "max()" not in str(error.value)
+
+
 def test_a_dicom_file_that_does_not_say_how_it_is_encoded(tmp_path):
     write_series(tmp_path / "s")
     path = sorted((tmp_path / "s").iterdir())[0]

@@ -64,10 +64,7 @@ def test_other_schedules_end_no_cycle():
 
 def test_a_rate_that_hardly_falls_is_said():
     published = Config(schedule="cosine_epochs", schedule_epochs=200)
-    assert (
-        "falls over 200 epochs, as published, and training ends after 15"
-        in rate_warnings(replace(published, epochs=15))[0]
-    )
+    assert "falls over 200 epochs, and training ends after 15" in rate_warnings(replace(published, epochs=15))[0]
     for quiet in (
         replace(published, epochs=180),
         replace(published, epochs=15, schedule_epochs=0),

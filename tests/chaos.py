@@ -80,12 +80,12 @@ def survive(
     while True:
         child, kind = start(out, tree), moments.choice(("SIGKILL", "SIGTERM"))
         if enough():
-            counts["failures"] += finish(child) != 0
+            counts["failures"] += unexpected(finish(child), (0,), out)
             return
         wait(out, 1.2 * length, moments)
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:  # by itself
-            counts["failures"] += status != 0
+            counts["failures"] += unexpected(os.waitstatus_to_exitcode(status), (0,), out)
             return
         os.kill(child, getattr(signal, kind))
         counts[kind] += 1
@@ -93,8 +93,15 @@ def survive(
         seen, kept = progress(out)
         lost = f"most updates lost by {kind}"
         counts[lost] = max(counts[lost], seen - kept)
-        # SIGTERM may also come before the training begins, and then ends the process
-        counts["failures"] += code not in ((-signal.SIGKILL,) if kind == "SIGKILL" else (0, -signal.SIGTERM))
+        # 0: stopped in order by SIGTERM, or just ended by itself; else the signal: SIGTERM before the training began
+        counts["failures"] += unexpected(code, (0, -getattr(signal, kind)), out)
+
+
+def unexpected(code: int, expected: tuple[int, ...], out: Path) -> bool:
+    """Whether a run ended with another code than expected; if so, prints the end of its log."""
+    if code not in expected:
+        print(f"exit code {code}, expected {expected}:\n{(out.parent / 'log.txt').read_text()[-2000:]}", flush=True)
+    return code not in expected
 
 
 def wait(out: Path, longest: float, moments: random.Random) -> None:

@@ -40,8 +40,8 @@ def draw(study: Study, path: Path) -> None:
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
         for index, (name, bar) in enumerate(study.bars.items()):
             colour = f"C{index}"
-            low, high = (100 * value for value in bar["ci95"])
-            left.plot([low, high], [index, index], color=colour, linewidth=2)
+            if None not in bar["ci95"]:  # a single case has no interval
+                left.plot([100 * end for end in bar["ci95"]], [index, index], color=colour, linewidth=2)
             left.plot(100 * bar["mean"], index, "o", color=colour, markersize=8)
             seeds = [100 * seed for seed in bar["seeds"]]
             left.plot(seeds, [index + 0.18] * len(seeds), "|", color=colour, markersize=9)

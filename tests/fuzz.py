@@ -106,7 +106,7 @@ def attack(reader: str, numbers: range, seed: int, folder: Path) -> Iterator[dic
 def same(found: Any, value: Any) -> bool:
     """Whether two values are alike, arrays within tuples included."""
     if isinstance(value, tuple):
-        return len(found) == len(value) and all(map(same, found, value))
+        return isinstance(found, tuple) and len(found) == len(value) and all(map(same, found, value))
     if isinstance(value, np.ndarray):
         return isinstance(found, np.ndarray) and np.array_equal(found, value)
     return found == value

@@ -40,6 +40,8 @@ def read_arrays(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> dic
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path}: not a complete npz file (truncated, or another format); copy or convert it again")
         with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                archive.open(member).close()  # fails where its name at its place is not that of the directory
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             arrays = {}
             for name in choose(names):

@@ -47,7 +47,7 @@ $(READY_DEV): requirements-dev.txt requirements-export.txt $(READY)
 
 lock: | $(VENV)/bin/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) uv
-	$(BIN)/uv pip compile requirements-dev.txt -c constraints.txt --universal --python-version 3.10 --generate-hashes --quiet \
+	$(BIN)/uv pip compile requirements-dev.txt requirements-app.txt -c constraints.txt --universal --python-version 3.10 --generate-hashes --quiet \
 	  --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:

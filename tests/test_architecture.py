@@ -111,6 +111,15 @@ def test_what_is_required_is_imported():
         assert any(found == module or found.startswith(module + ".") for found in used), f"{name} is never imported"
 
 
+def test_the_lock_file_holds_every_pinned_version():
+    """`make lock` resolves all pins together, so it fails where two of them exclude each other."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-").splitlines()
+    locked = (ROOT / "requirements.lock").read_text(encoding="utf-8").lower().replace("_", "-")
+    pins = [line.split(";")[0].strip() for line in lines if not line.startswith("#")]
+    missing = [pin for pin in pins if not re.search(rf"^{re.escape(pin)} ", locked, re.MULTILINE)]
+    assert not missing, f"run make lock: {missing}"
+
+
 def test_nothing_under_the_gpl_is_imported_and_every_licence_is_listed():
     users = [path for path in PRODUCT if any(name.split(".")[0] == "medpy" for name in imported(path))]
     assert {place_of(path) for path in users} <= {"benchmarks"}

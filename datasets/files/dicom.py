@@ -97,7 +97,8 @@ def check_elements(path: Path) -> None:
             if syntax and head[:2] != b"\2\0":  # the first element after those that describe the file
                 explicit, order, syntax = syntax != IMPLICIT, ">" if syntax == BIG else "<", ""
             tag, length, start = _element(head, explicit, order)
-            if explicit and at == 132 and tag[0] != 2:  # the library then guesses, and may take gigabytes
+            describes = tag[0] == 2 and head[4:6] in (*SHORT, *LONG)
+            if explicit and not describes and (at == 132 or tag[0] == 2):  # the library then guesses: up to gigabytes
                 raise ValueError("the elements that describe a DICOM file are not at its beginning")
             if length != UNDEFINED and at + start + length > size:
                 raise ValueError(f"found {size:,} bytes where an element ends at {at + start + length:,}")

@@ -189,11 +189,12 @@ def test_a_nrrd_header_of_comments_alone(tmp_path):
     assert "max()" not in str(error.value)
 
 
-def test_a_dicom_file_that_does_not_say_how_it_is_encoded(tmp_path):
+@pytest.mark.parametrize("place", [132, 136, 148], ids=["its group", "its type", "the next type"])
+def test_a_dicom_file_that_does_not_say_how_it_is_encoded(tmp_path, place):
     write_series(tmp_path / "s")
     path = sorted((tmp_path / "s").iterdir())[0]
     content = bytearray(path.read_bytes())
-    content[132] = 0x42  # of the first tag's group 2
+    content[place] = 0x42
     path.write_bytes(content)
     with pytest.raises(UserError, match="describe a DICOM file are not at its beginning"):
         read_image(path)

@@ -218,9 +218,11 @@ def _ours(
     origin = {"file": str(path), "sha256": checkpoint.sha256(path)}
     origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
     origin |= {name: getattr(trained, name) for name in ("seed", "init", "pretrained", "pretrained_vssd")}
-    notes = ("network run by ONNX Runtime, float32 on the CPU",) if network else ()
+    cfg, notes = passed_on(trained), ()
+    if network:
+        cfg, notes = dataclasses.replace(cfg, precision="fp32"), ("network run by ONNX Runtime, float32 on the CPU",)
     cases = state.get("cases", {})
-    return Loaded(model.eval(), passed_on(trained), tuple(state["class_names"]), origin, notes, trained, cases)
+    return Loaded(model.eval(), cfg, tuple(state["class_names"]), origin, notes, trained, cases)
 
 
 def own_weights(state: dict[str, Any], model: nn.Module, source: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from utils.distributed import local_world_size, smallest_of_ranks, world_size
-from utils.errors import UserError
+from utils.errors import UserError, counted
 from utils.log import log
 
 # Linux control groups (cgroups), version 2 and 1. Controller in /proc/self/cgroup: where the groups are mounted,
@@ -71,7 +71,7 @@ def describe_device(device: torch.device) -> str:
         properties = torch.cuda.get_device_properties(device)
         text = f"{device} ({properties.name}, {properties.total_memory / 2**30:.1f} GiB)"
     else:
-        text = f"{device} ({torch.get_num_threads()} threads)"
+        text = f"{device} ({counted(torch.get_num_threads(), 'thread')})"
     return text + (f" x {world_size()} processes" if world_size() > 1 else "")
 
 

@@ -48,6 +48,8 @@ class OnnxNetwork(nn.Module):
         self.size = tuple(self.session.get_inputs()[0].shape[-2:])  # names in place of numbers: any size
 
     def forward(self, image: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(image.device.type):
+            raise UserError("the ONNX file computes in float32; give --precision fp32")
         found = tuple(image.shape[-2:])
         if not (fits_any(found) if isinstance(self.size[0], str) else found == self.size):
             size = f"{self.size[0]}x{self.size[1]}" if isinstance(self.size[0], int) else ANY

@@ -26,6 +26,7 @@ from tools import export
 from utils import checkpoint
 from utils.config import Config
 from utils.errors import UserError
+from utils.inference.forward import forward_fn
 
 # --- ONNX ---------------------------------------------------------------------------------------
 
@@ -162,6 +163,9 @@ def test_predict_takes_an_onnx_file_in_the_place_of_a_checkpoint(tmp_path, capsy
     assert found.origin["selection"] == "validation"
     with pytest.raises(UserError, match="takes images of 32x32, not of 64x64"):
         found.model(torch.zeros(1, 3, 64, 64))
+    assert found.cfg.precision == "fp32"
+    with pytest.raises(UserError, match="computes in float32"):
+        forward_fn([found.model], torch.device("cpu"), "bf16")(torch.zeros(1, 3, 32, 32))
     other.write_bytes(other.read_bytes()[:200])
     with pytest.raises(UserError, match=r"network.onnx: damaged, or no ONNX file"):
         load_network(other, RECIPES)

@@ -40,8 +40,7 @@ def read_arrays(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> dic
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path}: not a complete npz file (truncated, or another format); copy or convert it again")
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                archive.open(member).close()  # fails where its name at its place is not that of the directory
+            _check_directory(archive)
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             arrays = {}
             for name in choose(names):
@@ -57,6 +56,15 @@ def checked_spacing(path: Path, spacing: Any, num_axes: int) -> tuple[float, ...
         expected = f"expected {num_axes} positive numbers in mm, z first"
         raise UserError(f"{path}: `spacing` is {values.tolist()}; {expected}")
     return tuple(values.astype(float).tolist())
+
+
+def _check_directory(archive: zipfile.ZipFile) -> None:
+    """Refuse a directory that lost a member or changed its name: no checksum tells of it."""
+    archive.fp.seek(-22 - len(archive.comment), 2)  # the record at the end, which counts the members
+    if (count := int.from_bytes(archive.fp.read(22)[10:12], "little")) != len(archive.namelist()):
+        raise ValueError(f"its directory has {count} members, found {len(archive.namelist())}")
+    for member in archive.infolist():
+        archive.open(member).close()  # fails where its name at its place is another
 
 
 def _read_npy(path: Path, stream: BinaryIO) -> np.ndarray:

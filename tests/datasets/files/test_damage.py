@@ -200,12 +200,16 @@ def test_a_dicom_file_that_does_not_say_how_it_is_encoded(tmp_path, place):
         read_image(path)
 
 
-def test_a_name_that_was_changed_in_an_npz_file_loses_no_spacing(tmp_path):
+def test_a_changed_directory_of_an_npz_file_loses_no_spacing(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", image=np.ones((2, 3, 4), np.uint8), spacing=(2.5, 1, 1))
     data = (tmp_path / "a.npz").read_bytes()
     listed = data.rindex(b"spacing.npy")  # the directory at the end; the name stands in front of the values, too
     (tmp_path / "a.npz").write_bytes(data[:listed] + b"spaxing.npy" + data[listed + 11 :])
     with pytest.raises(UserError, match=r"a\.npz: cannot be read .*differ"):
+        read_image(tmp_path / "a.npz")
+    first = data.index(b"PK\1\2")  # of the directory: the comment of its first entry takes in the second
+    (tmp_path / "a.npz").write_bytes(data[: first + 32] + struct.pack("<H", 46 + 11) + data[first + 34 :])
+    with pytest.raises(UserError, match=r"a\.npz: cannot be read .*2 members, found 1"):
         read_image(tmp_path / "a.npz")
 
 

@@ -58,6 +58,7 @@ def test_a_full_disk_is_said_and_the_old_file_kept(tmp_path, full_disk, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python 3.10 closes a zip file twice
 def test_a_phantom_is_whole_or_not_there(tmp_path, full_disk):
     with pytest.raises(UserError, match=r"p: cannot be written"):
         write_phantom(tmp_path / "p", num_train=1, num_test=1, size=64, slices=8)

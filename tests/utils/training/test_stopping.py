@@ -81,6 +81,7 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path, monkeypatch):
 
 
 def test_the_second_signal_does_what_it_did_before():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it runs behind without it
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGTERM)
         assert stop.asked

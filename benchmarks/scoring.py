@@ -17,7 +17,8 @@ import numpy as np
 
 from benchmarks.machine import new_parser, print_table, write_json
 from benchmarks.measure import spread
-from datasets.phantom.generate import CLASS_NAMES, draw_case
+from datasets.phantom.generate import draw_case
+from datasets.phantom.organs import CLASS_NAMES
 from utils.scoring.protocols import score_volume
 
 SIZE, SLICES, SCALE = 128, 30, 4  # of the phantom, and how many times larger it is scored

@@ -3,7 +3,6 @@
 Letters: N items, B items of one batch, C channels, S the network's input size.
 """
 
-import atexit
 import errno
 import math
 import os
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -57,10 +57,6 @@ class InMemory(Dataset):
         indices = torch.as_tensor(indices)
         return self.images.index_select(0, indices), self.targets.index_select(0, indices)
 
-    @property
-    def nbytes(self) -> int:
-        return self.images.nbytes + self.targets.nbytes
-
 
 class Rounded(Dataset):
     """A data set whose images are rounded as `InMemory` rounds them, so that a training is the same with and without.
@@ -82,23 +78,19 @@ class Rounded(Dataset):
 
 
 def mapped_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor of zeros in a temporary file (of Python's `tempfile`: TMPDIR), removed when the process ends.
+    """A tensor of zeros in a temporary file (of Python's `tempfile`: TMPDIR), whose space is free when the tensor is.
 
     raises: UserError where the disk has no room for it
     """
-    with tempfile.NamedTemporaryFile(prefix="heteromedseg-", delete=False) as file:
-        _reserve(file, math.prod(shape) * dtype.itemsize)
-    path = Path(file.name)
-    tensor = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
-    try:
-        path.unlink()  # the mapping keeps the space until it is gone
-    except OSError:  # Windows removes no file in use
-        atexit.register(path.unlink, missing_ok=True)
-    return tensor
+    size = math.prod(shape) * dtype.itemsize
+    with tempfile.NamedTemporaryFile(prefix="heteromedseg-") as file:
+        _reserve(file, size)
+        content = np.memmap(file, np.uint8, "w+", shape=size)  # keeps the space when the file is closed and removed
+    return torch.from_numpy(content).view(dtype).view(shape)
 
 
 def _reserve(file: BinaryIO, needed: int) -> None:
-    """Take the disk space of `file` now; remove the file when the disk is full.
+    """Take the disk space of `file` now. raises: UserError when the disk is full
 
     Otherwise a full disk would end the process without a message (SIGBUS) when it writes to the mapped file.
     """
@@ -110,8 +102,6 @@ def _reserve(file: BinaryIO, needed: int) -> None:
         except OSError as error:  # others: a file system that cannot reserve
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if full:
-        file.close()
-        Path(file.name).unlink()
         raise UserError(
             f"--cache disk: {file.name} needs {needed:,} bytes, {free:,} are free; "
             "set TMPDIR to a folder with more space, or use --cache no"
@@ -119,7 +109,7 @@ def _reserve(file: BinaryIO, needed: int) -> None:
 
 
 def estimate_bytes(dataset: Dataset) -> int:
-    """`nbytes` of `InMemory(dataset)`, from its first item alone."""
+    """The bytes of `InMemory(dataset)`, from its first item alone."""
     image, target = dataset[0]
     return len(dataset) * (image.numel() * _storage_dtype(dataset, image).itemsize + target.nbytes)
 

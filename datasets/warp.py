@@ -58,9 +58,8 @@ def _read_at(plan: Warp, height: int, width: int, mirror: bool) -> Tensor:
     if plan.displacement is not None:
         x, y = _apply(plan.after, x, y)
         # Control points lie on the edges, half a pixel outside the outer pixel centres: +-1 of these units.
-        bend = F.grid_sample(
-            plan.displacement, _units(x, y, height, width), mode="bilinear", padding_mode="border", align_corners=True
-        )  # (B, 2, H, W)
+        at = _units(x, y, height, width)
+        bend = F.grid_sample(plan.displacement, at, mode="bilinear", padding_mode="border", align_corners=True)
         x, y = x + bend[:, 0], y + bend[:, 1]
     x, y = _apply(plan.before, x, y)
     if mirror:

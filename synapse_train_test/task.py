@@ -20,6 +20,7 @@ from datasets.augment import Draws, augment_synapse
 from datasets.augment_intensity import augment_intensities
 from datasets.crops import RandomCrops
 from datasets.phantom import generate as phantom
+from datasets.phantom.organs import CLASS_NAMES
 from datasets.prepared import PREPARED, as_prepared, find_prepared
 from datasets.volumes.files import Volume
 from datasets.volumes.lists import find_root, group_by_case, hold_out_cases, read_list
@@ -168,8 +169,7 @@ def class_names(cfg: Config) -> tuple[str, ...]:
     """Names of the foreground classes: --class_names, the organs of Synapse where there are 8, else class 1, 2 ..."""
     names, wanted = cfg.class_names, cfg.num_classes - 1
     if names is None:
-        known = phantom.CLASS_NAMES
-        return known if wanted == len(known) else tuple(f"class {k}" for k in range(1, cfg.num_classes))
+        return CLASS_NAMES if wanted == len(CLASS_NAMES) else tuple(f"class {k}" for k in range(1, cfg.num_classes))
     if len(names) != wanted:
         raise UserError(
             f"--class_names {','.join(names)}: {len(names)} names; expected {wanted}, "

@@ -19,19 +19,18 @@ DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000  # filters of HDF5
 MOST_TIMES = 1032  # deflate makes data at most so many times smaller
 
 
-def read_npy(path: Path) -> np.ndarray:
-    """The array of an npy file. raises: UserError"""
-    with reading(path), path.open("rb") as file:
-        return _read_npy(path, file)
-
-
 def read_arrays(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> dict[str, np.ndarray]:
-    """The arrays of an npz or h5 file that `choose` picks from all names; `spacing` may be an attribute of an h5 file.
+    """The arrays of an npz or h5 file that `choose` picks from all names; that of an npy file is called `image`.
 
+    `spacing` may be an attribute of an h5 file.
     raises: UserError for a damaged file, for values that lie in other files, and for more bytes than allowed
     """
+    suffix = path.suffix.lower()
     with reading(path):
-        if path.suffix.lower() != ".npz":
+        if suffix == ".npy":
+            with path.open("rb") as file:
+                return {"image": _read_npy(path, file)}
+        if suffix != ".npz":
             with h5py.File(path, "r") as file:
                 arrays = {name: _read_h5(path, file, name) for name in choose(list(file))}
                 if "spacing" not in arrays and "spacing" in file.attrs:

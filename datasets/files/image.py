@@ -11,7 +11,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from datasets.files.arrays import checked_spacing, read_arrays, read_npy
+from datasets.files.arrays import checked_spacing, read_arrays
 from datasets.files.dicom import is_dicom, series_files
 from datasets.files.itk import read_itk, write_nifti
 from datasets.files.orientation import stored_orientation
@@ -70,7 +70,7 @@ def read_image(path: str | Path, upright: bool = False) -> Image:
         pages = read_pages(path, upright)
         return _image(path, pages[0], None, {}) if len(pages) == 1 else _stack(path, pages)
     if suffix in ARRAY_SUFFIXES:
-        return _image(path, *_read_array(path, suffix), {})
+        return _image(path, *_read_array(path), {})
     if suffix or is_dicom(path):
         return _image(path, *read_itk(path, [str(path)]))
     raise UserError(f"{path}: of no known kind, expected DICOM or one of {', '.join(SUFFIXES)}; convert it")
@@ -87,22 +87,19 @@ def _stack(path: Path, pages: list[np.ndarray]) -> Image:
     return Image(volume, None, "volume", path)
 
 
-def _read_array(path: Path, suffix: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """The array `image` (or the only one) of the file, and its `spacing` if there is one."""
-    if suffix == ".npy":
-        return read_npy(path), None
-    arrays = read_arrays(path, lambda names: [_key(path, names), *({"spacing"} & set(names))])
+
+    def choose(names: list[str]) -> list[str]:
+        images = {"image"} & set(names) or set(names) - {"label", "spacing"}
+        if len(images) != 1:
+            raise UserError(f"{path}: found the arrays {names}, expected one named image")
+        return [*images, *({"spacing"} & set(names))]
+
+    arrays = read_arrays(path, choose)
     spacing = arrays.pop("spacing", None)
-    return next(iter(arrays.values())), spacing
-
-
-def _key(path: Path, keys: list[str]) -> str:
-    if "image" in keys:
-        return "image"
-    others = [key for key in keys if key not in ("label", "spacing")]
-    if len(others) != 1:
-        raise UserError(f"{path}: found the arrays {keys}, expected one named image")
-    return others[0]
+    (array,) = arrays.values()
+    return array, spacing
 
 
 def _image(path: Path, array: np.ndarray, spacing: Any, meta: dict[str, Any]) -> Image:

@@ -19,7 +19,6 @@ from utils.log import log_once
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 TIFF_SUFFIXES = (".tif", ".tiff")
-LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
 @contextlib.contextmanager
@@ -108,6 +107,11 @@ def to_mask(picture: np.ndarray, path: Path) -> np.ndarray:
     return grey > type_range(grey, path) / 2
 
 
+def is_lossy(path: Path) -> bool:
+    """Whether a file is a JPEG, whose decoders differ by a grey level."""
+    return path.suffix.lower() in (".jpg", ".jpeg")
+
+
 def is_zero_one(mask: np.ndarray, path: Path) -> bool:
     """Whether an integer mask stores its foreground as 1."""
-    return mask.dtype.kind == "u" and path.suffix.lower() not in LOSSY_SUFFIXES and int(mask.max()) == 1
+    return mask.dtype.kind == "u" and not is_lossy(path) and int(mask.max()) == 1

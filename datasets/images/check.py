@@ -9,19 +9,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.files.pictures import is_zero_one, read_picture, silent_opencv, to_mask
+from datasets.files.pictures import is_lossy, is_zero_one, read_picture, silent_opencv, to_mask
 from datasets.images.classes import CLASSES_FILE, ClassTable, read_mask
-from datasets.images.mask_values import foreground_areas, guess_classes, is_lossy, listed_areas
+from datasets.images.mask_values import foreground_areas, guess_classes, listed_areas
 from datasets.images.pairs import Pair, check_sizes, read_image
 from datasets.summary import DataSummary
-from utils.errors import UserError
+from utils.errors import UserError, counted
 
-EMPTY = "masks without foreground"
-FAINT = "masks with grey values, but none above half the range: read as empty"
-SHADES = "masks of more than two values, cut at half the range"
-ZERO_ONE = "masks stored as 0 and 1"
-MIXED = "masks stored as 0 and 1 beside others of a full range; make them alike"
-DEEP = "images of 16 bits, scaled by the whole range of the type (dark? --intensity percentile)"
+# of masks
+EMPTY = "without foreground"
+FAINT = "with grey values, but none above half the range: read as empty"
+SHADES = "of more than two values, cut at half the range"
+ZERO_ONE = "stored as 0 and 1"
+MIXED = "stored as 0 and 1 beside others of a full range; make them alike"
+# of images
+DEEP = "of 16 bits, scaled by the whole range of the type (dark? --intensity percentile)"
 
 
 class Facts(NamedTuple):
@@ -47,9 +49,8 @@ def check_pairs(
         found = list(pool.map(partial(_inspect, table=table, intensity=intensity), pairs))
     problems = [problem for item in found if isinstance(item, list) for problem in item]
     if problems:
-        raise UserError(
-            f"{_counted(len(problems), 'problems')} in {_counted(len(pairs), 'pairs')}:\n  " + "\n  ".join(problems)
-        )
+        found_in = f"{counted(len(problems), 'problem')} in {counted(len(pairs), 'pair')}"
+        raise UserError("\n  ".join([f"{found_in}:", *problems]))
     classes = Counter(value for facts in found for value in facts.classes)
     areas = Counter(value for facts in found for value in facts.areas)
     if len(areas) > 1:
@@ -64,8 +65,9 @@ def check_pairs(
     notes = []
     for text in (EMPTY, FAINT, SHADES, ZERO_ONE, DEEP):
         if names := [facts.notes[text] for facts in found if text in facts.notes]:
+            number = counted(len(names), "image" if text == DEEP else "mask")
             mixed = text == ZERO_ONE and len(names) < classes[1]
-            notes.append(f"{_counted(len(names), MIXED if mixed else text)}; the first is {names[0]}")
+            notes.append(f"{number} {MIXED if mixed else text}; the first is {names[0]}")
     sizes = Counter(facts.size for facts in found)
     return DataSummary(len(pairs), len(pairs), dict(sizes), dict(classes), tuple(notes))
 
@@ -80,32 +82,23 @@ def _several_classes(pairs: Sequence[Pair], areas: Counter) -> str:
     return f"{found}; if these are classes, name them in {root / CLASSES_FILE}, such as:\n{table}"
 
 
-def _counted(number: int, text: str) -> str:
-    """`2 masks ...` of a text about masks or images, and `1 mask ...`."""
-    first, space, rest = text.partition(" ")
-    return f"{number} {first.removesuffix('s') if number == 1 else first}{space}{rest}"
-
-
 def _inspect(pair: Pair, table: ClassTable | None, intensity: str) -> Facts | list[str]:
     """The facts of one pair, or what is wrong with it."""
-    problems = []
+    problems, image, binary = [], None, table is None
     try:
         deep = intensity == "auto" and read_picture(pair.image).dtype == np.uint16
         image = read_image(pair.image, intensity)
     except UserError as error:
         problems.append(str(error))
-    binary = table is None
     try:
         stored = read_picture(pair.mask) if binary else None
         mask = to_mask(stored, pair.mask) if binary else read_mask(pair.mask, table)
+        if image is not None:
+            check_sizes(pair, image, mask)
     except UserError as error:
         problems.append(str(error))
     if problems:
         return problems
-    try:
-        check_sizes(pair, image, mask)
-    except UserError as error:
-        return [str(error)]
     zero_one = binary and is_zero_one(stored, pair.mask)
     unusual = {
         EMPTY: not mask.any(),

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from datasets.files.pictures import LOSSY_SUFFIXES, read_picture, to_mask
+from datasets.files.pictures import is_lossy, read_picture, to_mask
 from utils.errors import UserError, join_listed
-from utils.files import reading, write_atomically
+from utils.files import reading
 
 CLASSES_FILE = "classes.json"
 COLOUR = re.compile(r"#[0-9a-f]{6}")
@@ -70,10 +70,6 @@ def read_classes(path: Path) -> ClassTable:
     return make_table([(entry.get("name"), entry.get("value")) for entry in entries], str(path))
 
 
-def write_classes(path: Path, table: ClassTable) -> None:
-    write_atomically(path, table.to_json())
-
-
 def parse_label_colours(text: str) -> ClassTable:
     """The table that --label_colours means: a JSON file, or `background:#000000,nucleus:#ff0000,...`.
 
@@ -99,7 +95,8 @@ def make_table(entries: Sequence[tuple[Any, Any]], source: str) -> ClassTable:
     for name, value in zip(names, values):
         if not isinstance(name, str) or not name or "," in name or not name.isprintable():
             problems.append(f"the name {name!r}, expected printable text without commas")
-        if not is_level(value) and not (isinstance(value, str) and COLOUR.fullmatch(value)):
+        is_level = type(value) is int and 0 <= value <= LARGEST_LEVEL  # True and False are no numbers here
+        if not is_level and not (isinstance(value, str) and COLOUR.fullmatch(value)):
             problems.append(f'the value {value!r} of {name}, expected 0 to {LARGEST_LEVEL} or "#rrggbb"')
     if not problems:
         twice = {item for items in (names, values) for item in items if items.count(item) > 1}
@@ -109,10 +106,6 @@ def make_table(entries: Sequence[tuple[Any, Any]], source: str) -> ClassTable:
     if problems:
         raise UserError(f"{source}: found {join_listed(problems, separator='; ')}")
     return ClassTable(tuple(names), tuple(values))
-
-
-def is_level(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_LEVEL
 
 
 # --- masks --------------------------------------------------------------------------------------
@@ -147,17 +140,16 @@ def to_labels(mask: np.ndarray, table: ClassTable, path: Path) -> np.ndarray:
         mask = colour_codes(mask, path)
     elif mask.ndim == 3:
         if (mask != mask[..., :1]).any():
-            raise UserError(
-                f"{path}: found colours ({listed_colours(mask, path)}), expected the numbers of "
-                f'{CLASSES_FILE}: {table}; give it the colours as "#rrggbb"'
-            )
+            found = listed_values(colour_codes(mask, path), colours=True)
+            expected = f'expected the numbers of {CLASSES_FILE}: {table}; give it the colours as "#rrggbb"'
+            raise UserError(f"{path}: found colours ({found}), {expected}")
         mask = mask[..., 0]
     order = np.argsort(levels)
     known = np.asarray(levels)[order]
     place = np.searchsorted(known, mask).clip(max=len(known) - 1)
     if (wrong := known[place] != mask).any():
         found = listed_values(mask[wrong], table.is_colours)
-        lossy = "; JPEG changes values: export the masks as PNG" * (path.suffix.lower() in LOSSY_SUFFIXES)
+        lossy = "; JPEG changes values: export the masks as PNG" * is_lossy(path)
         raise UserError(
             f"{path}: found values that {CLASSES_FILE} does not have: {found}; it has {table}; "
             f"add them there, or correct the mask{lossy}"
@@ -173,15 +165,11 @@ def colour_codes(mask: np.ndarray, path: Path) -> np.ndarray:
     return channels.astype(np.int64) @ np.array((65536, 256, 1))
 
 
-def listed_colours(mask: np.ndarray, path: Path) -> str:
-    return listed_values(colour_codes(mask, path), colours=True)
-
-
 def listed_values(values: np.ndarray, colours: bool) -> str:
     """`17 (1,204 pixels), 85 (3 pixels)`, the most frequent first; codes as "#rrggbb"."""
     found, counts = np.unique(values, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    words = [f"#{found[i]:06x}" if colours else f"{found[i]:g}" for i in order]
-    return join_listed(
-        [f"{word} ({counts[i]:,} pixel{'s' if counts[i] > 1 else ''})" for word, i in zip(words, order)], 8, ", "
-    )
+    words = []
+    for i in np.argsort(-counts, kind="stable"):
+        word = f"#{found[i]:06x}" if colours else f"{found[i]:g}"
+        words.append(f"{word} ({counts[i]:,} pixel{'s' if counts[i] > 1 else ''})")
+    return join_listed(words, 8, ", ")

@@ -64,19 +64,16 @@ def groups_by_pattern(ids: Sequence[str], pattern: str) -> list[str]:
         raise UserError(f"--group-by {pattern!r}: no regular expression ({error}); such as 'case\\d+'") from None
     matches = [expression.search(name) for name in ids]
     groups = [match and (match.group(1) if expression.groups else match.group()) for match in matches]
-    missed = [name for name, group in zip(ids, groups) if not group]
-    if missed:
-        raise UserError(
-            f"--group-by {pattern!r} finds nothing in {counted(len(missed), 'name')}:\n  " + "\n  ".join(missed)
-        )
+    if missed := [name for name, group in zip(ids, groups) if not group]:
+        found = f"finds nothing in {counted(len(missed), 'name')}"
+        raise UserError("\n  ".join([f"--group-by {pattern!r} {found}:", *missed]))
     return groups
 
 
 def groups_by_cuts(ids: Sequence[str], cuts: Sequence[int]) -> list[str]:
     """The group of each file name by the number in it; each number of `cuts` is the last frame of a group (a scene)."""
     numbers = [re.findall(r"\d+", stem_of(name)) for name in ids]
-    missed = [name for name, found in zip(ids, numbers) if not found]
-    if missed:
+    if missed := [name for name, found in zip(ids, numbers) if not found]:
         raise UserError("--group-cuts needs numbered images; there is no number in:\n  " + "\n  ".join(missed))
     return [f"scene{sum(int(found[-1]) > cut for cut in cuts) + 1:03d}" for found in numbers]
 

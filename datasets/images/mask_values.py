@@ -7,14 +7,13 @@ of these makes an area of one exact value far from black and white. A class does
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from datasets.files.pictures import LOSSY_SUFFIXES, is_zero_one, read_picture, type_range
+from datasets.files.pictures import is_lossy, is_zero_one, read_picture, type_range
 from datasets.images.classes import ClassTable, colour_codes, palette_indices
 from utils.errors import counted, join_listed
 
@@ -56,10 +55,6 @@ def has_colours(stored: np.ndarray) -> bool:
     return bool((np.ptp(stored, axis=2) > DARK * np.iinfo(stored.dtype).max).any())
 
 
-def is_lossy(path: Path) -> bool:
-    return path.suffix.lower() in LOSSY_SUFFIXES
-
-
 def _areas(channels: np.ndarray, codes: np.ndarray, lossy: bool) -> list[int]:
     """The codes (H, W) of the pixels whose neighbours equal them in all `channels`, if these are enough."""
     window = np.ones((3, 3), np.uint8)
@@ -72,19 +67,17 @@ def _areas(channels: np.ndarray, codes: np.ndarray, lossy: bool) -> list[int]:
 # --- a folder of masks --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Guess:
+class Guess(NamedTuple):
     """What a set of masks seems to hold.
 
     kind: binary, labels (0..K-1), greys, palette, colours or unclear
     table: names background, class 1, ...; None unless there are several classes
-    words: the finding for a message; areas: value -> number of masks with an area of it
+    words: the finding for a message
     """
 
     kind: str
     table: ClassTable | None
     words: str
-    areas: dict[int | str, int]
 
 
 class _Look(NamedTuple):
@@ -104,21 +97,21 @@ def guess_classes(masks: Sequence[Path]) -> Guess:
     found = {value: counts[value] for value in sorted(counts, key=lambda value: (isinstance(value, str), value))}
     listed = listed_areas(found, len(looks))
     if len(found) < 2:
-        return Guess("binary", None, listed, found)
+        return Guess("binary", None, listed)
     coloured, indexed = any(look.colours for look in looks), all(look.indexed for look in looks)
     pixels: Counter[int] = Counter()
     for look in looks:
         levels = Counter({level * 0x010101: count for level, count in look.levels.items()})
         pixels += (look.colours or levels) if coloured and not indexed else look.levels
     if len(pixels) > MOST_VALUES or (not indexed and any(look.indexed for look in looks)):
-        return Guess("unclear", None, f"{listed}, among {len(pixels)} different values", found)
+        return Guess("unclear", None, f"{listed}, among {len(pixels)} different values")
     background = 0 if 0 in pixels else pixels.most_common(1)[0][0]
     ordered = (background, *sorted(pixels.keys() - {background}))
     names = ("background", *(f"class {k}" for k in range(1, len(ordered))))
     if coloured and not indexed:
-        return Guess("colours", ClassTable(names, tuple(f"#{code:06x}" for code in ordered)), listed, found)
+        return Guess("colours", ClassTable(names, tuple(f"#{code:06x}" for code in ordered)), listed)
     kind = "palette" if indexed else "labels" if ordered == tuple(range(len(ordered))) else "greys"
-    return Guess(kind, ClassTable(names, ordered), listed, found)
+    return Guess(kind, ClassTable(names, ordered), listed)
 
 
 def listed_areas(areas: Mapping[int | str, int], num_masks: int) -> str:

@@ -83,11 +83,9 @@ def pair_files(root: str | Path) -> list[Pair]:
         elif len(names + mask_names) > 2:
             problems.append(f"ambiguous: {', '.join(names + mask_names)}")
     if problems:
-        raise UserError(
-            f"{root}: found {counted(len(problems), 'file')} without a partner; every image needs one mask of the "
-            "same name (or with _segmentation, _mask, _seg, _gt after it); add or remove files:\n  "
-            + "\n  ".join(problems)
-        )
+        found = f"found {counted(len(problems), 'file')} without a partner; every image needs one mask of the same name"
+        remedy = "(or with _segmentation, _mask, _seg, _gt after it); add or remove files:"
+        raise UserError("\n  ".join([f"{root}: {found} {remedy}", *problems]))
     pairs = [Pair(paths[0].name, paths[0], matched[stem][0]) for stem, paths in images.items()]
     return sorted(pairs, key=lambda pair: pair.image_id)
 
@@ -108,10 +106,9 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
 def check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
     """Raise UserError unless image and mask have one height and width."""
     if image.shape[:2] != mask.shape[:2]:
-        sizes = ["x".join(map(str, array.shape[:2])) for array in (mask, image)]
-        raise UserError(
-            f"{pair.mask}: found a mask of {sizes[0]}, expected {sizes[1]} as {pair.image.name} has; export it again"
-        )
+        found, expected = ("x".join(map(str, array.shape[:2])) for array in (mask, image))
+        expected += f" as {pair.image.name} has; export it again"
+        raise UserError(f"{pair.mask}: found a mask of {found}, expected {expected}")
 
 
 def read_image(path: Path, intensity: str = "auto") -> np.ndarray:

@@ -136,9 +136,8 @@ def read_split(path: str | Path) -> list[Row]:
     if len(without) < len(rows):
         problems += [f"{name}: no group, expected one in every line or in none" for name in without]
     if problems:
-        raise UserError(
-            f"{path}: found {counted(len(problems), 'line')} that cannot be used:\n  " + "\n  ".join(problems)
-        )
+        found = f"found {counted(len(problems), 'line')} that cannot be used"
+        raise UserError("\n  ".join([f"{path}: {found}:", *problems]))
     return rows
 
 

@@ -20,17 +20,12 @@ import numpy as np
 from scipy import ndimage
 
 from datasets.phantom.anatomy import draw_patient
-from datasets.phantom.organs import CLASS_NAMES
 from datasets.phantom.shapes import FIELD_OF_VIEW, HEIGHT, Scene, smooth_field
 from datasets.volumes.files import Volume
 from utils.errors import UserError
 from utils.files import read_text, reading, replacing
 
-__all__ = ["CLASS_NAMES", "NUM_CLASSES", "draw_case", "write_phantom"]
-
-NUM_CLASSES = len(CLASS_NAMES) + 1
 MANIFEST = "phantom.json"
-VERSION = 1
 WINDOW = (-125, 275)
 
 
@@ -41,7 +36,7 @@ class _Parameters:
     size: int
     slices: int
     seed: int
-    version: int = VERSION
+    version: int = 1
 
     def names(self) -> tuple[list[str], list[str]]:
         """Training and test cases; test cases are numbered after the training ones."""
@@ -78,9 +73,8 @@ def _is_there(root: Path, parameters: _Parameters) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        text = read_text(root / MANIFEST)
         with reading(root / MANIFEST):
-            found = json.loads(text)
+            found = json.loads(read_text(root / MANIFEST))
     except UserError:
         raise UserError(f"{root}: holds something that is no phantom data set; give an empty or a new folder") from None
     if found != asdict(parameters):
@@ -101,8 +95,7 @@ def _write(root: Path, parameters: _Parameters) -> None:
     (root / "lists/train.txt").write_text("\n".join(slices) + "\n", encoding="utf-8")
     (root / "lists/test_vol.txt").write_text("\n".join(test) + "\n", encoding="utf-8")
 
-    def write_case(is_test: bool, index: int) -> None:
-        name = (test if is_test else train)[index]
+    def write_case(name: str, is_test: bool, index: int) -> None:
         case = draw_case(name, (parameters.seed, int(is_test), index), parameters.size, parameters.slices)
         label = case.label.astype(np.float32)
         if is_test:
@@ -114,9 +107,9 @@ def _write(root: Path, parameters: _Parameters) -> None:
             path = root / f"train_npz/{name}_slice{number:03d}.npz"
             np.savez(path, image=case.image[number], label=label[number])
 
-    jobs = [(False, index) for index in range(len(train))] + [(True, index) for index in range(len(test))]
+    jobs = [(name, part is test, index) for part in (train, test) for index, name in enumerate(part)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        list(pool.map(lambda job: write_case(*job), jobs))
+        list(pool.map(write_case, *zip(*jobs)))
     (root / MANIFEST).write_text(json.dumps(asdict(parameters)), encoding="utf-8")
 
 

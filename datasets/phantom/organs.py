@@ -4,6 +4,8 @@ Places and half axes are (x, y, z) in mm as in `datasets.phantom.anatomy`; Houns
 patient, within an organ, and overlap between organs and with bowel and vessels.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from datasets.phantom.shapes import Scene, ellipsoid, smooth_field, tube
@@ -56,7 +58,7 @@ def _tissue(scene: Scene, rng: np.random.Generator, low: float, high: float, gra
 
 def _kidney(scene: Scene, rng: np.random.Generator, side: int, height: float) -> tuple[np.ndarray, np.ndarray]:
     """Implicit kidney, its upper pole leaning to the spine, and the hilum that opens towards the spine."""
-    leaning = scene.sheared(x=scene.x + side * 0.14 * (scene.z - height))
+    leaning = replace(scene, x=scene.x + side * 0.14 * (scene.z - height))  # in which the kidney stands upright
     centre, half = _jitter(rng, [(side * 62, 40, height)])[0], _half_axes(rng, 26, 24, 52)
     body = ellipsoid(leaning, centre, half) + _rough(scene, rng, 0.05)
     hilum = ellipsoid(leaning, centre - [side * 20, 4, 0], half * [0.55, 0.45, 0.42]) + _rough(scene, rng, 0.1)
@@ -116,7 +118,7 @@ def _paint_pancreas(scene: Scene, rng: np.random.Generator, abdomen: np.ndarray,
 
 def _paint_gallbladder(scene: Scene, rng: np.random.Generator, abdomen: np.ndarray) -> None:
     """A sac of bile under the liver that leans forward; some patients have lost theirs."""
-    leaning = scene.sheared(y=scene.y + 0.35 * (scene.z + 14))
+    leaning = replace(scene, y=scene.y + 0.35 * (scene.z + 14))
     sac = ellipsoid(leaning, _jitter(rng, [(-48, -44, -14)])[0], _half_axes(rng, 16, 15, 29)) + _rough(scene, rng, 0.05)
     bile = _tissue(scene, rng, 0, 28, grain=3)
     if rng.uniform() >= NO_GALLBLADDER:

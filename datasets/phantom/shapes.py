@@ -6,7 +6,7 @@ An implicit shape is a field (D, H, W), below 1 inside and above 1 outside.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,10 +35,6 @@ class Scene:
         if label is not None:
             self.label[inside] = label
 
-    def sheared(self, x: np.ndarray | None = None, y: np.ndarray | None = None) -> "Scene":
-        """The same scene with other coordinates, in which a leaning shape stands upright."""
-        return replace(self, x=self.x if x is None else x, y=self.y if y is None else y)
-
 
 def empty_scene(rng: np.random.Generator, size: int, slices: int) -> Scene:
     """A scene of air whose coordinates are bent by about `WARP` mm, and scaled by the patient's build."""
@@ -57,13 +53,10 @@ def empty_scene(rng: np.random.Generator, size: int, slices: int) -> Scene:
 def crop(scene: Scene, points: Sequence[Sequence[float]], reach: float) -> tuple[Scene, tuple[slice, slice, slice]]:
     """The part of a scene, as views, that can lie within `reach` mm of a polyline of `points`, and its place."""
     place = []
-    for coordinate, values, others in zip(
-        (scene.z, scene.y, scene.x), np.transpose(points)[::-1], ((1, 2), (0, 2), (0, 1))
-    ):
-        near = (coordinate.max(axis=others) > values.min() - reach) & (
-            coordinate.min(axis=others) < values.max() + reach
-        )
-        indices = np.flatnonzero(near)
+    for axis, (coordinate, values) in enumerate(zip((scene.z, scene.y, scene.x), np.transpose(points)[::-1])):
+        others = tuple({0, 1, 2} - {axis})
+        low, high = coordinate.min(axis=others), coordinate.max(axis=others)
+        indices = np.flatnonzero((high > values.min() - reach) & (low < values.max() + reach))
         place.append(slice(indices[0], indices[-1] + 1) if len(indices) else slice(0, 0))
     place = tuple(place)
     return Scene(*(array[place] for array in (scene.x, scene.y, scene.z, scene.hu, scene.label))), place

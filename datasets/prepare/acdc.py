@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from datasets.prepare.shared.run import Case, Plan
-from datasets.prepare.shared.sources import SourceFile
+from datasets.prepare.shared.sources import SourceFile, find_once
 from datasets.prepare.shared.volumes import AXIAL, FOLDERS, lists_of, prepare_volume
 from datasets.prepared import Prepared
 from utils.errors import UserError, counted, join_listed
@@ -23,7 +23,7 @@ SPLITS = {  # name -> (number of patients, validation, test)
     "70-10-20": (100, VALIDATION, TEST),
     "official": (150, (), tuple(range(101, 151))),
 }
-FRAME = re.compile(r"patient(\d{3})_frame(\d{2})(_gt)?\.nii(\.gz)?", re.IGNORECASE)
+FRAME = re.compile(r"patient(\d{3})_frame(\d{2})(_gt)?\.nii(?:\.gz)?")
 CASE = re.compile(r"patient(\d{3})")
 
 
@@ -35,62 +35,37 @@ def add_flags(parser: ArgumentParser) -> None:
 def plan(files: list[SourceFile], args: Namespace) -> Plan:
     """Every labelled frame of the split's patients. raises: UserError for patients or frames that are missing"""
     num_patients, validation, test = SPLITS[args.split]
-    frames = find_frames(files)
+    found = find_once(files, FRAME)
+    labels = {(patient, frame): file for (patient, frame, is_label), file in found.items() if is_label}
+    frames = {(int(p), int(f)): (found[p, f, None], file) for (p, f), file in labels.items() if (p, f, None) in found}
     infos = {_patient(file): file for file in files if file.base.lower() == "info.cfg" and _patient(file)}
     problems = []
     for patient in range(1, num_patients + 1):
-        found = sorted(frame for number, frame in frames if number == patient)
-        expected = sorted(_read_info(infos[patient])) if patient in infos else found
-        if not found or found != expected:
-            problems.append(f"patient{patient:03d}: labelled frames {found or 'none'}, expected {expected or 'two'}")
+        there = sorted(frame for number, frame in frames if number == patient)
+        expected = sorted(_read_info(infos[patient])) if patient in infos else there
+        if not there or there != expected:
+            problems.append(f"patient{patient:03d}: labelled frames {there or 'none'}, expected {expected or 'two'}")
     if problems:
         raise UserError(f"{len(problems)} of {num_patients} patients are not whole:\n  {join_listed(problems)}")
-    cases = [
-        Case(
-            name := f"patient{patient:03d}_frame{frame:02d}",
-            pair,
-            prepare_volume,
-            {
-                "name": name,
-                "test": patient in (*validation, *test),
-                "orientation": AXIAL,
-                "intensity": "percentile",
-                "label_map": {0: 0, 1: 1, 2: 2, 3: 3},
-            },
-        )
-        for (patient, frame), pair in sorted(frames.items())
-        if patient <= num_patients
-    ]
+    shared = {"orientation": AXIAL, "intensity": "percentile", "label_map": {0: 0, 1: 1, 2: 2, 3: 3}}
+    cases = []
+    for (patient, frame), pair in sorted(frames.items()):
+        if patient <= num_patients:
+            name = f"patient{patient:03d}_frame{frame:02d}"
+            own = {"name": name, "test": patient in (*validation, *test)}
+            cases.append(Case(name, pair, prepare_volume, shared | own))
     parameters = {"split": args.split, "intensity": "percentile", "orientation": AXIAL, "labels": list(CLASS_NAMES)}
     notes = [] if infos else ["no Info.cfg: which frames are end-diastolic and end-systolic is not checked"]
 
     def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
         parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-        for name in records:
+        for name in sorted(records):
             patient = int(CASE.match(name)[1])
             parts["test" if patient in test else "val" if patient in validation else "train"].append(name)
-        parts = {part: sorted(names) for part, names in parts.items()}
-        return lists_of(parts, records), [
-            ", ".join(f"{part}: {counted(len(names), 'volume')}" for part, names in parts.items())
-        ]
+        counts = ", ".join(f"{part}: {counted(len(names), 'volume')}" for part, names in parts.items())
+        return lists_of(parts, records), [counts]
 
     return Plan("acdc", cases, parameters, Prepared(CLASS_NAMES, "percentile", AXIAL), FOLDERS, finish, notes)
-
-
-def find_frames(files: list[SourceFile]) -> dict[tuple[int, int], tuple[SourceFile, SourceFile]]:
-    """(patient, frame) -> (image, label). raises: UserError for a file that is there twice"""
-    found: dict[tuple[int, int, bool], SourceFile] = {}
-    for file in files:
-        if match := FRAME.fullmatch(file.base):
-            key = int(match[1]), int(match[2]), bool(match[3])
-            if key in found:
-                raise UserError(f"{file.base} is there twice: {found[key].name} and {file.name}; give the one to use")
-            found[key] = file
-    return {
-        (patient, frame): (found[patient, frame, False], file)
-        for (patient, frame, is_label), file in found.items()
-        if is_label and (patient, frame, False) in found
-    }
 
 
 def _patient(file: SourceFile) -> int | None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 from textwrap import indent
 
@@ -27,33 +28,18 @@ def build_parser(description: str) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        one.add_argument(
-            "sources", nargs="+", type=Path, metavar="SOURCE", help="folders or zip archives of the download"
-        )
-        one.add_argument("target", type=Path, metavar="TARGET", help="the prepared folder, which may be new")
+        add, cores = one.add_argument, os.cpu_count() or 1
+        add("sources", nargs="+", type=Path, metavar="SOURCE", help="folders or zip archives of the download")
+        add("target", type=Path, metavar="TARGET", help="the prepared folder, which may be new")
         module.add_flags(one)
-        one.add_argument("--dry-run", action="store_true", help="say what would be made, and write nothing")
-        one.add_argument(
-            "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
-        )
-    verify = commands.add_parser(
-        "verify", help="check a prepared folder, or any other in the same layout", allow_abbrev=False
-    )
-    verify.add_argument(
-        "data", type=Path, metavar="DATA", help="folder with train_npz/ and test_vol_h5/, or images/ and masks/"
-    )
-    verify.add_argument(
-        "--csvfile", type=Path, metavar="CSV", help="pictures: the split (default: DATA/test_train_data.csv)"
-    )
-    verify.add_argument(
-        "--list_dir",
-        type=Path,
-        metavar="DIR",
-        help="volumes: the lists (default: DATA/lists, DATA itself or Synapse's)",
-    )
-    verify.add_argument(
-        "--output_dir", type=Path, metavar="DIR", help="where verify.html and verify.json go (default: DATA)"
-    )
+        add("--dry-run", action="store_true", help="say what would be made, and write nothing")
+        add("--workers", type=int, default=cores, metavar="N", help="processes (default: all cores)")
+    text = "check a prepared folder, or any other in the same layout"
+    add = partial(commands.add_parser("verify", help=text, allow_abbrev=False).add_argument, type=Path)
+    add("data", metavar="DATA", help="folder with train_npz/ and test_vol_h5/, or images/ and masks/")
+    add("--csvfile", metavar="CSV", help="pictures: the split (default: DATA/test_train_data.csv)")
+    add("--list_dir", metavar="DIR", help="volumes: the lists (default: DATA/lists, DATA itself or Synapse's)")
+    add("--output_dir", metavar="DIR", help="where verify.html and verify.json go (default: DATA)")
     return parser
 
 

@@ -77,9 +77,8 @@ def plan_pictures(images: list[SourceFile], masks: list[SourceFile], args: Names
             paths = [stack.enter_context(case.sources[1].local()) for case in cases]
             guess = guess_classes(paths)
         if guess.kind == "unclear":
-            raise UserError(
-                f"masks: found {guess.words}; expected one value a class; export them as PNG without smoothing"
-            )
+            expected = "expected one value a class; export them as PNG without smoothing"
+            raise UserError(f"masks: found {guess.words}; {expected}")
         table = guess.table
         notes.append(f"masks hold {guess.kind}: {guess.words}")
     if table:

@@ -13,10 +13,8 @@ WHERE = """\
 Download from https://challenge.isic-archive.com/data/#2018, task 1: "Training Data" and "Training Ground Truth".
 SOURCE: ISIC2018_Task1-2_Training_Input and ISIC2018_Task1_Training_GroundTruth, folders or zips."""
 NUM_IMAGES = 2594
-IMAGE, MASK = (
-    re.compile(r"ISIC_\d{7}\.jpe?g", re.IGNORECASE),
-    re.compile(r"ISIC_\d{7}_segmentation\.png", re.IGNORECASE),
-)
+IMAGE = re.compile(r"ISIC_\d{7}\.jpe?g", re.IGNORECASE)
+MASK = re.compile(r"ISIC_\d{7}_segmentation\.png", re.IGNORECASE)
 OTHER_PARTS = re.compile(r"_(Validation|Test)_", re.IGNORECASE)
 
 
@@ -30,15 +28,12 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
     used = [file for file in files if not OTHER_PARTS.search(f"{file.path}/{file.name}")]
     images, masks = ([file for file in used if kind.fullmatch(file.base)] for kind in (IMAGE, MASK))
     if not images or not masks:
-        raise UserError(
-            f"found {len(images)} images ISIC_0000000.jpg and {len(masks)} masks ISIC_0000000_segmentation.png"
-        )
+        found = f"found {len(images)} images ISIC_0000000.jpg and {len(masks)} masks"
+        raise UserError(f"{found} ISIC_0000000_segmentation.png")
     cases = pair_sources(images, masks, args.copy)
-    notes = (
-        [f"not used: {counted(len(files) - len(used), 'file')} of the validation and test parts"]
-        if len(used) < len(files)
-        else []
-    )
+    notes = []
+    if left := len(files) - len(used):
+        notes.append(f"not used: {counted(left, 'file')} of the validation and test parts")
     if len(cases) != NUM_IMAGES:
         notes.append(f"warning: {len(cases)} images; the published data have {NUM_IMAGES}")
 

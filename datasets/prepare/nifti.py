@@ -42,26 +42,20 @@ def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list
     parameters["label_map"] = {str(value): label for value, label in label_map.items()}
 
     def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
-        lines = [f"{record['facts']['note']}" for record in records.values() if "note" in record["facts"]]
-        if across := [name for name, record in records.items() if cut_across(record["facts"]["spacing"])]:
-            lines.append(
-                f"warning: cut across thick slices: {counted(len(across), 'volume')}, such as {across[0]}; "
-                f"give --orientation whose first letter is the direction of these"
-            )
+        lines = [record["facts"]["note"] for record in records.values() if "note" in record["facts"]]
+        spacings = {name: record["facts"]["spacing"] for name, record in records.items()}
+        # slices (the first axis) lie closer than half of what pixels do along another axis
+        if across := [name for name, spacing in spacings.items() if 2 * spacing[0] < max(spacing[1:])]:
+            found = f"cut across thick slices: {counted(len(across), 'volume')}, such as {across[0]}"
+            lines.append(f"warning: {found}; give --orientation whose first letter is the direction of these")
         lines.append(f"{counted(len(parts['train']), 'case')} to train, {len(parts['test'])} to test")
         return lists_of(parts, records), lines
 
     labels_in_words = (f"{value} {names[k - 1] if k else 'background'}" for value, k in label_map.items())
     notes = [f"labels: {', '.join(labels_in_words)}"]
     notes.append(f"intensity {intensity}, orientation {args.orientation}")
-    return Plan(
-        "folder", cases, parameters, Prepared(tuple(names), intensity, args.orientation), FOLDERS, finish, notes
-    )
-
-
-def cut_across(spacing: list[float]) -> bool:
-    """Whether slices (the first axis) lie closer than half of what pixels do along another axis."""
-    return 2 * spacing[0] < max(spacing[1:])
+    prepared = Prepared(tuple(names), intensity, args.orientation)
+    return Plan("folder", cases, parameters, prepared, FOLDERS, finish, notes)
 
 
 def read_description(files: list[SourceFile]) -> dict[str, Any]:
@@ -101,9 +95,8 @@ def class_names(described: dict[str, Any], labels: list[SourceFile]) -> tuple[li
         try:
             by_value = {int(value): str(key) for key, value in table.items() if key != "ignore"}
         except (TypeError, ValueError):
-            raise UserError(
-                f"dataset.json: labels are {table}; expected one whole number a class (no regions)"
-            ) from None
+            expected = "expected one whole number a class (no regions)"
+            raise UserError(f"dataset.json: labels are {table}; {expected}") from None
     values = sorted(by_value)
     if values[0] != 0 or len(values) < 2 or values[-1] > 255:
         raise UserError(f"labels are {values}; expected 0 for the background and one or more up to 255")
@@ -123,10 +116,8 @@ def pair_volumes(
                 listed = ", ".join(file.base for file in files)
                 raise UserError(f"{name} has several channels ({listed}); give the one to use as --channel 0, 1 ...")
             by_name[name] = [file for file in files if SUFFIX.sub("", file.base).endswith(f"_{channel:04d}")]
-    pairs, problems = (
-        {},
-        [f"{name}: {counted(len(files), 'image')}" for name, files in by_name.items() if len(files) != 1],
-    )
+    problems = [f"{name}: {counted(len(files), 'image')}" for name, files in by_name.items() if len(files) != 1]
+    pairs = {}
     for file in labels:
         stem = SUFFIX.sub("", file.base)
         stem = stem if stem in by_name else MASK_SUFFIX.sub("", stem)

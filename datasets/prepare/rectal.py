@@ -66,18 +66,16 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
 
     def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
         ids = {name: case for case, record in records.items() for name in record["facts"]["images"]}
-        lines = [
-            f"{counted(sum(r['facts']['slices'] for r in records.values()), 'slice')}, {len(ids)} of them with tumour"
-        ]
+        num_slices = sum(record["facts"]["slices"] for record in records.values())
+        lines = [f"{counted(num_slices, 'slice')}, {len(ids)} of them with tumour"]
         rows = [row for row in read_split(PUBLISHED) if row.image_id in ids] if args.split == "published" else []
         if not rows:
             pictures = {name: {"facts": {"image": name}} for name in ids}
             texts, more = new_split(pictures, 0.9, ids)
             return texts, [*lines, *more]
         if left := len(ids) - len(rows):
-            lines.append(
-                f"warning: not in the published split, and so not in the CSV: {counted(left, 'slice')} with tumour"
-            )
+            missed = f"{counted(left, 'slice')} with tumour"
+            lines.append(f"warning: not in the published split, and so not in the CSV: {missed}")
         texts, more = split_files([row._replace(group=ids[row.image_id]) for row in rows])
         return texts, [*lines, *more]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from datasets.phantom.organs import CLASS_NAMES
 from datasets.prepare.shared.run import Case, Plan
-from datasets.prepare.shared.sources import SourceFile
+from datasets.prepare.shared.sources import SourceFile, find_once
 from datasets.prepare.shared.volumes import FOLDERS, add_orientation, lists_of, prepare_volume
 from datasets.prepared import Prepared
 from utils.errors import UserError, join_listed
@@ -33,7 +33,7 @@ SLICES = (117, 131, 163, 149, 148, 143, 96, 124, 131, 88, 89, 153, 93, 104, 98, 
 TRAIN_SLICES = dict(zip(TRAIN, SLICES))
 TEST = (8, 22, 38, 36, 32, 2, 29, 3, 1, 4, 25, 35)  # in the order of the published list; 1,568 slices
 NUM_TEST_SLICES = 1568
-FILE = re.compile(r"(img|label)(\d{4})\.nii(\.gz)?", re.IGNORECASE)
+FILE = re.compile(r"(img|label)(\d{4})\.nii(?:\.gz)?")
 
 
 def add_flags(parser: ArgumentParser) -> None:
@@ -42,14 +42,14 @@ def add_flags(parser: ArgumentParser) -> None:
 
 def plan(files: list[SourceFile], args: Namespace) -> Plan:
     """The 18 training and 12 test cases. raises: UserError for cases that are missing, twice there or not of the set"""
-    pairs = find_pairs(files)
+    found = find_once(files, FILE)
+    images = {number: file for (kind, number), file in found.items() if kind == "img"}
+    pairs = {int(n): (image, found["label", n]) for n, image in images.items() if ("label", n) in found}
     wanted = {*TRAIN_SLICES, *TEST}
     if missing := sorted(wanted - pairs.keys()):
         listed = join_listed([f"{number:04d}" for number in missing], 30, ", ")
-        raise UserError(
-            f"{len(missing)} of 30 cases are missing (img and label): {listed}; "
-            "the cases are numbered 0001 to 0010 and 0021 to 0040: a copy that is numbered otherwise cannot be used"
-        )
+        hint = "the cases are numbered 0001 to 0010 and 0021 to 0040: a copy that is numbered otherwise cannot be used"
+        raise UserError(f"{len(missing)} of 30 cases are missing (img and label): {listed}; {hint}")
     cases = []
     for number in [*TRAIN_SLICES, *TEST]:
         name = f"case{number:04d}"
@@ -67,35 +67,19 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
     return Plan("synapse", cases, parameters, prepared, FOLDERS, finish, notes, size)
 
 
-def find_pairs(files: list[SourceFile]) -> dict[int, tuple[SourceFile, SourceFile]]:
-    """Number -> (image, label) of every case that has both. raises: UserError for a file that is there twice"""
-    found: dict[tuple[str, int], SourceFile] = {}
-    for file in files:
-        if match := FILE.fullmatch(file.base):
-            key = match[1].lower(), int(match[2])
-            if key in found:
-                raise UserError(f"{file.base} is there twice: {found[key].name} and {file.name}; give the one to use")
-            found[key] = file
-    numbers = sorted({number for _, number in found})
-    return {n: (found["img", n], found["label", n]) for n in numbers if ("img", n) in found and ("label", n) in found}
-
-
 def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
     """The lists; a warning for each case with another number of slices than the published data have."""
-    counts = {name: record["facts"]["slices"] for name, record in records.items()}
+    counts = {int(name.removeprefix("case")): record["facts"]["slices"] for name, record in records.items()}
     lines = [record["facts"]["note"] for record in records.values() if "note" in record["facts"]]
     differ = [
-        f"case{number:04d} has {counts[f'case{number:04d}']} slices, not {expected}"
+        f"case{number:04d} has {counts[number]} slices, not {expected}"
         for number, expected in TRAIN_SLICES.items()
-        if counts[f"case{number:04d}"] != expected
+        if counts[number] != expected
     ]
-    tested = sum(counts[f"case{number:04d}"] for number in TEST)
+    tested = sum(counts[number] for number in TEST)
     if tested != NUM_TEST_SLICES:
         differ.append(f"the test cases have {tested} slices, not {NUM_TEST_SLICES}")
     if differ:
         lines.append(f"warning: not the published data, counts differ:\n  {join_listed(differ)}")
-    parts = {
-        "train": [f"case{number:04d}" for number in TRAIN_SLICES],
-        "test": [f"case{number:04d}" for number in TEST],
-    }
+    parts = {name: [f"case{n:04d}" for n in numbers] for name, numbers in (("train", TRAIN), ("test", TEST))}
     return lists_of(parts, records), [*lines, f"{sum(counts.values()) - tested} training slices, {len(TEST)} volumes"]

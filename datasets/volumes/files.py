@@ -38,35 +38,32 @@ def read_slice(path: Path, num_classes: int | None = None, intensity: str = "aut
 
     raises: UserError with all that is wrong
     """
-    arrays = read_arrays(path, lambda names: _choose(path, names, ("image", "label")))
-    image, label = arrays["image"], arrays["label"]
-    return _checked(path, image, label, ("H", "W"), num_classes, intensity)
+    image, label, _ = _read(path, ("H", "W"), num_classes, intensity)
+    return image, label
 
 
 def read_volume(path: Path, name: str, num_classes: int | None = None, intensity: str = "auto") -> Volume:
     """The volume of one h5 file; its label is None where the file has none. raises: UserError with all that is wrong"""
-    arrays = read_arrays(path, lambda names: _choose(path, names, ("image",), ("label", "spacing")))
-    image, label = _checked(path, arrays["image"], arrays.get("label"), ("D", "H", "W"), num_classes, intensity)
-    spacing = checked_spacing(path, arrays["spacing"], 3) if "spacing" in arrays else None
-    return Volume(name, image, label, spacing)
+    image, label, spacing = _read(path, ("D", "H", "W"), num_classes, intensity)
+    return Volume(name, image, label, None if spacing is None else checked_spacing(path, spacing, 3))
 
 
-def _choose(path: Path, names: list[str], needed: tuple[str, ...], more: tuple[str, ...] = ()) -> list[str]:
-    if not set(needed) <= set(names):
-        raise UserError(f"{path}: holds {sorted(names)}; expected `image` and `label`")
-    return [name for name in (*needed, *more) if name in names]
+def _read(
+    path: Path, axes: tuple[str, ...], num_classes: int | None, intensity: str
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Image as float32 fractions, label as uint8, spacing as stored; a slice must have a label, and has no spacing.
 
+    raises: one UserError with every problem of image and label
+    """
+    needed, more = (("image", "label"), ()) if len(axes) == 2 else (("image",), ("label", "spacing"))
 
-def _checked(
-    path: Path,
-    image: np.ndarray,
-    label: np.ndarray | None,
-    axes: tuple[str, ...],
-    num_classes: int | None,
-    intensity: str,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Image as float32 fractions and label as uint8. raises: one UserError with every problem of the two"""
-    problems = []
+    def choose(names: list[str]) -> list[str]:
+        if not set(needed) <= set(names):
+            raise UserError(f"{path}: holds {sorted(names)}; expected `image` and `label`")
+        return [name for name in (*needed, *more) if name in names]
+
+    arrays, problems = read_arrays(path, choose), []
+    image, label = arrays["image"], arrays.get("label")
     if image.ndim != len(axes) or image.size == 0:
         problems.append(f"`image` has shape {image.shape}; expected ({', '.join(axes)})")
     elif label is not None and label.shape != image.shape:
@@ -80,7 +77,8 @@ def _checked(
     elif image.dtype.kind == "u" and intensity == "auto":
         image = image.astype(np.float32) / np.iinfo(image.dtype).max
     label = None if label is None else label.astype(np.uint8, copy=False)
-    return image if intensity == RAW else image.astype(np.float32, copy=False), label
+    image = image if intensity == RAW else image.astype(np.float32, copy=False)
+    return image, label, arrays.get("spacing")
 
 
 def _image_problems(image: np.ndarray, intensity: str) -> list[str]:

@@ -97,24 +97,24 @@ class SliceVolumes(Sequence[Volume]):
 
     def __init__(self, folder: str | Path, names: Sequence[str], intensity: str = "auto") -> None:
         self.intensity = intensity
-        self.cases = group_by_case(names)
-        self.names = list(self.cases)
-        self.paths = {case: find_files(folder, slices, SLICE_SUFFIXES) for case, slices in self.cases.items()}
+        cases = group_by_case(names)
+        self.names = list(cases)
+        self.paths = [find_files(folder, slices, SLICE_SUFFIXES) for slices in cases.values()]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Volume:
-        name = self.names[index]
+        name, paths = self.names[index], self.paths[index]
         kind = "auto" if self.intensity == "auto" else RAW
-        images, labels = zip(*(read_slice(path, intensity=kind) for path in self.paths[name]))
+        images, labels = zip(*(read_slice(path, intensity=kind) for path in paths))
         shapes = sorted({image.shape for image in images})
         if len(shapes) > 1:
-            folder = self.paths[name][0].parent
+            folder = paths[0].parent
             raise UserError(f"{folder}: slices of {name} have sizes {shapes}; a case must have one size to be a volume")
         image = np.stack(images)
         if kind == RAW:
-            image = to_unit(image, self.intensity, str(self.paths[name][0].parent / name))
+            image = to_unit(image, self.intensity, str(paths[0].parent / name))
         return Volume(name, image, np.stack(labels), None)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.images.classes import ClassTable, write_classes
+from datasets.images.classes import ClassTable
 from isic_polyp_rectal.evaluation import evaluate
 from isic_polyp_rectal.task import ISIC2018, build_task, settle
 from utils.errors import UserError
@@ -32,7 +32,7 @@ def write_tree(root, num_images=6, labels=None):
         cv2.imwrite(str(root / "masks" / f"{index}.png"), VALUES[label])
         lines.append(f"{index}.png,{'train' if index < num_images - 2 else 'test'}")
     (root / "test_train_data.csv").write_text("\n".join(lines) + "\n")
-    write_classes(root / "classes.json", TABLE)
+    (root / "classes.json").write_text(TABLE.to_json())
     return root
 
 
@@ -107,7 +107,7 @@ def test_every_class_of_a_picture_has_its_own_figures(tmp_path, protocol):
 
 def test_a_folder_of_other_classes_than_the_network_is_refused(tmp_path):
     cfg = settle(config(write_tree(tmp_path)), {})
-    write_classes(tmp_path / "classes.json", replace(TABLE, names=("background", "two", "one", "three")))
+    (tmp_path / "classes.json").write_text(replace(TABLE, names=("background", "two", "one", "three")).to_json())
     with pytest.raises(UserError, match=r"classes\.json: found the classes .*90 two.*4 classes \(background, one, two"):
         evaluate(cfg, read_red(), torch.device("cpu"), CLASSES, tmp_path)
     with pytest.raises(UserError, match="the network has one class"):

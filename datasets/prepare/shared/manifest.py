@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from datasets.files.pictures import PICTURE_SUFFIXES, read_picture
+from datasets.files.pictures import PICTURE_SUFFIXES, is_lossy, read_picture
 from utils.errors import UserError
 from utils.files import reading, write_atomically
 
@@ -36,7 +36,7 @@ def content_sha256(path: Path) -> str:
         elif path.suffix == ".h5":
             with h5py.File(path, "r") as file:
                 arrays = {name: file[name][()] for name in sorted(file)} | dict(sorted(file.attrs.items()))
-        elif path.suffix.lower() in PICTURE_SUFFIXES and not _lossy(path):
+        elif path.suffix.lower() in PICTURE_SUFFIXES and not is_lossy(path):
             arrays = {"picture": read_picture(path)}
         else:
             return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -45,11 +45,6 @@ def content_sha256(path: Path) -> str:
         digest.update(f"{name} {array.dtype.str if array.dtype.kind != 'O' else 'text'} {array.shape}\n".encode())
         digest.update(str(array[()]).encode() if array.dtype.kind == "O" else array.tobytes())
     return digest.hexdigest()
-
-
-def _lossy(path: Path) -> bool:
-    """Decoders of JPEG differ by a grey level."""
-    return path.suffix.lower() in (".jpg", ".jpeg")
 
 
 def text_sha256(text: str) -> str:

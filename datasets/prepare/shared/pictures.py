@@ -1,10 +1,12 @@
 """Folders of pictures and their masks -> images/ and masks/ with a split: links to the user's files, or copies."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from datasets.files.pictures import PICTURE_SUFFIXES
 from datasets.images.make_split import make_rows
 from datasets.images.pairs import MASK_SUFFIX, stem_of
 from datasets.images.split import DEFAULT_NAME, Row, describe
@@ -45,8 +47,8 @@ def pair_sources(images: Sequence[SourceFile], masks: Sequence[SourceFile], copy
     raises: UserError with every file without partner and every name that is there twice
     """
     by_stem, problems = {}, []
+    stems = {stem_of(file.base) for file in images}
     for kind, files in (("image", images), ("mask", masks)):
-        stems = {stem_of(file.base) for file in images}
         for file in files:
             stem = stem_of(file.base)
             stem = stem if kind == "image" or stem in stems else MASK_SUFFIX.sub("", stem)
@@ -55,16 +57,15 @@ def pair_sources(images: Sequence[SourceFile], masks: Sequence[SourceFile], copy
                 problems.append(f"{pair[kind].name} and {file.name}: two files for one {kind}")
             pair[kind] = file
     for pair in by_stem.values():
-        problems += [
-            f"{file.name}: no {'mask' if kind == 'image' else 'image'}" for kind, file in pair.items() if len(pair) < 2
-        ]
+        if len(pair) < 2:
+            ((kind, file),) = pair.items()
+            problems.append(f"{file.name}: no {'mask' if kind == 'image' else 'image'}")
     if problems or not by_stem:
         found = f"found {counted(len(images), 'image')} and {counted(len(masks), 'mask')}"
-        raise UserError(
-            f"{found}; by name {counted(len(problems), 'file')} cannot be paired:\n  {join_listed(problems)}"
-        )
-    arguments = {"copy": copy}
-    return [Case(stem, (pair["image"], pair["mask"]), place_pair, arguments) for stem, pair in sorted(by_stem.items())]
+        unpaired = f"by name {counted(len(problems), 'file')} cannot be paired"
+        raise UserError(f"{found}; {unpaired}:\n  {join_listed(problems)}")
+    pairs = {stem: (pair["image"], pair["mask"]) for stem, pair in sorted(by_stem.items())}
+    return [Case(stem, pair, place_pair, {"copy": copy}) for stem, pair in pairs.items()]
 
 
 def split_files(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
@@ -86,14 +87,10 @@ def new_split(records: dict[str, Any], size: float, groups: dict[str, str] | Non
     return split_files(rows)
 
 
-def in_folder(files: Sequence[SourceFile], *words: str) -> list[SourceFile]:
-    """The pictures whose folder's name is one of `words`, in any case and without spaces, dashes and underscores."""
-    return [file for file in files if is_picture(file) and _plain(file.folder) in words]
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
+def in_folder(files: Sequence[SourceFile], word: str) -> list[SourceFile]:
+    """The pictures whose folder's name is `word`, in any case and without spaces, dashes and underscores."""
+    return [file for file in files if is_picture(file) and re.sub(r"[\W_]", "", file.folder.lower()) == word]
 
 
 def is_picture(file: SourceFile) -> bool:
-    return stem_of(file.base) != file.base and bool(PurePosixPath(file.base).suffix)
+    return PurePosixPath(file.base).suffix.lower() in PICTURE_SUFFIXES

@@ -111,12 +111,10 @@ def _earlier(plan: Plan, target: Path) -> tuple[dict[str, Record], dict[str, str
     """Records and checksums of lists of an earlier call; with other parameters, the records match no source."""
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is a file; expected the folder to prepare, which may be new")
-    for case in plan.cases:
-        for source in case.sources:
-            if target.resolve() in source.path.resolve().parents:
-                raise UserError(
-                    f"{target}: holds the source {source.path}; give another folder as TARGET, the last word"
-                )
+    for source in (source for case in plan.cases for source in case.sources):
+        if target.resolve() in source.path.resolve().parents:
+            remedy = "give another folder as TARGET, the last word"
+            raise UserError(f"{target}: holds the source {source.path}; {remedy}")
     found = read_manifest(target)
     if found is None:
         if target.exists() and any(not item.name.startswith(".") for item in target.iterdir()):
@@ -181,11 +179,8 @@ def _do(case: Case, target: Path, old: Record | None) -> tuple[str, Record | Non
     """(name, record, whether it was there already, what is wrong) of one case."""
     try:
         hashes = {source.name: source.sha256() for source in case.sources}
-        if (
-            old
-            and old["sources"] == hashes
-            and all(_is_there(target / name, out) for name, out in old["outputs"].items())
-        ):
+        same = old and old["sources"] == hashes
+        if same and all(_is_there(target / name, out) for name, out in old["outputs"].items()):
             return case.name, old, True, None
         outputs, facts = case.make(target, *case.sources, **case.arguments)
         found = {

@@ -6,6 +6,7 @@ it is unpacked into, where it is a link, and where its header says that it is la
 
 import contextlib
 import hashlib
+import re
 import shutil
 import stat
 import tempfile
@@ -120,6 +121,20 @@ def _members(path: Path) -> list[SourceFile]:
     if problems:
         raise UserError(f"{path}: {counted(len(problems), 'member')} must not be unpacked:\n  {join_listed(problems)}")
     return [SourceFile(member.filename, member.file_size, path, member.filename) for member in members]
+
+
+def find_once(files: Sequence[SourceFile], pattern: re.Pattern[str]) -> dict[tuple[str | None, ...], SourceFile]:
+    """The files whose own names match `pattern`, by what its groups match, in lower case.
+
+    raises: UserError for a file that is there twice
+    """
+    found: dict[tuple[str | None, ...], SourceFile] = {}
+    for file in files:
+        if match := pattern.fullmatch(file.base.lower()):
+            other = found.setdefault(match.groups(), file)
+            if other is not file:
+                raise UserError(f"{file.base} is there twice: {other.name} and {file.name}; give the one to use")
+    return found
 
 
 def _is_wanted(name: str) -> bool:

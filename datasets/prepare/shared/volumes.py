@@ -6,7 +6,7 @@ Letters: D slices, H rows, W columns, in the directions that `orientation` names
 from argparse import ArgumentParser
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,19 +21,6 @@ from utils.preprocess.intensities import to_unit
 
 FOLDERS = ("train_npz", "test_vol_h5", "lists")
 AXIAL = "SPL"  # slices grow upwards, rows to the back, columns to the left: a standard axial CT
-
-
-class Labelled(NamedTuple):
-    """image (D, H, W) in its stored type, label (D, H, W) uint8, spacing (D, H, W) in mm.
-
-    affine (4, 4): (slice, row, column, 1) -> a point in mm in the patient's space, which grows to the left, to the back
-    and upwards, as in DICOM
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    spacing: tuple[float, ...]
-    affine: np.ndarray
 
 
 def add_orientation(parser: ArgumentParser, default: str) -> None:
@@ -67,48 +54,50 @@ def prepare_volume(
     raises: UserError for files that do not fit each other or cannot be read
     """
     with image.local(target) as image_path, label.local(target) as label_path:
-        case = read_labelled(image_path, label_path, orientation, label_map, channel)
-    unit = to_unit(case.image, intensity, image.name)
-    facts = {"slices": len(unit), "shape": list(unit.shape), "spacing": [round(value, 4) for value in case.spacing]}
+        stored, classes, spacing, affine = read_labelled(image_path, label_path, orientation, label_map, channel)
+    unit = to_unit(stored, intensity, image.name)
+    facts = {"slices": len(unit), "shape": list(unit.shape), "spacing": [round(value, 4) for value in spacing]}
     if intensity == "ct" and (unit.min() > 0 or unit.max() < 1):
-        low, high = float(case.image.min()), float(case.image.max())
+        low, high = float(stored.min()), float(stored.max())
         facts["note"] = f"{image.name}: values from {low:g} to {high:g} do not fill the window: is it in HU?"
     if not test:
         names = [f"train_npz/{name}_slice{number:03d}.npz" for number in range(len(unit))]
-        for file, pixels, classes in zip(names, unit, case.label):
+        for file, pixels, labels in zip(names, unit, classes):
             with replacing(target / file) as part:
-                np.savez(part, image=pixels, label=classes)
+                np.savez(part, image=pixels, label=labels)
         return names, facts
     file = f"test_vol_h5/{name}.npy.h5"
     with replacing(target / file) as part, h5py.File(part, "w") as volume:
-        volume["image"], volume["label"] = unit, case.label
-        volume.attrs.update(spacing=case.spacing, affine=case.affine, orientation=orientation)
+        volume["image"], volume["label"] = unit, classes
+        volume.attrs.update(spacing=spacing, affine=affine, orientation=orientation)
     return [file], facts
 
 
 def read_labelled(
-    image_path: Path, label_path: Path, orientation: str, label_map: dict[int, int], channel: int | None = None
-) -> Labelled:
-    """Read and turn an image and its label. raises: UserError where their sizes differ or values cannot be used"""
+    image_path: Path, label_path: Path, orientation: str, label_map: dict[int, int], channel: int | None
+) -> tuple[np.ndarray, np.ndarray, tuple[float, ...], np.ndarray]:
+    """Read and turn an image and its label.
+
+    out: image (D, H, W) in its stored type, label (D, H, W) uint8, spacing (D, H, W) in mm, affine (4, 4):
+        (slice, row, column, 1) -> a point in mm in the patient's space, which grows to the left, to the back and
+        upwards, as in DICOM
+    raises: UserError where their sizes differ or values cannot be used
+    """
     image, label = _read(image_path, channel), read_image(label_path)
     if label.array.shape == image.array.shape and not stored_orientation(label.meta):
         label = replace(label, meta=image.meta)
     arrays = []
     for one in (image, label):
         if one.kind != "volume" or one.spacing is None or not stored_orientation(one.meta):
-            raise UserError(
-                f"{one.path.name}: the file does not say how its volume lies in the patient; "
-                "export it with its geometry (qform or sform of NIfTI)"
-            )
+            remedy = "export it with its geometry (qform or sform of NIfTI)"
+            raise UserError(f"{one.path.name}: the file does not say how its volume lies in the patient; {remedy}")
         arrays.append(orient(one.array, one.meta, orientation))
     pixels, classes = arrays
     if pixels.shape != classes.shape:
-        raise UserError(
-            f"{label.path.name}: found {classes.shape} voxels (slice, row, column), expected {pixels.shape} as "
-            f"{image.path.name} has; is it the label of this image?"
-        )
+        found = f"found {classes.shape} voxels (slice, row, column), expected {pixels.shape}"
+        raise UserError(f"{label.path.name}: {found} as {image.path.name} has; is it the label of this image?")
     spacing = orient_spacing(image.spacing, image.meta, orientation)
-    return Labelled(pixels, _map_labels(classes, label_map, label.path), spacing, _affine(image, orientation))
+    return pixels, _map_labels(classes, label_map, label.path), spacing, _affine(image, orientation)
 
 
 def _read(path: Path, channel: int | None) -> Image:
@@ -147,9 +136,8 @@ def _affine(image: Image, orientation: str) -> np.ndarray:
     """The affine of the turned array: its first voxel and the steps of its axes, found by turning the eight corners."""
     axes = np.reshape(image.meta["direction"], (3, 3))[:, ::-1] * np.array(image.spacing)  # steps of slice, row, column
     corners = orient(np.arange(8).reshape(2, 2, 2), image.meta, orientation)
-    first, *ends = (
-        np.array(np.unravel_index(corners[index], (2, 2, 2))) for index in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
-    )
+    ends = (corners[index] for index in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    first, *ends = (np.array(np.unravel_index(end, (2, 2, 2))) for end in ends)
     affine = np.eye(4)
     affine[:3, :3] = axes @ np.stack([end - first for end in ends], axis=1)
     affine[:3, 3] = image.meta["origin"] + axes @ (first * (np.array(image.array.shape) - 1))

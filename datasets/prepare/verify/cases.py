@@ -16,12 +16,11 @@ from tqdm import tqdm
 from datasets.prepare.verify.duplicates import sketch
 from datasets.prepare.verify.findings import Report, thumbnail
 from datasets.volumes.files import read_slice, read_volume
-from datasets.volumes.lists import SLICE_SUFFIXES, VOLUME_SUFFIXES, find_root, strip_suffix
+from datasets.volumes.lists import INNER_FOLDERS, find_root, strip_suffix
 from utils.errors import UserError, counted
 
 LISTS = {"train": "train.txt", "val": "val_vol.txt", "test": "test_vol.txt"}
 INNER = {"train": "train_npz", "val": "test_vol_h5", "test": "test_vol_h5"}
-SUFFIXES = {"train_npz": SLICE_SUFFIXES, "test_vol_h5": VOLUME_SUFFIXES}
 
 
 @dataclass
@@ -61,29 +60,27 @@ def look_at_files(report: Report, data: Path, names: dict[str, list[str]], num_c
     cases: dict[str, Case] = {}
     for part, listed in names.items():
         inner = INNER[part]
-        suffixes = SUFFIXES[inner]
+        suffixes = INNER_FOLDERS[inner]
         try:
             folder = find_root(data, inner)
         except UserError as error:
             report.error("files", inner, str(error))
             continue
-        files = {
-            strip_suffix(path.name, suffixes): path for path in sorted(folder.iterdir()) if path.name.endswith(suffixes)
-        }
+        paths = (path for path in sorted(folder.iterdir()) if path.name.endswith(suffixes))
+        files = {strip_suffix(path.name, suffixes): path for path in paths}
         for name in listed:
             if name not in files:
                 report.error("files", name, f"is in {LISTS[part]}, but {inner}/ has no such file")
         there = [name for name in listed if name in files]
         known = {name for other, place in INNER.items() if place == inner for name in names.get(other, ())}
         if part != "val" and (left := sorted(files.keys() - known)):
-            report.note(
-                "files in no list", ", ".join(left[:5]), f"in no list: {counted(len(left), 'file')} of {inner}/"
-            )
+            text = f"in no list: {counted(len(left), 'file')} of {inner}/"
+            report.note("files in no list", ", ".join(left[:5]), text)
         with ThreadPoolExecutor(4 if part == "train" else 1) as pool:
             found = pool.map(partial(_read, part, num_classes), (files[name] for name in there))
-            for name, (content, problem) in zip(there, tqdm(found, part, len(there), leave=False, disable=None)):
-                if problem:
-                    report.error("unreadable", name, problem)
+            for name, content in zip(there, tqdm(found, part, len(there), leave=False, disable=None)):
+                if isinstance(content, str):
+                    report.error("unreadable", name, content)
                 else:
                     _count(report, cases, part, name, content)
     return cases
@@ -92,20 +89,20 @@ def look_at_files(report: Report, data: Path, names: dict[str, list[str]], num_c
 Content = tuple[np.ndarray, np.ndarray, tuple[float, ...] | None, str]  # image, label, spacing, orientation
 
 
-def _read(part: str, num_classes: int | None, path: Path) -> tuple[Content, None] | tuple[None, str]:
+def _read(part: str, num_classes: int | None, path: Path) -> Content | str:
     """What a file holds, or what is wrong with it."""
     try:
         if part == "train":
             image, label = read_slice(path, num_classes)
-            return (image[None], label[None], None, ""), None
+            return image[None], label[None], None, ""
         volume = read_volume(path, path.name, num_classes)
     except UserError as error:
-        return None, str(error)
+        return str(error)
     if volume.label is None:
-        return None, "holds no label; expected one to evaluate against"
+        return "holds no label; expected one to evaluate against"
     with h5py.File(path, "r") as file:
         orientation = str(file.attrs.get("orientation", ""))
-    return (volume.image, volume.label, volume.spacing, orientation), None
+    return volume.image, volume.label, volume.spacing, orientation
 
 
 def _count(report: Report, cases: dict[str, Case], part: str, name: str, content: Content) -> None:

@@ -28,9 +28,8 @@ def check_manifest(report: Report, root: Path) -> bool:
             return True
 
     with ThreadPoolExecutor(4) as pool:
-        for name, wrong in zip(
-            written, tqdm(pool.map(differs, written), "checksums", len(written), leave=False, disable=None)
-        ):
+        found = tqdm(pool.map(differs, written), "checksums", len(written), leave=False, disable=None)
+        for name, wrong in zip(written, found):
             if wrong:
                 report.error("manifest", name, "is missing or is not what prepare_data.py wrote")
     report.tables["manifest"] = [["data sha256"], [manifest["sha256"]]]

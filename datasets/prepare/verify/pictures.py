@@ -127,9 +127,8 @@ def check_split(report: Report, root: Path, csvfile: Path | None, pairs: list[Pa
 def check_groups(report: Report, rows: list[Row]) -> None:
     """An error for each patient or video that has images in several parts."""
     if rows[0].group is None:
-        report.note(
-            "no groups", "", "the split names no patients or videos: whether they are in both parts is not known"
-        )
+        text = "the split names no patients or videos: whether they are in both parts is not known"
+        report.note("no groups", "", text)
         return
     parts: dict[str, Counter[str]] = {}
     for row in rows:
@@ -169,13 +168,8 @@ def find_duplicates(report: Report, pairs: list[Pair], looks: list[Look], parts:
     for i, j, correlation in found:
         first, second = (pairs[seen[k]].image_id for k in (i, j))
         where = f"{first} ({parts[stem_of(first)]}), {second} ({parts[stem_of(second)]})"
-        report.error(
-            "images alike in different parts",
-            where,
-            f"correlation {correlation:.3f}",
-            looks[seen[i]].small,
-            looks[seen[j]].small,
-        )
-    report.tables.setdefault("alike", [["images alike in different parts", ""]])
+        pictures = looks[seen[i]].small, looks[seen[j]].small
+        report.error("images alike in different parts", where, f"correlation {correlation:.3f}", *pictures)
     tested = {seen[k] for i, j, _ in found for k in (i, j) if parts[stem_of(pairs[seen[k]].image_id)] == "test"}
-    report.tables["alike"] += [["pairs", len(found)], ["test images with one alike in another part", len(tested)]]
+    rows = [["pairs", len(found)], ["test images with one alike in another part", len(tested)]]
+    report.tables["alike"] = [["images alike in different parts", ""], *rows]

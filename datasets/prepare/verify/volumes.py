@@ -82,14 +82,12 @@ def tabulate(report: Report, cases: dict[str, Case], classes: tuple[str, ...]) -
         report.tables["spacing"] = [["axis", "smallest", "median", "largest"]]
         for axis, word in enumerate(("slices", "rows", "columns")):
             along = [spacing[axis] for spacing in spacings.values()]
-            report.tables["spacing"].append(
-                [f"{word}, mm", f"{min(along):.3f}", f"{middle[axis]:.3f}", f"{max(along):.3f}"]
-            )
+            values = [f"{value:.3f}" for value in (min(along), middle[axis], max(along))]
+            report.tables["spacing"].append([f"{word}, mm", *values])
         for name, spacing in spacings.items():
             if (np.maximum(spacing / middle, middle / spacing) > 3).any():
-                report.note(
-                    "unusual spacing", name, f"{spacing.round(3).tolist()} mm; the median is {middle.round(3).tolist()}"
-                )
+                text = f"{spacing.round(3).tolist()} mm; the median is {middle.round(3).tolist()}"
+                report.note("unusual spacing", name, text)
     if len(turned := Counter(case.orientation for case in volumes.values())) > 1:
         report.error("orientations that differ", "", f"volumes say {dict(turned)}; prepare them alike")
     seen = sum((case.voxels for case in cases.values()), np.zeros(256, np.int64))

@@ -13,7 +13,6 @@ from datasets.images.classes import (
     parse_label_colours,
     read_classes,
     read_mask,
-    write_classes,
 )
 from utils.errors import UserError
 
@@ -93,7 +92,7 @@ def test_noise_of_a_jpeg_is_refused_with_the_remedy(tmp_path):
 def test_a_table_survives_its_file(tmp_path):
     assert find_classes(tmp_path) is None
     for table in (GREYS, COLOURS):
-        write_classes(tmp_path / "classes.json", table)
+        (tmp_path / "classes.json").write_text(table.to_json())
         assert find_classes(tmp_path) == table
     assert json.loads((tmp_path / "classes.json").read_text())["classes"][1] == {"name": "ring", "value": "#ff8000"}
 
@@ -131,7 +130,7 @@ def test_label_colours_as_words_or_file(tmp_path):
     path = tmp_path / "colours.json"
     path.write_text(json.dumps(dict(zip(COLOURS.names, COLOURS.values))))
     assert parse_label_colours(str(path)) == COLOURS
-    write_classes(path, COLOURS)
+    path.write_text(COLOURS.to_json())
     assert parse_label_colours(str(path)) == COLOURS
     for wrong in ("ring", "ring:#ff0000", "background:#000000,ring:red"):
         with pytest.raises(UserError, match=f"--label_colours {wrong}: found"):

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from datasets.phantom.generate import CLASS_NAMES, draw_case
-from datasets.phantom.organs import AORTA, GALLBLADDER, LEFT_KIDNEY, LIVER, PANCREAS, RIGHT_KIDNEY, SPLEEN, STOMACH
+from datasets.phantom.generate import draw_case
+from datasets.phantom.organs import (
+    AORTA,
+    CLASS_NAMES,
+    GALLBLADDER,
+    LEFT_KIDNEY,
+    LIVER,
+    PANCREAS,
+    RIGHT_KIDNEY,
+    SPLEEN,
+    STOMACH,
+)
 
 PATIENTS = (0, 1, 3, 5, 7)
 

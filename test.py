@@ -15,9 +15,9 @@ from utils.files import allow_bytes
 from utils.inference.checkpoints import check_alike, find_checkpoints, settle
 from utils.inference.forward import forward_fn
 from utils.log import log
-from utils.results.page.album import Album
+from utils.results.page.build import write_report
+from utils.results.page.frames import Album
 from utils.results.place import check_replaceable, result_folder, trained_on
-from utils.results.report import write_report
 from utils.results.summary import describe_result
 from utils.training.resume import check_places
 

@@ -23,9 +23,8 @@ from utils.errors import UserError, counted
 from utils.files import write_atomically
 from utils.inference.forward import forward_fn
 from utils.log import log, log_lines
-from utils.results.page.album import BUDGET, Album
-from utils.results.page.build import PAGE
-from utils.results.report import write_report
+from utils.results.page.build import PAGE, write_report
+from utils.results.page.frames import BUDGET, Album
 from utils.results.summary import CASES, SUMMARY, describe_result, summarise
 from utils.training.folder import BEST, LAST, claim_folder
 from utils.training.resume import check_same_run

@@ -16,11 +16,11 @@ from utils.config import Config
 from utils.distributed import is_main
 from utils.errors import UserError
 from utils.inference.forward import Forward
-from utils.inference.images import decide, predict_images
+from utils.inference.predict import decide, predict_images
 from utils.log import log
 from utils.preprocess.sizes import fit_image, fit_labels
 from utils.results.overlay import overlay, save_overlay
-from utils.results.page.album import Album
+from utils.results.page.frames import Album
 from utils.scoring.protocols import Row, score_image
 
 

@@ -3,18 +3,14 @@
 Their packages are listed in requirements-baselines.txt and imported when a network is named.
 """
 
-import importlib
-import warnings
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import pad_to_multiples
 from utils.config import Config
-from utils.errors import UserError
+from utils.errors import UserError, import_baseline
 
 # Short names of networks of segmentation_models_pytorch (SMP). Any other is `smp:ARCHITECTURE:ENCODER`.
 SMP = {
@@ -43,8 +39,7 @@ class Baseline(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[2:]
-        padding = (0, -width % self.multiple, 0, -height % self.multiple)
-        x = F.pad(image.expand(-1, 3, -1, -1), padding, mode="replicate")
+        x = pad_to_multiples(image.expand(-1, 3, -1, -1), self.multiple)
         return self.network(x.contiguous(memory_format=torch.channels_last))[:, :, :height, :width]
 
 
@@ -72,7 +67,7 @@ def _smp(name: str, cfg: Config, weights: str | None) -> nn.Module:
     parts = name.split(":")
     if len(parts) != 3:
         raise UserError(f"--network {cfg.network}: expected smp:ARCHITECTURE:ENCODER, as in smp:Unet:resnet34")
-    smp = _package("segmentation_models_pytorch", cfg.network)
+    smp = import_baseline("segmentation_models_pytorch", f"--network {cfg.network}")
     try:
         return smp.create_model(parts[1], parts[2], encoder_weights=weights, in_channels=3, classes=cfg.num_classes)
     except (KeyError, ValueError, RuntimeError, OSError) as error:
@@ -82,7 +77,7 @@ def _smp(name: str, cfg: Config, weights: str | None) -> nn.Module:
 
 def _nnunet(kind: str, cfg: Config) -> tuple[nn.Module, int]:
     """nnU-Net's default 2-D plan: 32 features doubled up to 512, pooling while the map's shorter side is at least 8."""
-    unet = _package("dynamic_network_architectures.architectures.unet", cfg.network)
+    unet = import_baseline("dynamic_network_architectures.architectures.unet", f"--network {cfg.network}")
     stages = max(2, min(cfg.img_size).bit_length() - 2)
     residual = kind == "ResidualEncoderUNet"
     blocks = (1, 3, 4, *[6] * stages)[:stages] if residual else (2,) * stages
@@ -108,7 +103,7 @@ def _nnunet(kind: str, cfg: Config) -> tuple[nn.Module, int]:
 
 
 def _swin_unetr(cfg: Config) -> tuple[nn.Module, int]:
-    nets = _package("monai.networks.nets", cfg.network)
+    nets = import_baseline("monai.networks.nets", f"--network {cfg.network}")
     return nets.SwinUNETR(in_channels=3, out_channels=cfg.num_classes, feature_size=48, spatial_dims=2), 32
 
 
@@ -118,15 +113,3 @@ OTHERS: dict[str, Callable[[Config], tuple[nn.Module, int]]] = {
     "swin_unetr": _swin_unetr,
 }
 NAMES = (*SMP, *OTHERS, "smp:ARCHITECTURE:ENCODER")
-
-
-def _package(name: str, network: str) -> ModuleType | Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of what these packages use of PyTorch
-            return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"--network {network}: needs the package {name.partition('.')[0]} ({error}); "
-            "install it with: pip install -r requirements-baselines.txt"
-        ) from error

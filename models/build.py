@@ -54,8 +54,6 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
         if not is_ours(cfg) and getattr(cfg, name) != FIELDS[name].default:
             raise UserError(f"--{name}: only for --network heteromedseg; leave it out")
     weights = None if is_ours(cfg) or cfg.resume or cfg.init or cfg.pretrained in ("auto", "none") else cfg.pretrained
-    if weights and not is_baseline(cfg.network):
-        raise UserError(f"--pretrained {weights}: there are none for --network {cfg.network}; leave it out")
     if not is_ours(cfg) and cfg.pretrained_vssd not in ("auto", "none"):
         raise UserError(f"--pretrained_vssd {cfg.pretrained_vssd}: only for --network heteromedseg; leave it out")
     model = build_baseline(cfg, weights) if weights else make_network(cfg)

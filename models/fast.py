@@ -26,13 +26,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     out: (B, heads, n, d)
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        return attend_by_products(q, k, v, scale)
+        return ((q * scale) @ k.transpose(-1, -2)).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v, scale=scale)
-
-
-def attend_by_products(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """The same as `attend`, in two matrix products."""
-    return ((q * scale) @ k.transpose(-1, -2)).softmax(-1) @ v
 
 
 def recomputed(part: Callable[..., Tensor], *inputs: Any) -> Tensor:

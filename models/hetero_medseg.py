@@ -3,6 +3,7 @@
 Shapes: B batch, H/W height and width of the image or of the map at hand, C channels, K classes.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from itertools import repeat
@@ -14,24 +15,16 @@ from torch import Tensor, nn
 
 from models.bra import HEAD_DIM, BRABlock
 from models.fast import recomputed
-from models.head import Head
-from models.layers import ConvBlock, PatchExpand, down_conv, to_nchw, to_nhwc
+from models.layers import ConvBlock, Head, PatchExpand, down_conv, pad_to_multiples, to_nchw, to_nhwc
 from models.scsa import SCSA
-from models.ssd import SSD_FORMS
 from models.vssd import VSSDBlock
+from utils.config import FIELDS
 from utils.errors import UserError
 
 WIDTH = 96  # channels at stride 4; each halving of the resolution doubles them
-ENCODER_DEPTHS = (2, 2, 2)
-DECODER_DEPTHS = (8, 2, 2)
 TOPK = (8, 4, 2)  # routes of a region in the decoder, coarse to fine
 SKIP_HEADS = (16, 12, 8)  # of the skips' channel attention, coarse to fine
-ARCHITECTURE = (
-    *("num_classes", "ssd", "drop_path", "skips", "decoder", "width", "encoder_depths", "decoder_depths", "variant"),
-)
-SKIPS, DECODERS = ("scsa", "plain"), ("bra", "conv")
-IN_BRA = ("residual_decoder", "single_norm", "head_scale")
-VARIANTS = ("published", *IN_BRA, "gated_z")
+IN_BRA = ("residual_decoder", "single_norm", "head_scale")  # variants that change BRABlock
 REGION = 32  # side of an attention region in input pixels; inputs are padded to multiples of it
 
 
@@ -102,7 +95,7 @@ class HeteroMedSeg(nn.Module):
         paths = repeat(None) if keep is None else iter(keep.unbind())
         height, width = image.shape[2:]
 
-        x = pad_to_regions(image).expand(-1, 3, -1, -1)
+        x = pad_to_multiples(image, REGION).expand(-1, 3, -1, -1)
         x = to_nhwc(self.stem(x.contiguous(memory_format=torch.channels_last)))
         skips = []
         for blocks, downsample in zip(self.encoder, self.downsample):
@@ -169,17 +162,6 @@ class DecoderStage(nn.Module):
         return self.reduce(self.attention(x))
 
 
-def pad_to_regions(image: Tensor) -> Tensor:
-    """Extend (B, C, H, W) to multiples of 32 by repeating the last row and column.
-
-    Zeros would add an edge, and mirroring does not work on the smallest images.
-    """
-    height, width = image.shape[2:]
-    if height % REGION == 0 and width % REGION == 0:
-        return image
-    return F.pad(image, (0, -width % REGION, 0, -height % REGION), mode="replicate")
-
-
 def _initialise_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         # six deviations: older PyTorch may return the bounds themselves, by default a hundred away
@@ -206,25 +188,23 @@ def build_model(
     skips: str = "scsa",
     decoder: str = "bra",
     width: int = WIDTH,
-    encoder_depths: Sequence[int] = ENCODER_DEPTHS,
-    decoder_depths: Sequence[int] = DECODER_DEPTHS,
+    encoder_depths: Sequence[int] = (2, 2, 2),
+    decoder_depths: Sequence[int] = (8, 2, 2),
     variant: str = "published",
 ) -> HeteroMedSeg:
     """Build a network with new weights; the defaults are the published one.
 
-    ssd, skips, decoder, variant: of `models.ssd.SSD_FORMS`, SKIPS, DECODERS, VARIANTS
+    ssd, skips, decoder, variant: as `utils.config.Config` has them
     drop_path: largest rate of stochastic depth
     width: channels at stride 4; encoder_depths: blocks at strides 4, 8, 16; decoder_depths: at strides 16, 8, 4
     raises: UserError for a value that is not possible
     """
     if num_classes < 1:
         raise UserError(f"num_classes: found {num_classes}, expected 1 (binary) or more; count the background too")
-    if ssd not in SSD_FORMS:
-        raise UserError(f"ssd: found {ssd!r}, expected one of {', '.join(SSD_FORMS)}")
     if not 0 <= drop_path < 1:
         raise UserError(f"drop_path: found {drop_path}, expected a rate from 0 up to, not including, 1")
-    kinds = (("skips", skips, SKIPS), ("decoder", decoder, DECODERS), ("variant", variant, VARIANTS))
-    for name, found, choices in kinds:
+    for name, found in {"ssd": ssd, "skips": skips, "decoder": decoder, "variant": variant}.items():
+        choices = FIELDS[name].metadata["choices"]
         if found not in choices:
             raise UserError(f"{name}: found {found!r}, expected one of {', '.join(choices)}")
     if variant in IN_BRA and decoder != "bra":
@@ -235,3 +215,6 @@ def build_model(
         if len(depths) != 3 or min(depths) < 1:
             raise UserError(f"{name}: found {depths}, expected three numbers of blocks, each 1 or more")
     return HeteroMedSeg(num_classes, ssd, drop_path, skips, decoder, width, encoder_depths, decoder_depths, variant)
+
+
+ARCHITECTURE = tuple(inspect.signature(build_model).parameters)  # the settings of a run that shape the network

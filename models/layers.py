@@ -1,4 +1,4 @@
-"""Small layers shared by the encoder and the decoder: convolutions, BatchNorm, PatchExpand, MLP, residual branches.
+"""Small layers: convolutions, BatchNorm, PatchExpand, MLP, residual branches, and the head.
 
 Shapes: B batch, H/W height and width of a feature map, C channels, K classes. Maps inside the network
 are channels-last, (B, H, W, C). Convolutions see the same memory as a (B, C, H, W) view in
@@ -21,6 +21,17 @@ def to_nchw(x: Tensor) -> Tensor:
 def to_nhwc(x: Tensor) -> Tensor:
     """(B, C, H, W) seen as (B, H, W, C), the same memory."""
     return x.permute(0, 2, 3, 1)
+
+
+def pad_to_multiples(image: Tensor, multiple: int) -> Tensor:
+    """Extend the sides of (B, C, H, W) to multiples by repeating the last row and column.
+
+    Zeros would add an edge, and mirroring does not work on the smallest images.
+    """
+    height, width = image.shape[2:]
+    if height % multiple == 0 and width % multiple == 0:
+        return image
+    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -102,6 +113,28 @@ class PatchExpand(nn.Module):
     def pixels(self, x: Tensor) -> Tensor:
         """The output pixels of each input pixel, not yet in their places: (B, H, W, scale * scale, C_out)."""
         return self.norm(rearrange(self.expand(x), "b h w (p c) -> b h w p c", p=self.scale**2))
+
+
+class Head(nn.Module):
+    """Normalise, expand four times, normalise each pixel and classify it.
+
+    The classifier sees one pixel at a time, so it may come before the shuffle, which then moves K numbers a pixel
+    and not C.
+
+    in:  (B, H, W, C)
+    out: logits (B, K, 4H, 4W), of every input pixel
+    """
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.expand = PatchExpand(dim, dim, scale=4)
+        self.classify = nn.Conv2d(dim, num_classes, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = self.expand.pixels(self.norm(x))  # (B, H, W, 16, C)
+        logits = F.linear(pixels, self.classify.weight.flatten(1))
+        return to_nchw(pixel_shuffle(logits, self.expand.scale)).contiguous()
 
 
 class Mlp(nn.Module):

@@ -3,12 +3,11 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from models.baselines import is_baseline
 from models.build import make_network
@@ -17,13 +16,12 @@ from utils.config import AUTO_BATCH, Config, from_dict
 from utils.device import autocast, free_memory
 from utils.distributed import acting_alone, local_world_size, smallest_of_ranks, world_size
 from utils.errors import UserError
+from utils.training.losses import Loss
 
 SHARE = 0.9  # of the free memory goes to a training step; the rest is for fragmentation and validation
 PROBES = (2, 4)  # images
 LARGEST = 1024  # images per process
 FAILED = -1
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def settle_memory(
@@ -104,12 +102,9 @@ def fitting_images(cfg: Config, device: torch.device, precision: str, loss: Loss
 
     Steps are measured on a GPU and estimated elsewhere. Ranks measure on their own and agree once, at the end.
     """
-
-    def measure(images: int) -> float:
-        if device.type == "cuda":
-            return peak_bytes(cfg, device, precision, loss, images)
-        return step_bytes(cfg, precision, images)
-
+    measure = partial(step_bytes, cfg, precision)
+    if device.type == "cuda":
+        measure = partial(peak_bytes, cfg, device, precision, loss)
     found = FAILED
     try:
         with acting_alone():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from models.build import Loaded, load_network
+from models.weights.hub import from_hub, to_hub
 from utils import checkpoint
 from utils.command_line import apply
 from utils.config import Config
@@ -84,12 +85,10 @@ class Predictor:
         if orientation not in ORIENTATIONS or (orientation and array.ndim == 2):
             expected = 'three letters such as "SPL" for a volume, none for a picture'
             raise UserError(f"orientation {orientation!r}: expected {expected}")
-        return segment(self.cfg, self.forward, self.device, array, volume, "array", orientation).mask
+        return segment(self, array, volume, "array", orientation).mask
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the first network as safetensors, with config.json and a model card: see `models.weights.hub`."""
-        from models.weights.hub import to_hub
-
         to_hub(self).save_pretrained(folder)
 
     def push_to_hub(self, repository: str, **options: Any) -> str:
@@ -98,8 +97,6 @@ class Predictor:
         options: of huggingface_hub, such as private=True or token
         raises: UserError where the hub does not take it
         """
-        from models.weights.hub import to_hub
-
         try:
             return to_hub(self).push_to_hub(repository, **options)
         except (OSError, ValueError) as error:
@@ -108,6 +105,4 @@ class Predictor:
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str = "auto", revision: str | None = None, **settings: Any):
         """Load what `save_pretrained` wrote, from a folder or the Hugging Face Hub. settings: as for `Predictor`"""
-        from models.weights.hub import from_hub
-
         return cls([from_hub(str(name), revision)], device, **settings)

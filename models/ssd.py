@@ -30,7 +30,8 @@ def ssd_causal(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor
     x, B, C = _lift_half(x, B, C)
     if runs_mamba(x):
         return mamba_kernel()(x, dt, A, B.unsqueeze(2), C.unsqueeze(2), chunk_size=256)
-    return _chunked(x, dt, A, B, C, both_ways=False)
+    with torch.autocast(x.device.type, enabled=False):
+        return _chunked(x, dt, A, B, C, both_ways=False)
 
 
 def ssd_noncausal(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
@@ -48,7 +49,8 @@ def ssd_noncausal(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Ten
 def ssd_bidirectional(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """Mean of the causal form and of the causal form on the reversed sequence, reversed back; out: (B, L, h, P)."""
     x, B, C = _lift_half(x, B, C)
-    return _chunked(x, dt, A, B, C, both_ways=True)
+    with torch.autocast(x.device.type, enabled=False):
+        return _chunked(x, dt, A, B, C, both_ways=True)
 
 
 SSD_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
@@ -87,12 +89,6 @@ def _lift_half(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.float() if t.dtype == torch.float16 else t for t in tensors)
 
 
-def _chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, both_ways: bool) -> Tensor:
-    """One or both directions as matrix products inside chunks, and a state passed between chunks."""
-    with torch.autocast(x.device.type, enabled=False):
-        return _chunked_products(x, dt, A, B, C, both_ways)
-
-
 def chunk_length(length: int) -> int:
     """Tokens in a chunk: about the square root of `length` for long sequences, with little padding.
 
@@ -105,7 +101,8 @@ def chunk_length(length: int) -> int:
     return -(-length // (num_chunks * 8)) * 8
 
 
-def _chunked_products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, both_ways: bool) -> Tensor:
+def _chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, both_ways: bool) -> Tensor:
+    """One or both directions as matrix products inside chunks, and a state passed between chunks."""
     low = x.dtype
     high = torch.promote_types(low, torch.float32)
     wide = torch.float64 if x.device.type != "mps" else high

@@ -18,10 +18,10 @@ from utils.config import Config
 from utils.distributed import is_main
 from utils.files import replacing
 from utils.inference.forward import Forward
-from utils.inference.volumes import predict_volume
+from utils.inference.predict import predict_volume
 from utils.log import log
 from utils.results.overlay import contact_sheet, save_overlay
-from utils.results.page.album import Album
+from utils.results.page.frames import Album
 from utils.scoring.protocols import Row, score_volume
 
 

@@ -29,7 +29,7 @@ from utils.config import Config
 from utils.distributed import barrier, is_main
 from utils.errors import UserError, counted
 from utils.preprocess import SLICES
-from utils.preprocess.sizes import fit_image, fit_labels, grid_size, inner_size
+from utils.preprocess.sizes import fit_image, fit_labels, placed
 from utils.training.losses import loss_for
 from utils.training.task import Task, hash_cases, hash_names
 from utils.training.validation import ValidationSet
@@ -185,7 +185,7 @@ def training_set(folder: Path, names: Sequence[str], cfg: Config) -> Dataset:
 
 def size_for_augmentation(native: tuple[int, int], cfg: Config) -> tuple[int, int]:
     """The size whose resizing to the network's input would shrink a slice of the size `native` as cfg's fit does."""
-    inner = inner_size(native, grid_size(native, cfg.img_size, cfg.preprocess), cfg.preprocess)
+    inner, _ = placed(native, cfg.img_size, cfg.preprocess)
     return tuple(round(n * size / part) for n, size, part in zip(native, cfg.img_size, inner, strict=True))
 
 

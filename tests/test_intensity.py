@@ -1,6 +1,7 @@
 """`--fit` and `--intensity` of a training reach the data, the checkpoint's Preprocess, testing and prediction alike."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import h5py
@@ -57,7 +58,8 @@ def test_prediction_with_the_checkpoints_intensity_sees_what_training_saw(pictur
     seen = []
     cfg = Config(num_classes=1, preprocess=PICTURES, img_size=(20, 30), intensity=intensity)
     stored = cv2.imread(str(pictures / "images" / "b.png"), cv2.IMREAD_UNCHANGED)
-    segment(cfg, lambda x: seen.append(x) or x[:, :1], CPU, stored, False, "b.png")
+    network = SimpleNamespace(cfg=cfg, forward=lambda x: seen.append(x) or x[:, :1], device=CPU)
+    segment(network, stored, False, "b.png")
     torch.testing.assert_close(seen[0], expected)
 
 

@@ -6,32 +6,27 @@ It takes pictures, NIfTI files, DICOM files and zipped DICOM series of one patie
 the page. Uploads are limited in size, lie in a folder of their own, and go when the program ends.
 """
 
-import argparse
 import os
 import tempfile
 import zipfile
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 
 from datasets.files.dicom import is_dicom
 from datasets.files.image import PICTURE_SUFFIXES, read_image, save_mask, suffix_of
-from models.build import load_network
 from models.predictor import Predictor
 from recipes import RECIPES, class_names_of, find_recipe
-from utils import checkpoint
+from tools.output import parser_of
 from utils.errors import UserError, run_main
 from utils.files import reading
 from utils.inference.orientation import turn
-from utils.inference.segment import segment
+from utils.inference.segment import Segmented, segment
 from utils.log import log
 from utils.results.overlay import LEAST_SIDE, class_color, to_rgb
-
-if TYPE_CHECKING:  # gradio is imported where the page is made
-    import gradio
 
 HOST = "127.0.0.1"
 MOST_UPLOADED = 500 * 2**20  # bytes of one file
@@ -40,26 +35,16 @@ AXIAL = "SPL"  # how a volume is shown: slices from below, the patient's right o
 KINDS = (*PICTURE_SUFFIXES, ".nii", ".nii.gz", ".dcm", ".zip")
 
 
-class Found(NamedTuple):
-    """A segmented image. unit: (D, H, W) or (D, H, W, 3) in [0, 1]; mask: labels (D, H, W); D is 1 for a picture"""
-
-    unit: np.ndarray
-    mask: np.ndarray
-
-
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.app", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("app", __doc__)
     parser.add_argument("--checkpoint", nargs="+", required=True, help="checkpoint; several are averaged")
     parser.add_argument("--recipe", help="recipe of released weights, which hold none of their own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--port", type=int, default=7860, help="port on this machine (default: 7860)")
     given = parser.parse_args(argv)
     recipe = find_recipe(given.recipe)
-    loaded = [load_network(checkpoint.find(name), RECIPES, recipe) for name in given.checkpoint]
-    cfg, predictor = loaded[0].cfg, Predictor(loaded, given.device)
-    names = class_names_of(cfg, loaded[0].class_names)
+    predictor = Predictor.load(*given.checkpoint, device=given.device, recipes=RECIPES, recipe=recipe)
+    names = class_names_of(predictor.cfg, predictor.loaded[0].class_names)
     with tempfile.TemporaryDirectory(prefix="heteromedseg-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}  # read when gradio is imported
         page = build_page(predictor, names, Path(folder))
@@ -72,8 +57,8 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--port {given.port}: cannot be opened ({error}); give another one") from None
 
 
-def build_page(predictor: Predictor, names: tuple[str, ...], folder: Path) -> "gradio.Blocks":
-    """The page; `folder` takes what is uploaded, unpacked and written. raises: UserError where gradio is missing"""
+def build_page(predictor: Predictor, names: tuple[str, ...], folder: Path) -> Any:
+    """The gradio.Blocks of the page; `folder` takes what is uploaded and written. raises: UserError without gradio"""
     try:
         import gradio as gr
     except ImportError:
@@ -112,27 +97,25 @@ def build_page(predictor: Predictor, names: tuple[str, ...], folder: Path) -> "g
 
 def segment_file(
     predictor: Predictor, names: tuple[str, ...], path: Path, unpacked: Path, folder: Path
-) -> tuple[Found, str, str]:
+) -> tuple[Segmented, str, str]:
     """Segment one uploaded file: what is shown, the table of its classes as HTML, and the file of its mask.
 
+    What is shown are slices: image (D, H, W) or (D, H, W, 3) and labels (D, H, W); D is 1 for a picture.
     raises: UserError for what is no image of KINDS, or too large
     """
     if suffix_of(path) not in KINDS and path.suffix.lower() != ".zip":
         raise UserError(f"{path.name}: expected one of {', '.join(KINDS)}")
-    source = path
-    if path.suffix.lower() == ".zip":
+    zipped = path.suffix.lower() == ".zip"
+    if zipped:
         unpack_series(path, unpacked)
-        source = unpacked
-    image = read_image(source, upright=True)
+    image = read_image(unpacked if zipped else path, upright=True)
     volume = image.kind == "volume"
-    found = segment(
-        *(predictor.cfg, predictor.forward, predictor.device, image.array, volume, path.name, image.orientation)
-    )
+    found = segment(predictor, image.array, volume, path.name, image.orientation)
     target = Path(tempfile.mkdtemp(dir=folder)) / f"{path.name[: -len(suffix_of(path)) or -4]}_mask"
     written = save_mask(target, found.mask, image)
     unit, mask = (turn(part, image.orientation, AXIAL) if volume else part[None] for part in (found.unit, found.mask))
     table = class_table(mask, names, image.spacing if volume else None)
-    return Found(unit, mask.astype(np.uint8)), table, str(written)
+    return Segmented(mask.astype(np.uint8), unit, None), table, str(written)
 
 
 def unpack_series(path: Path, folder: Path) -> None:
@@ -166,7 +149,7 @@ def class_table(mask: np.ndarray, names: tuple[str, ...], spacing: tuple[float, 
     return f"<table>{''.join(rows)}</table>"
 
 
-def show(found: Found | None, number: int, opacity: float) -> Any:
+def show(found: Segmented | None, number: int, opacity: float) -> Any:
     """Slice `number` (from 1) with its labels in colour: uint8 (H', W', 3), enlarged if small; None without image."""
     if found is None:
         return None

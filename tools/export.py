@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from datasets.files.image import read_image
 from datasets.phantom.generate import draw_case
 from models.build import Loaded, is_ours, load_network
+from models.weights.hub import portable
 from models.weights.onnx import ANY, LEAST, MULTIPLE, fits_any
-from models.weights.portable import portable
 from recipes import RECIPES, class_names_of, find_recipe
+from tools.output import parser_of
 from utils import checkpoint
 from utils.config import Config
 from utils.errors import UserError, counted, run_main
@@ -67,15 +68,16 @@ def main(argv: list[str]) -> None:
     sizes = [size, *OTHER_SIZES] if any_size else [size]
     images = [check_images(replace(loaded.cfg, img_size=one), given.images) for one in sizes]
     with replacing(output) as part:
-        run = write_onnx(part, loaded, any_size) if given.format == "onnx" else write_safetensors(part, loaded)
-        log(compare(loaded, run, images))
+        if given.format == "onnx":
+            write_onnx(part, loaded, any_size)
+        else:
+            write_safetensors(part, loaded)
+        log(compare(loaded, load_network(part, RECIPES).model, images))
     log(f"written: {output} ({output.stat().st_size:,} bytes)")
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("export", __doc__)
     parser.add_argument("--checkpoint", required=True, help="the checkpoint to export")
     parser.add_argument("--format", choices=tuple(NEEDED), default="onnx", help="what to write (default: onnx)")
     parser.add_argument("--output", required=True, help="file to write")
@@ -125,18 +127,14 @@ def metadata(loaded: Loaded, any_size: bool = False) -> dict[str, str]:
     }
 
 
-def write_onnx(path: Path, loaded: Loaded, any_size: bool) -> Callable[[Tensor], Tensor]:
-    """Write the network with its metadata; returns what runs the file on the CPU."""
-    import onnxruntime
-
+def write_onnx(path: Path, loaded: Loaded, any_size: bool) -> None:
+    """Write the network with its metadata."""
     program = to_onnx(loaded.model, loaded.cfg.preprocess.channels, None if any_size else loaded.cfg.img_size)
     words = metadata(loaded, any_size)
     state = portable(loaded, json.loads(words["class_names"]))
     settings = {name: value for name, value in state.items() if name != "model"}
     program.model.metadata_props.update(words | {checkpoint.SETTINGS: json.dumps(settings)})
     program.save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda batch: torch.from_numpy(session.run(None, {"image": batch.numpy()})[0])
 
 
 def to_onnx(model: nn.Module, channels: int, size: tuple[int, int] | None) -> torch.onnx.ONNXProgram:
@@ -162,11 +160,10 @@ def to_onnx(model: nn.Module, channels: int, size: tuple[int, int] | None) -> to
     )
 
 
-def write_safetensors(path: Path, loaded: Loaded) -> Callable[[Tensor], Tensor]:
-    """Write weights and settings; returns the network that the project's loader makes of the file."""
+def write_safetensors(path: Path, loaded: Loaded) -> None:
+    """Write weights and settings with the metadata."""
     words = metadata(loaded)
     checkpoint.save_safetensors(path, portable(loaded, json.loads(words["class_names"])), words)
-    return load_network(path, RECIPES).model
 
 
 def compare(loaded: Loaded, run: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from models.build import Loaded, load_network
 from recipes import RECIPES, class_names_of, find_recipe
-from tools.output import fill
+from tools.output import fill, parser_of
 from utils import checkpoint
 from utils.config import FIELDS, TRAIN
 from utils.errors import UserError, run_main
@@ -48,9 +48,7 @@ def main(argv: list[str]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.model_card", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("model_card", __doc__)
     parser.add_argument("--checkpoint", required=True, help="the checkpoint to describe")
     parser.add_argument("--results", nargs="+", default=[], metavar="FOLDER", help="results of test.py with it")
     parser.add_argument("--recipe", help="recipe of released weights, which hold none of their own")
@@ -79,7 +77,7 @@ def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
     settings = {name: getattr(cfg, name) for name in names}
     settings |= {name: Path(settings[name]).name for name in ("pretrained", "pretrained_vssd")}
     rule, *more = (loaded.origin["selection"] or "").split(";")
-    data = [Path(result.summary.get("dataset") or "").name for result in results]
+    summaries = [result.summary for result in results]
     facts = {
         "path": path,
         "loaded": loaded,
@@ -92,9 +90,7 @@ def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
         "classes": class_names_of(cfg, loaded.class_names),
         "selection": ";".join([RULES.get(rule, rule), *more]),
         "settings": settings,
-        "results": [
-            (result.summary, name, in_fence(format_table(result.summary))) for result, name in zip(results, data)
-        ],
+        "results": [(one, Path(one.get("dataset") or "").name, in_fence(format_table(one))) for one in summaries],
     }
     return fill(Path(__file__).with_suffix(".md"), facts, finalize=escape) + "\n"
 

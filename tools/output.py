@@ -1,5 +1,6 @@
-"""How the tools write what they found: figures as SVG, filled templates, files in a folder."""
+"""What the tools share: their flags, and how they write figures as SVG, filled templates, files in a folder."""
 
+import argparse
 import io
 import warnings
 from pathlib import Path
@@ -11,6 +12,12 @@ from utils.results.summary import write_atomically
 
 if TYPE_CHECKING:  # matplotlib is imported where a figure is made
     from matplotlib.figure import Figure
+
+
+def parser_of(tool: str, description: str) -> argparse.ArgumentParser:
+    """The parser of `python -m tools.TOOL`, without flags yet; its help keeps the lines of the description."""
+    kept = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=f"python -m tools.{tool}", description=description, formatter_class=kept)
 
 
 def svg_of(figure: "Figure") -> str:

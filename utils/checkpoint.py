@@ -10,9 +10,7 @@ import argparse
 import hashlib
 import json
 import pathlib
-import pickle
 import re
-import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,11 +48,6 @@ ALLOWED = [
     (argparse.Namespace, "argparse.Namespace"),
     *((kind, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name, kind in PATHS.items()),
 ]
-# All that an unpickler is known to raise on bytes that are damaged or were never a checkpoint.
-UNREADABLE = (
-    *(pickle.UnpicklingError, EOFError, RuntimeError, OSError, struct.error, MemoryError, OverflowError),
-    *(ValueError, TypeError, LookupError, AttributeError, AssertionError),
-)
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
@@ -88,7 +81,7 @@ def read(path: str | Path) -> dict[str, Any]:
         with path.open("rb") as file, safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TorchScript and odd pickles, which end as an error below anyway
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except Exception as error:  # an unpickler raises whatever it likes on bytes that are no checkpoint
         raise UserError(f"{path}: {describe_failure(error, start)}") from error
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__}; expected a dict of weights")
@@ -108,14 +101,14 @@ def save_safetensors(path: Path, state: dict[str, Any], words: Mapping[str, str]
 def _read_safetensors(path: Path) -> dict[str, Any]:
     """The dict that `save_safetensors` wrote."""
     try:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
     except ImportError:
         raise UserError(f"{path}: needs the package safetensors; pip install safetensors") from None
     try:
         with safe_open(path, framework="pt") as file:
             settings = json.loads((file.metadata() or {}).get(SETTINGS, "null"))
             weights = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (SafetensorError, *UNREADABLE) as error:
+    except Exception as error:  # so does safetensors
         raise UserError(f"{path}: damaged, or no safetensors file ({first_line(error)}); copy it again") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path}: holds no settings of this project; expected a file that tools.export wrote")

@@ -41,10 +41,11 @@ def leaves(value: Any, source: str) -> Iterator[tuple[str, Any]]:
         waiting += reversed(items)
 
 
-def check_tensors(state: Any, source: str) -> None:
-    """Refuse tensors that are not plain arrays in memory, and those that claim more values than the file holds.
+def verified(state: dict[str, Any], source: str) -> dict[str, Any]:
+    """`state` without its checksum, once that agrees; files from before there was one have none.
 
-    raises: UserError that names the tensor
+    Tensors that are not plain arrays in memory, and those that claim more values than the file holds, are refused
+    before: raises UserError that names the tensor, or that says that the content is not what was saved.
     """
     for place, value in leaves(state, source):
         if not isinstance(value, Tensor):
@@ -58,6 +59,13 @@ def check_tensors(state: Any, source: str) -> None:
             raise UserError(
                 f"{source}: {place} claims {value.numel():,} values, more than the file holds; it is damaged or made up"
             )
+    expected = state.pop(CHECKSUM, None)
+    if expected is not None and checksum(state) != expected:
+        raise UserError(
+            f"{source}: its content is not what was saved (checksum {CHECKSUM} differs): the file was damaged or "
+            "changed; copy it again, or use an older one"
+        )
+    return state
 
 
 def checksum(state: Mapping[str, Any]) -> str:
@@ -71,21 +79,6 @@ def checksum(state: Mapping[str, Any]) -> str:
         if value.numel():
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def verified(state: dict[str, Any], source: str) -> dict[str, Any]:
-    """`state` without its checksum, once that agrees; files from before there was one have none.
-
-    raises: UserError where the content is not what was saved
-    """
-    check_tensors(state, source)
-    expected = state.pop(CHECKSUM, None)
-    if expected is not None and checksum(state) != expected:
-        raise UserError(
-            f"{source}: its content is not what was saved (checksum {CHECKSUM} differs): the file was damaged or "
-            "changed; copy it again, or use an older one"
-        )
-    return state
 
 
 def compare(state: Mapping[str, object], expected: Mapping[str, tuple[int, ...]]) -> str:
@@ -112,9 +105,6 @@ def compare(state: Mapping[str, object], expected: Mapping[str, tuple[int, ...]]
         for kind, names in kinds.items()
         if names
     )
-
-
-# --- the fields of our own files ------------------------------------------------------------------
 
 
 def check_fields(state: Mapping[str, Any], source: str, resuming: bool = False) -> None:
@@ -160,15 +150,8 @@ def _is_optimizer(value: Any) -> bool:
         return False
     groups = _list_of(lambda group: isinstance(group, dict) and _list_of(_is_count)(group.get("params")))
     moments = value["state"]
-    return (
-        groups(value["param_groups"])
-        and isinstance(moments, dict)
-        and all(_is_count(k) and _is_weights(v) for k, v in moments.items())
-    )
-
-
-def _is_names(value: Any) -> bool:
-    return _list_of(_is_text)(value) and len(set(value)) == len(value)
+    moments_are_right = isinstance(moments, dict) and all(_is_count(k) and _is_weights(v) for k, v in moments.items())
+    return moments_are_right and groups(value["param_groups"])
 
 
 def _is_cases(value: Any) -> bool:
@@ -186,7 +169,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "config": (lambda v: isinstance(v, dict), "a dict of settings"),
     "model": (_is_weights, "a dict of tensors"),
     "ema": (lambda v: v is None or _is_weights(v), "a dict of tensors, or None"),
-    "class_names": (_is_names, "a list of different names"),
+    "class_names": (lambda v: _list_of(_is_text)(v) and len(set(v)) == len(v), "a list of different names"),
     "selection": (_is_text, "a text without control characters"),
     "split": (_is_text, "a text without control characters"),
     "split_sha256": (lambda v: _is_text(v) and len(v) in (0, 64), "a SHA-256 in hexadecimal"),

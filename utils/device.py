@@ -81,10 +81,7 @@ def cpu_prefers_bf16() -> bool:
 
     The CPU's flags alone do not tell: AMX is several times faster, AVX512-BF16 without AMX can be slower.
     """
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+    flags = _read(Path("/proc/cpuinfo"))
     if "avx512_bf16" not in flags and "amx_bf16" not in flags:
         return False
     matrices = {dtype: torch.ones(768, 768, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
@@ -211,10 +208,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries may still read the global state
     torch.manual_seed(seed)
-
-
-def seed_worker(_: int) -> None:
-    """Seed a loader worker's python and NumPy from the seed that torch gave it."""
-    seed = torch.initial_seed() % 2**32
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002

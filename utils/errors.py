@@ -1,9 +1,12 @@
 """A user's mistakes, and how a script ends: exit codes and the one message."""
 
+import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch.distributed as dist
 
@@ -32,6 +35,19 @@ def counted(number: int, noun: str) -> str:
     """`1 image`, `2 images`, `3 classes`."""
     ending = "es" if noun.endswith(("s", "ch")) else "s"
     return f"{number} {noun}{'' if number == 1 else ending}"
+
+
+def import_baseline(name: str, flag: str) -> Any:
+    """A module of requirements-baselines.txt, which `flag` needs. raises: UserError where it is not installed"""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what these packages use of PyTorch
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"{flag}: needs the package {name.partition('.')[0]} ({error}); "
+            "install it with: pip install -r requirements-baselines.txt"
+        ) from error
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:

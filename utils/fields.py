@@ -52,7 +52,12 @@ def check_bounds(field: dataclasses.Field, value: Any) -> None:
     meta = field.metadata
     least, below = meta.get("least"), meta.get("below")
     if isinstance(value, str):
-        _check_text(value)
+        if not value.strip():
+            raise ValueError("a name, not an empty text")
+        if len(os.fsencode(value)) > LONGEST_PATH:
+            raise ValueError(f"a text of at most {LONGEST_PATH} bytes")
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in value.replace(os.sep, "/").split("/")):
+            raise ValueError(f"names of at most {LONGEST_NAME} bytes, which is what file systems allow")
         if field.name != "input" and not value.isprintable():  # names of images may be anything
             raise ValueError("a text without control characters")
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -64,15 +69,6 @@ def check_bounds(field: dataclasses.Field, value: Any) -> None:
         raise ValueError(f"at least {least}" + (f" and below {below}" if below is not None else ""))
     if meta.get("choices") and value not in meta["choices"]:
         raise ValueError(f"one of {', '.join(meta['choices'])}")
-
-
-def _check_text(text: str) -> None:
-    if not text.strip():
-        raise ValueError("a name, not an empty text")
-    if len(os.fsencode(text)) > LONGEST_PATH:
-        raise ValueError(f"a text of at most {LONGEST_PATH} bytes")
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in text.replace(os.sep, "/").split("/")):
-        raise ValueError(f"names of at most {LONGEST_NAME} bytes, which is what file systems allow")
 
 
 def check_saved(field: dataclasses.Field, value: Any) -> Any:

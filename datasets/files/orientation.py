@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.inference.orientation import AXES, moves, turn, turn_back
+from utils.inference.orientation import AXES, moves, turn
 
 
 def stored_orientation(meta: Mapping[str, Any]) -> str:
@@ -38,4 +38,4 @@ def orient_spacing(spacing: Sequence[float], meta: Mapping[str, Any], orientatio
 
 def restore(array: np.ndarray, meta: Mapping[str, Any], orientation: str) -> np.ndarray:
     """Turn a mask of what `orient` returned back to the file's own storage. in: (..., D, H, W), as `orient` made it"""
-    return turn_back(array, stored_orientation(meta), orientation)
+    return turn(array, orientation, stored_orientation(meta))

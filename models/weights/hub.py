@@ -1,9 +1,12 @@
-"""A trained network on the Hugging Face Hub, or in a folder of the same form: safetensors, config.json, model card.
+"""A trained network to give away: on the Hugging Face Hub, or in a folder of the same form.
 
-Needs `huggingface_hub` and `safetensors` (requirements-hub.txt), which nothing else here imports.
+Such a folder holds safetensors, config.json and a model card. Both need `huggingface_hub` and `safetensors`
+(requirements-hub.txt); `portable` does not, and `python -m tools.export --format safetensors` uses it, too.
 """
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -11,10 +14,10 @@ from typing import Any
 
 from models.build import Loaded, load_network
 from models.hetero_medseg import ARCHITECTURE, HeteroMedSeg
-from models.weights.portable import portable
 from utils import checkpoint
-from utils.config import from_dict
+from utils.config import Config, from_dict, to_dict
 from utils.errors import UserError
+from utils.results.summary import dataset_of
 
 WEIGHTS = "model.safetensors"  # the name that the Hub expects
 CARD = """---
@@ -37,6 +40,21 @@ predictor = Predictor.from_pretrained("THIS REPOSITORY OR FOLDER")
 mask = predictor.predict(array)
 ```
 """
+
+
+def portable(loaded: Loaded, class_names: Sequence[str]) -> dict[str, Any]:
+    """What `utils.checkpoint.save_safetensors` writes of a network: weights, settings, hashes of the cases.
+
+    The settings name no folder of this machine.
+    """
+    cfg = loaded.trained or loaded.cfg
+    places = {"dataset": dataset_of(cfg)} | {n: getattr(cfg, n) for n in ("init", "pretrained", "pretrained_vssd")}
+    names = {name: place and Path(place).name for name, place in places.items()}
+    cfg = replace(cfg, root_path=None, list_dir=None, csvfile=None, output_dir=Config.output_dir, **names)
+    state = {"format": "heteromedseg", "config": to_dict(cfg), "class_names": list(class_names)}
+    facts = {key: loaded.origin.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
+    state |= {key: value for key, value in facts.items() if value is not None}
+    return state | {"cases": dict(loaded.cases), "model": loaded.model.state_dict()}
 
 
 def hub() -> ModuleType:

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.weights.released import DEAD, released_name
-from models.weights.state_dicts import LoadSummary, bare_state
+from models.weights.released import DEAD, LoadSummary, bare_state, released_name
 from utils.errors import UserError
 
 PUBLISHED = (
@@ -61,8 +60,6 @@ def initialise(
     raises: UserError, before anything is copied, when less than half of the expected tensors of a file fit: it
     belongs to another network, and training would start from scratch unnoticed
     """
-    if form not in FORMS:
-        raise UserError(f"pretrained form: found {form!r}, expected one of {', '.join(FORMS)}")
     from_vssd = {} if vssd is None else wanted(model, VSSD_ALONE if biformer is None else VSSD_BESIDE)
     plans = []
     if biformer is not None:

@@ -6,6 +6,7 @@ are dropped by name.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -13,9 +14,7 @@ from torch import Tensor, nn
 
 from models.bra import HEAD_DIM
 from models.hetero_medseg import WIDTH
-from models.ssd import SSD_FORMS
-from models.vssd import Mixer, VSSDBlock
-from models.weights.state_dicts import LoadSummary, bare_state
+from models.vssd import VSSDBlock
 from utils.checkpoint_content import compare
 from utils.errors import UserError
 
@@ -33,8 +32,40 @@ RULES = (
     ("up4.", "head.expand."),
     ("output.", "head.classify."),
 )
+PREFIX = "bra_unet."  # of every name in a released file
 # inside a decoder block: released, ours
 BLOCK_RULES = ((".attn.qkv.qkv.", ".attn.qkv."), (".mlp.0.", ".mlp.fc1."), (".mlp.3.", ".mlp.fc2."))
+
+
+@dataclass(frozen=True)
+class LoadSummary:
+    """What was taken from one file; str() gives the report that a run prints.
+
+    total: values in the network's state dict; left_out: reason -> (tensors, values) of the file that were not taken
+    """
+
+    source: str
+    tensors: int
+    values: int
+    total: int
+    left_out: dict[str, tuple[int, int]]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        taken = f"{self.tensors} tensors, {self.values:,} values, {self.values / self.total:.1%} of the network"
+        left_out = [f"left out {n} tensors, {v:,} values: {why}" for why, (n, v) in self.left_out.items()]
+        return "\n  ".join([f"{self.source}: loaded {taken}", *left_out, *self.notes])
+
+
+def bare_state(checkpoint: Mapping[str, object], source: str) -> dict[str, object]:
+    """Find the state dict in a checkpoint, bare or under `model` or `state_dict`; remove the prefixes of wrappers."""
+    for key in ("model", "state_dict"):
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    state = {str(name).removeprefix("module.").removeprefix(PREFIX): value for name, value in checkpoint.items()}
+    if len(state) < len(checkpoint):
+        raise UserError(f"{source}: holds the same entry with and without the prefix `module.` or `{PREFIX}`")
+    return state
 
 
 def _dead_stage() -> dict[str, tuple[int, ...]]:
@@ -64,7 +95,7 @@ def is_released(checkpoint: Mapping[str, object]) -> bool:
     return {"output.weight", "layers_up.0.expand.weight"} <= bare_state(checkpoint, "checkpoint").keys()
 
 
-def released_num_classes(checkpoint: Mapping[str, object], source: str = "checkpoint") -> int:
+def released_num_classes(checkpoint: Mapping[str, object], source: str) -> int:
     """The number of output channels of a released checkpoint. raises: UserError for another network's"""
     state = bare_state(checkpoint, source)
     weight = state.get("output.weight")
@@ -79,18 +110,11 @@ def released_num_classes(checkpoint: Mapping[str, object], source: str = "checkp
 def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: str) -> LoadSummary:
     """Load a released checkpoint into `model` and account for all 467 entries.
 
-    The SSD form becomes causal, as in the training of the released weights.
+    The network must run the causal SSD form, as in the training of the released weights.
 
     raises: UserError, before anything is loaded, when an entry is missing, unknown, of another shape or not finite
     """
-    own = model.state_dict()
-    num_classes, built = released_num_classes(checkpoint, source), len(own["head.classify.weight"])
-    if num_classes != built:
-        raise UserError(
-            f"{source}: weights of {num_classes} output channels, but the network was built with {built}; "
-            f"choose a data set or --num_classes that needs {num_classes}, or a checkpoint trained for {built}"
-        )
-    state = bare_state(checkpoint, source)
+    own, state = model.state_dict(), bare_state(checkpoint, source)
     expected = {released_name(name): tuple(value.shape) for name, value in own.items()} | DEAD
     if problems := compare(state, expected):
         raise UserError(
@@ -98,10 +122,6 @@ def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: st
             "Give a released file as it was published; this project's own checkpoints need no conversion"
         )
     model.load_state_dict({name: state[released_name(name)] for name in own})
-    model.ssd = "causal"
-    for module in model.modules():
-        if isinstance(module, Mixer):
-            module.ssd = SSD_FORMS["causal"]
     total = sum(value.numel() for value in own.values())
     dead = (len(DEAD), sum(map(prod, DEAD.values())))
     left_out = {"the fourth encoder stage, which the forward pass never calls": dead}

@@ -19,8 +19,7 @@ from tests.support.shallow import shallow_model
 from tests.support.toy import ToyNetwork, toy_config
 from utils.config import Config
 from utils.inference.forward import forward_fn
-from utils.inference.images import predict_images
-from utils.inference.volumes import predict_volume
+from utils.inference.predict import predict_images, predict_volume
 from utils.preprocess import PICTURES, SLICES
 from utils.preprocess.intensities import normalise
 from utils.training.batches import EpochBatches
@@ -45,8 +44,8 @@ AUGMENTATIONS = {
 LOG_INTERVAL = "utils/training/engine.py::train_one_epoch"
 END_OF_VALIDATION = "utils/training/validation.py::__call__"
 PREVIEWS = "utils/training/validation.py::previews"
-END_OF_VOLUME = "utils/inference/volumes.py::predict_volume"
-EVERY_IMAGE = "utils/inference/images.py::predict_images"
+END_OF_VOLUME = "utils/inference/predict.py::predict_volume"
+EVERY_IMAGE = "utils/inference/predict.py::predict_images"
 # where a training step copies a batch to the device
 BATCH_ARRIVES = "utils/training/engine.py::prepare"
 

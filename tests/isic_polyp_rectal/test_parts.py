@@ -11,8 +11,8 @@ from isic_polyp_rectal.evaluation import evaluate
 from isic_polyp_rectal.task import ISIC2018, build_task, num_folds
 from tests.support.trees import write_picture_tree
 from utils.errors import UserError
-from utils.results.page.album import Album
-from utils.results.report import write_report
+from utils.results.page.build import write_report
+from utils.results.page.frames import Album
 from utils.results.summary import describe_result
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from models import build_model
 from models.bra import HEAD_DIM, BRABlock, to_regions
 from models.build import build_network, load_network
-from models.hetero_medseg import VARIANTS
 from models.layers import ConvBlock
 from models.scsa import SCSA
+from models.ssd import SSD_FORMS
 from models.vssd import Mixer
 from models.weights.released import load_released
 from tests.support.fill import fill_module
@@ -21,7 +21,7 @@ from utils import checkpoint
 from utils.config import FIELDS, Config, to_dict
 from utils.errors import UserError
 
-CHANGED = VARIANTS[1:]
+CHANGED = FIELDS["variant"].metadata["choices"][1:]
 SMALL = {"width": 32, "encoder_depths": (1, 2, 1), "decoder_depths": (2, 1, 1)}
 
 
@@ -189,7 +189,7 @@ def test_released_weights_start_no_variant(tmp_path):
 
 
 def test_the_flag_offers_what_there_is():
-    assert FIELDS["variant"].metadata["choices"] == VARIANTS
+    assert FIELDS["ssd"].metadata["choices"] == tuple(SSD_FORMS)
 
 
 @pytest.mark.parametrize("fields", [{"variant": "gated_z"}, {"deep_supervision": True}])

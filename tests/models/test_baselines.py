@@ -107,7 +107,7 @@ def test_a_missing_package_says_what_to_install(network, monkeypatch):
     def missing(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(baselines.importlib, "import_module", missing)
+    monkeypatch.setattr("importlib.import_module", missing)
     with pytest.raises(UserError, match=f"--network {network}: needs the package .*requirements-baselines.txt"):
         make_network(replace(CONFIG, network=network))
 

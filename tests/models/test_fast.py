@@ -1,9 +1,8 @@
 """Forms that are faster on some device, against the plain forms that they replace."""
 
 import torch
-import torch.nn.functional as F
 
-from models.fast import attend, attend_by_products
+from models.fast import attend
 
 
 def arguments(dtype):
@@ -12,19 +11,14 @@ def arguments(dtype):
     return [torch.randn(shape, generator=g).to(dtype).requires_grad_() for shape in shapes]
 
 
-def test_attention_by_products_has_the_values_and_gradients_of_the_fused_kernel():
-    given = arguments(torch.float64)
-    found, expected = attend_by_products(*given, 0.3), F.scaled_dot_product_attention(*given, scale=0.3)
-    torch.testing.assert_close(found, expected)
-    weight = torch.randn_like(found)
-    gradients = [torch.autograd.grad((y * weight).sum(), given) for y in (found, expected)]
-    for a, b in zip(*gradients):
-        torch.testing.assert_close(a, b)
-
-
 def test_attention_in_bfloat16_is_near_float32():
     wide, narrow = arguments(torch.float32), arguments(torch.bfloat16)
     expected = attend(*wide, 0.3)
-    torch.testing.assert_close(attend(*narrow, 0.3).float(), expected, rtol=0.02, atol=0.02)
+    found = attend(*narrow, 0.3).float()
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+    weight = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((y * weight).sum(), given) for y, given in ((found, narrow), (expected, wide))]
+    for a, b in zip(*gradients):
+        torch.testing.assert_close(a.float(), b, rtol=0.03, atol=0.03)
     with torch.no_grad():
         torch.testing.assert_close(attend(*narrow, 0.3).float(), expected, rtol=0.02, atol=0.02)

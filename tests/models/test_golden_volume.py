@@ -13,7 +13,7 @@ from tests.support.manifests import quick_model, shapes_of
 from tests.support.places import GOLDEN, SHARED
 from utils.config import Config
 from utils.inference.forward import forward_fn
-from utils.inference.volumes import predict_volume
+from utils.inference.predict import predict_volume
 from utils.scoring.protocols import score_volume
 
 LEGACY = Config(batch_size=2, protocol="legacy")

@@ -7,8 +7,17 @@ from einops import rearrange
 from torch import nn
 
 from models import layers
-from models.head import Head
-from models.layers import BatchNorm, DepthwiseConv, PatchExpand, add_branch, down_conv, pixel_shuffle, to_nchw, to_nhwc
+from models.layers import (
+    BatchNorm,
+    DepthwiseConv,
+    Head,
+    PatchExpand,
+    add_branch,
+    down_conv,
+    pixel_shuffle,
+    to_nchw,
+    to_nhwc,
+)
 
 pytestmark = pytest.mark.usefixtures("on_device64")
 

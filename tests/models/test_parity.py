@@ -18,8 +18,7 @@ from models.layers import PatchExpand, down_conv, to_nchw, to_nhwc
 from models.scsa import SCSA
 from models.ssd import SSD_FORMS
 from models.vssd import Mixer, VSSDBlock
-from models.weights.released import released_name
-from models.weights.state_dicts import PREFIX
+from models.weights.released import PREFIX, released_name
 from tests.support.fill import REFERENCE, fill_module, golden_image, golden_network
 from tests.support.manifests import quick_model, shapes_of
 from tests.support.places import GOLDEN

@@ -21,7 +21,7 @@ from tests.support.toy_checkpoints import TOY, save_toy
 from utils import checkpoint
 from utils.config import to_dict
 from utils.errors import UserError
-from utils.inference.orientation import turn, turn_back
+from utils.inference.orientation import turn
 from utils.inherited import passed_on
 
 PICTURES = replace(RECIPES["cvc_clinicdb"], network=TOY, img_size=(32, 32))
@@ -67,7 +67,7 @@ def test_volumes_in_any_orientation(organs):
     assert len(np.unique(mask)) > 2
     for stored in ("SPL", "LIA", "PRS"):
         found = predictor.predict(turn(HU, "SPL", stored), orientation=stored)
-        assert np.array_equal(turn_back(found, "SPL", stored), mask)
+        assert np.array_equal(turn(found, stored, "SPL"), mask)
     narrow = HU[..., :3]  # no colour picture, as its orientation tells
     assert predictor.predict(narrow, (1, 1, 1), "SPL").shape == narrow.shape
 

@@ -7,7 +7,7 @@ from models import build_model, fast
 from models.bra import BRABlock
 from models.build import build_network
 from models.fast import images_at_once
-from models.head import Head
+from models.layers import Head
 from models.vssd import VSSDBlock
 from tests.support.shallow import SMALL
 from utils.config import Config

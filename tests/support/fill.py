@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.hetero_medseg import HeteroMedSeg
-from models.weights.released import released_name
-from models.weights.state_dicts import PREFIX
+from models.weights.released import PREFIX, released_name
 from tests.support.golden_weights import golden_tensor
 from tests.support.manifests import quick_model
 from tests.support.places import SHARED

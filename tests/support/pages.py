@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.results.page.album import BUDGET, Album
 from utils.results.page.build import write_page
-from utils.results.page.frames import CaseFrames
+from utils.results.page.frames import BUDGET, Album, CaseFrames
 from utils.results.summary import summarise
 from utils.scoring.protocols import Row, score_image, score_volume
 

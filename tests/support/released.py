@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.weights.released import DEAD, released_name
-from models.weights.state_dicts import PREFIX
+from models.weights.released import DEAD, PREFIX, released_name
 
 
 def to_released(model: nn.Module) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from tools import app
 from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
+from utils.inference.segment import Segmented
 from utils.preprocess import SLICES
 
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
@@ -60,14 +61,14 @@ def test_sizes_are_in_ml_where_the_spacing_is_known_and_names_are_words():
 def test_the_mask_lies_over_the_image_as_strongly_as_asked():
     mask = np.zeros((2, 600, 700), np.uint8)
     mask[1, :300] = 1
-    found = app.Found(np.full((2, 600, 700), 0.5, np.float32), mask)
+    found = Segmented(mask, np.full((2, 600, 700), 0.5, np.float32), None)
     for opacity in (0, 0.5, 1):
         picture = app.show(found, 2, opacity).astype(int)
         expected = (1 - opacity) * 128 + opacity * np.array(app.class_color(1))
         assert np.abs(picture[:300] - expected).max() <= 1
         assert (picture[300:] == 128).all()
     assert (app.show(found, 1, 1) == 128).all()
-    assert app.show(app.Found(found.unit[:, :40, :30], mask[:, :40, :30]), 99, 1).shape == (680, 510, 3)
+    assert app.show(Segmented(mask[:, :40, :30], found.unit[:, :40, :30], None), 99, 1).shape == (680, 510, 3)
     assert app.show(None, 1, 1) is None
 
 
@@ -128,6 +129,7 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "best.pth"
     state = {"format": "heteromedseg", "config": to_dict(CT), "class_names": list(NAMES), "split": "", "epoch": 1}
+    state["selection"] = "last"
     checkpoint.save(path, state | {"model": build_model(3).state_dict()})
     return path
 

@@ -1,5 +1,6 @@
 """python -m tools.export: files that compute what PyTorch computes, that say what they need, and that load again."""
 
+import copy
 import json
 from dataclasses import asdict, replace
 
@@ -204,8 +205,15 @@ def test_the_check_takes_the_images_that_are_given(tmp_path, monkeypatch, fit):
 
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
     path = save(tmp_path / "best.pth", replace(CT, network="conv"))
-    wrong = lambda part, loaded: part.write_bytes(b"x") and (lambda batch: -loaded.model(batch))  # noqa: E731
-    monkeypatch.setattr(export, "write_safetensors", wrong)
+    write = export.write_safetensors
+
+    def negated(part, loaded):
+        model = copy.deepcopy(loaded.model)
+        for parameter in model.parameters():
+            parameter.data.neg_()
+        write(part, replace(loaded, model=model))
+
+    monkeypatch.setattr(export, "write_safetensors", negated)
     with pytest.raises(UserError, match=r"not that of the checkpoint: logits differ .* labels in \d+ of 6144 pixels"):
         run(path, tmp_path / "network.safetensors", "--format", "safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["best.pth"]

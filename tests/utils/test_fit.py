@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from utils.config import Config
-from utils.inference.images import predict_images
-from utils.inference.volumes import predict_volume
+from utils.inference.predict import predict_images, predict_volume
 from utils.preprocess import PICTURES, SLICES
 from utils.preprocess.sizes import crop_margins, fit_image, fit_labels, network_input, resize_image, resize_labels
 from utils.training.validation import ValidationSet

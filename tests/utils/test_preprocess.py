@@ -1,6 +1,7 @@
 """What a network sees: SciPy and OpenCV as oracles; training and prediction alike; intensities not guessed."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -78,7 +79,7 @@ def predicted(array, pre, volume, intensity="auto"):
     """What the network sees when predict.py segments `array` at 40x48."""
     cfg = Config(preprocess=pre, img_size=(40, 48), num_classes=1, intensity=intensity)
     forward = Recorder()
-    segment(cfg, forward, CPU, array, volume, "file")
+    segment(SimpleNamespace(cfg=cfg, forward=forward, device=CPU), array, volume, "file")
     return torch.cat(forward.seen)
 
 

@@ -15,7 +15,7 @@ import json
 from tools.compare.comparison import HIGHER, LOWER, compare
 from tools.compare.page import draw, html_page
 from tools.compare.text import text_report
-from tools.output import write_files
+from tools.output import parser_of, write_files
 from utils.errors import UserError, run_main
 from utils.log import log_lines
 from utils.results.reading import Setting, check_comparable, parse_settings
@@ -42,9 +42,7 @@ def main(argv: list[str]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("compare", __doc__)
     parser.add_argument("results", nargs="*", metavar="RESULTS", help="FOLDER, NAME=FOLDER or NAME=FOLDER,FOLDER...")
     parser.add_argument("--seeds", nargs="+", metavar="FOLDER", help="seeds of one setting: mean ± SD over them")
     parser.add_argument("--name", default="seeds", help="name of the setting given with --seeds")

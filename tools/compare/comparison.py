@@ -36,7 +36,6 @@ def compare(settings: list[Setting], metrics: list[str]) -> dict[str, Any]:
         ranks[metric] = ranking._asdict()
         warnings += warn_of_figures(metric, rows, ranking, len(first.cases))
     kept = ("protocol", "recipe", "dataset", "split", "img_size", "tolerance", "unit")
-    kept = ("protocol", "recipe", "dataset", "split", "img_size", "tolerance", "unit")
     found = {name: first.summary.get(name) for name in kept}
     found |= {
         "dataset": Path(first.summary.get("dataset") or "").name or None,
@@ -56,21 +55,16 @@ def describe(setting: Setting, metrics: list[str]) -> dict[str, Any]:
     """One setting: its seeds, and for all classes together and each class its counts by seed and its means."""
     results, summary = setting.results, setting.results[0].summary
     columns = {ALL_CLASSES: slice(None)} | {name: [k] for k, name in enumerate(results[0].classes)}
-    counts = {scope: {"missed": [], "false_positive": []} for scope in columns}
-    for result in results:
-        for scope, part in ({ALL_CLASSES: result.summary["overall"]} | result.summary["classes"]).items():
-            for kind, of_seeds in counts[scope].items():
-                of_seeds.append(part[kind])
+    parts = [{ALL_CLASSES: result.summary["overall"]} | result.summary["classes"] for result in results]
+    kinds = ("missed", "false_positive")
+    kept = ("network", "ssd", "fit", "tta", "tta_scales", "precision", "selection")
     return {
         "name": setting.name,
         "num_seeds": len(results),
         "folders": [str(result.folder) for result in results],
         "checkpoints": [result.hashes for result in results],
-        **{
-            field: summary.get(field)
-            for field in ("network", "ssd", "fit", "tta", "tta_scales", "precision", "selection")
-        },
-        "counts": counts,
+        **{field: summary.get(field) for field in kept},
+        "counts": {scope: {kind: [part[scope][kind] for part in parts] for kind in kinds} for scope in columns},
         "means": {scope: {m: _means(setting, m, chosen) for m in metrics} for scope, chosen in columns.items()},
     }
 
@@ -87,9 +81,6 @@ def _means(setting: Setting, metric: str, columns: slice | list[int]) -> dict[st
         "ci95": interval(mean_over(bootstrap_means(table), 1)) if several else (math.nan, math.nan),
         "seeds": seeds.tolist(),
     }
-
-
-# --- what a reader must be told ------------------------------------------------------------------
 
 
 def warn_of_results(settings: list[Setting]) -> list[str]:

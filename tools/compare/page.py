@@ -13,7 +13,7 @@ from tools.compare import text
 from tools.compare.statistics import ALL_CLASSES, LEVEL
 from tools.compare.text import Comparison
 from tools.output import fill, svg_of
-from utils.results.page.words import scale_of
+from utils.results.table import WORDS, label, scale_of, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ def html_page(comparison: Comparison) -> str:
         for name, colour in COLOURS.items():
             svg = svg.replace(colour, f"var(--{name})")
         charts[metric] = re.sub(r'<g id="\w+">', "<g>", svg[svg.index("<svg") :])
-    facts = {"comparison": comparison, "text": text, "charts": charts, "colours": COLOURS}
+    facts = {"comparison": comparison, "text": text, "words": WORDS, "charts": charts, "colours": COLOURS}
     return fill(Path(__file__).with_name("page.html"), facts, autoescape=True)
 
 
@@ -68,7 +68,7 @@ def _ranks(comparison: Comparison, metric: str) -> tuple[list[Point], str, str, 
     order = text.ordered(ranking) if ranking["cases"] else []
     points = [(name, rank, (rank - critical / 2, rank + critical / 2), True, f"{rank:.2f}") for name, rank in order]
     note = f"bars of two settings that differ do not overlap (critical difference {critical:.2f})" if critical else ""
-    return points, f"{text.label(metric)}: average rank over {ranking['cases']} cases (1 is best)", note, 1
+    return points, f"{label(metric)}: average rank over {ranking['cases']} cases (1 is best)", note, 1
 
 
 def _differences(comparison: Comparison, metric: str) -> tuple[list[Point], str, str, float]:
@@ -79,7 +79,7 @@ def _differences(comparison: Comparison, metric: str) -> tuple[list[Point], str,
     for row in rows if len(overall) <= MOST_PAIRS else overall:
         prefix = "" if row["class_name"] == ALL_CLASSES else f"{row['class_name']}: "
         ends = [None if end is None else end * factor for end in row["ci95"]]
-        figures = f"{text.with_interval(row['difference'], row['ci95'], factor, '+')}, p {text.p_text(row['p_holm'])}"
+        figures = f"{with_interval(row['difference'], row['ci95'], factor, '+')}, p {text.p_text(row['p_holm'])}"
         name = f"{prefix}{row['first']} → {row['second']}"
         points.append((name, row["difference"] * factor, ends, text.is_significant(row), figures))
     side = "right" if comparison["metrics"][metric] == "higher" else "left"

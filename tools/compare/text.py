@@ -1,17 +1,13 @@
 """The sections of a comparison, which the terminal and the page both show, and their numbers as text."""
 
-from collections.abc import Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
 from tools.compare.statistics import ALL_CLASSES, LEVEL
-from utils.results.page.words import scale_of
-from utils.results.table import IN_PERCENT
-from utils.scoring.protocols import kind_of
+from utils.results.table import align, label, scale_of, with_interval
 
 Comparison = dict[str, Any]
 Table = list[list[str]]  # the first line holds the titles
-WORDS = ("class", "setting", "pair", "results")  # titles of columns of words; the others hold numbers
 
 
 class Section(NamedTuple):
@@ -95,24 +91,5 @@ def ordered(ranking: dict[str, Any]) -> list[tuple[str, float]]:
     return sorted(ranking["average"].items(), key=lambda item: item[1])
 
 
-def label(metric: str) -> str:
-    return f"{metric} %" if kind_of(metric) in IN_PERCENT else metric
-
-
-def with_interval(value: float | None, ci95: Sequence, factor: float, sign: str = "", sd: float | None = None) -> str:
-    """`86.51 ± 1.02 [84.48, 88.46]`, without the parts that are None; a dash for no value."""
-    if value is None:
-        return "-"
-    text = f"{value * factor:{sign}.2f}" + ("" if sd is None else f" ± {sd * factor:.2f}")
-    return text if ci95[0] is None else f"{text} [{ci95[0] * factor:{sign}.2f}, {ci95[1] * factor:{sign}.2f}]"
-
-
 def p_text(p: float | None) -> str:
     return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def align(table: Table) -> list[str]:
-    """Columns of equal width, two spaces apart: words to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*table)]
-    sides = ["<" if title in WORDS else ">" for title in table[0]]
-    return ["  ".join(f"{cell:{s}{w}}" for cell, s, w in zip(line, sides, widths)).rstrip() for line in table]

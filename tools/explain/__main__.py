@@ -21,14 +21,15 @@ from models import build_model
 from models.build import Loaded, load_network
 from recipes import RECIPES, class_names_of, find_recipe
 from tools.explain.figures import draw_fields, draw_gates, draw_routes
-from tools.explain.input import Input, chosen_pixel, labels_of, read_input
+from tools.explain.input import Input, chosen_pixel, read_input
 from tools.explain.internals import look_inside
 from tools.explain.receptive_field import describe_field, receptive_fields
-from tools.output import svg_of, write_files
+from tools.output import parser_of, svg_of, write_files
 from utils import checkpoint
 from utils.command_line import check_value
 from utils.device import choose_device, choose_precision
 from utils.errors import UserError, run_main
+from utils.inference.forward import labels_from_logits
 from utils.log import log
 
 SEED = 1234  # of a fresh network, of noise and of the receptive fields' signs
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
     if image is not None and given.checkpoint:
         logits, routes, gates = look_inside(model, image.batch.to(device))
         place, pixel = chosen_pixel(given.pixel, logits, image)
-        labels = labels_of(logits)
+        labels = labels_from_logits(logits[None])[0]
         names = class_names_of(cfg, loaded.class_names)
         found |= {"pixel": list(place), "input_pixel": list(pixel)}
         found["predicted"] = ("background", *names)[int(labels[pixel])]
@@ -75,9 +76,7 @@ def main(argv: list[str]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("explain", __doc__)
     parser.add_argument("--checkpoint", "--model", help="the network to look into; without it a fresh one")
     parser.add_argument("--image", help="picture, array, NIfTI or DICOM file, as predict.py takes them")
     parser.add_argument("--pixel", metavar="Y,X", help="row and column from 0 in the image (middle of the foreground)")

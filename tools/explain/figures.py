@@ -6,7 +6,6 @@ Shapes: S/T height and width of the network's input, C channels.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from models.hetero_medseg import REGION
 from tools.explain.internals import Gates
 from tools.explain.receptive_field import Field, describe_field
+from utils.results.page.frames import shrink
 
 if TYPE_CHECKING:  # matplotlib is imported where a figure is made
     from matplotlib.axes import Axes
@@ -47,13 +47,6 @@ def show(ax: "Axes", image: np.ndarray, size: Sequence[int], **look: Any) -> Any
     return shown
 
 
-def shrink(image: np.ndarray) -> np.ndarray:
-    """The image with at most SHOWN_SIDE pixels a side, by averages over areas."""
-    scale = min(1, SHOWN_SIDE / max(image.shape[:2]))
-    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
 def draw_routes(image: np.ndarray, routes: Sequence[dict], pixel: tuple[int, int], title: str) -> "Figure":
     """A panel for each block: the regions that the pixel attends to are lit and numbered, the others are dark.
 
@@ -73,7 +66,7 @@ def draw_routes(image: np.ndarray, routes: Sequence[dict], pixel: tuple[int, int
     tints = ListedColormap(["#00000080", f"{GREEN}29"])
     number = {"color": "white", "weight": "bold", "size": 9, "ha": "center", "va": "center"}
     number["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": "#0000008c", "edgecolor": "none"}
-    small = shrink(image) // 4 * 4  # 64 levels: the file is smaller, and the eye sees no difference
+    small = shrink(image, SHOWN_SIDE) // 4 * 4  # 64 levels: the file is smaller, and the eye sees no difference
     for ax, one in zip(axes, routes):
         ranks = np.zeros(one["regions"], int)  # 1 is the best, 0 is not chosen
         ranks[tuple(np.transpose(one["chosen"]))] = range(1, len(one["chosen"]) + 1)
@@ -103,7 +96,7 @@ def draw_gates(image: np.ndarray, gates: Sequence[Gates]) -> "Figure":
     axes = figure.subplots(len(gates), 3, squeeze=False, width_ratios=(1, 2, 2))
     band = {"color": BLUE, "alpha": 0.25, "linewidth": 0}
     for (picture, *areas), one in zip(axes, gates):
-        show(picture, shrink(image), image.shape)
+        show(picture, shrink(image, SHOWN_SIDE), image.shape)
         above, beside = picture.inset_axes([0, 1.04, 1, 0.3]), picture.inset_axes([1.04, 0, 0.3, 1])
         above.set_title(f"skip at stride {one.stride}", **HEADING)
         above.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[0, 1])
@@ -167,8 +160,8 @@ def heat_of(values: Tensor) -> np.ma.MaskedArray:
 
     Positive values below the color scale are raised to its lower end.
     """
-    heat = shrink(values.double().numpy())
-    heat /= max(heat.max(), np.finfo(float).tiny)
+    small = shrink(values.double().numpy(), SHOWN_SIDE)
+    heat = small / max(small.max(), np.finfo(float).tiny)
     return np.ma.array(heat.clip(10.0**-DECADES), mask=heat == 0)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from datasets.files.image import read_image
 from utils.config import Config
 from utils.errors import UserError
+from utils.inference.forward import labels_from_logits
 from utils.inference.segment import turned
 from utils.log import log
 from utils.preprocess.intensities import as_trained, choose_intensity, to_unit
@@ -92,14 +93,9 @@ def predicted_pixel(logits: Tensor) -> tuple[int, int]:
 
     in: logits (K, H, W)
     """
-    places = labels_of(logits).nonzero().double()
+    places = labels_from_logits(logits[None])[0].nonzero().double()
     if not len(places):
         log("no foreground was predicted: looking at the middle of the image; --pixel Y,X names another place")
         return logits.shape[1] // 2, logits.shape[2] // 2
     row, column = places[(places - places.mean(0)).square().sum(1).argmin()].long().tolist()
     return row, column
-
-
-def labels_of(logits: Tensor) -> Tensor:
-    """Labels (H, W) of logits (K, H, W), where K = 1 is one class against the background."""
-    return (logits[0] > 0).long() if len(logits) == 1 else logits.argmax(0)

@@ -4,7 +4,6 @@ Beside each mask NAME_mask, a file may get a picture NAME_overlay.png and NAME_p
 summary.csv.
 """
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from utils.distributed import gather, is_main, patient_group, rank, world_size
 from utils.errors import UserError, join_listed
-from utils.files import csv_text, reading, replacing, write_atomically
+from utils.files import csv_text, parse_csv, reading, replacing, write_atomically
 from utils.inference.components import measure
 from utils.inference.orientation import turn
 from utils.inference.segment import Segmented, segment
@@ -38,7 +37,7 @@ def predict_files(
 ) -> list[Path]:
     """Segment each of `files` (image, its results without their endings); ranks share them. Returns all masks.
 
-    network: what has the `cfg`, `forward` and `device` of `segment`, a `models.Predictor`
+    network: as `segment` takes it
     read: path -> image with `array`, `kind`, `spacing` and `orientation`
     write: path without suffix, mask, image -> the file written
     raises: on rank 0, UserError that lists every file that could not be segmented, after all others are done
@@ -51,8 +50,7 @@ def predict_files(
     for source, target in tqdm(mine, desc="files", disable=None if is_main() else True, leave=False):
         try:
             image = read(source)
-            volume = image.kind == "volume"
-            found = segment(cfg, network.forward, network.device, image.array, volume, str(source), image.orientation)
+            found = segment(network, image.array, image.kind == "volume", str(source), image.orientation)
             target.parent.mkdir(parents=True, exist_ok=True)
             if cfg.probabilities:
                 save_probabilities(target, found, class_names, image.spacing)
@@ -61,19 +59,19 @@ def predict_files(
             mask = write(target.with_name(target.name + MASK), found.mask, image)
         except UserError as error:
             problems.append(str(error))
-            continue
         except OSError as error:  # names its file
             problems.append(f"{source}: {error}")
-            continue
         except (MemoryError, torch.OutOfMemoryError):
             problems.append(f"{source}: there is not enough memory for it; give a smaller --batch_size, or cut it")
-            continue
-        log(f"{source} -> {mask}")
-        name = {"file": str(source), "mask": mask.relative_to(folder).as_posix()}
-        rows += [name | row for row in measure(found.mask, image.spacing, class_names)]
+        else:
+            log(f"{source} -> {mask}")
+            name = {"file": str(source), "mask": mask.relative_to(folder).as_posix()}
+            rows += [name | row for row in measure(found.mask, image.spacing, class_names)]
     rows, problems = gather(rows, all_ranks), gather(problems, all_ranks)
     if rows and is_main():
-        write_summary(folder / SUMMARY, rows)
+        new = {row["mask"] for row in rows}
+        kept = [row for row in read_summary(folder / SUMMARY) if row["mask"] not in new]
+        write_atomically(folder / SUMMARY, csv_text([*kept, *rows]))
     if problems and is_main():
         listed = join_listed(problems, 100)
         raise UserError(f"{len(problems)} of {len(files)} inputs were not segmented:\n  {listed}")
@@ -103,18 +101,12 @@ def save_probabilities(
         np.savez_compressed(file, **arrays | ({"spacing": np.array(spacing)} if spacing else {}))
 
 
-def write_summary(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows to a summary; rows that it holds of other masks stay."""
-    new = {row["mask"] for row in rows}
-    write_atomically(path, csv_text([*(row for row in read_summary(path) if row["mask"] not in new), *rows]))
-
-
 def read_summary(path: Path) -> list[dict[str, str]]:
     """The rows of a summary; none where there is no file. raises: UserError for a file of another kind"""
     if not path.is_file():
         return []
-    with reading(path, "move it elsewhere"), path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if tuple(rows.fieldnames or ()) != COLUMNS:
+    with reading(path, "move it elsewhere"):
+        header, *lines = parse_csv(path.read_text(encoding="utf-8")) or [()]
+        if tuple(header) != COLUMNS:
             raise UserError(f"{path}: found another file of this name, expected masks' sizes; move it elsewhere")
-        return list(rows)
+        return [dict(zip(COLUMNS, line, strict=True)) for line in lines]

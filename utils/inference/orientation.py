@@ -10,22 +10,15 @@ from utils.preprocess import AXES
 
 
 def turn(array: np.ndarray, stored: str, wanted: str) -> np.ndarray:
-    """An array (D, H, W) of orientation `stored` in the orientation `wanted`; itself where either is not known.
+    """An array (..., D, H, W) of orientation `stored` in the orientation `wanted`; itself where either is not known.
 
-    Axes are permuted and flipped; no value is interpolated.
+    Axes are permuted and flipped; no value is interpolated. turn(array, wanted, stored) undoes it.
     """
-    order, flips = moves(stored, wanted)
-    return np.ascontiguousarray(np.flip(array.transpose(order), flips)) if order else array
-
-
-def turn_back(array: np.ndarray, stored: str, wanted: str) -> np.ndarray:
-    """Undo `turn`: the array, or one made from it of shape (..., D, H, W), in the orientation `stored` again."""
     order, flips = moves(stored, wanted)
     if not order:
         return array
-    leading = array.ndim - 3
-    back = np.flip(array, [leading + axis for axis in flips])
-    return np.ascontiguousarray(back.transpose(*range(leading), *(leading + int(k) for k in np.argsort(order))))
+    moved = array.transpose(*range(array.ndim - 3), *(axis - 3 for axis in order))
+    return np.ascontiguousarray(np.flip(moved, [axis - 3 for axis in flips]))
 
 
 def moves(stored: str, wanted: str) -> tuple[list[int], list[int]]:

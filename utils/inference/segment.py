@@ -1,21 +1,18 @@
 """One image to its mask, as predict.py and `models.Predictor` do it: values, orientation, network, clean-up.
 
-H/W an image's own height and width, D slices, K classes. `forward` is as in `utils.inference.forward`.
+H/W an image's own height and width, D slices, K classes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
-from utils.config import Config
 from utils.errors import UserError
 from utils.inference.components import fill_holes, keep_largest
-from utils.inference.forward import Forward
-from utils.inference.images import decide, predict_images
-from utils.inference.orientation import turn, turn_back
-from utils.inference.volumes import predict_volume
+from utils.inference.orientation import turn
+from utils.inference.predict import decide, predict_images, predict_volume
 from utils.log import log_once
 from utils.preprocess.intensities import as_trained, check_finite, choose_intensity, to_unit
 
@@ -35,22 +32,16 @@ class Segmented:
     probabilities: np.ndarray | None
 
 
-def segment(
-    cfg: Config,
-    forward: Forward,
-    device: torch.device,
-    array: np.ndarray,
-    volume: bool,
-    source: str,
-    orientation: str = "",
-) -> Segmented:
-    """Segment one image as cfg.preprocess says and as the flags of predict.py ask.
+def segment(network: Any, array: np.ndarray, volume: bool, source: str, orientation: str = "") -> Segmented:
+    """Segment one image as its training prepared images and as the flags of predict.py ask.
 
+    network: what has a `cfg`, a `forward` and a `device`, such as a `models.Predictor`
     in:  raw values, (H, W) or (H, W, 3), or for a volume (D, H, W); source: the file's name, for messages;
         orientation: that of a volume's array, as in `utils.inference.orientation`
     raises: UserError for values that are not finite or whose intensity is not known, and for a single slice that is cut
         in another direction than the training data
     """
+    cfg = network.cfg
     check_finite(array, source)
     trained = cfg.preprocess.orientation
     intensity = choose_intensity(array, cfg.intensity, cfg.preprocess, source)
@@ -61,10 +52,10 @@ def segment(
     kept: list[np.ndarray] = []
     if volume:
         keep = (lambda maps: kept.append(maps.half().cpu().numpy())) if cfg.probabilities else None
-        mask = predict_volume(forward, seen, cfg, device, keep)
+        mask = predict_volume(network.forward, seen, cfg, network.device, keep)
         mask = mask > 0 if cfg.num_classes == 1 else mask
     else:
-        (found,) = predict_images(forward, [seen], cfg, device)
+        (found,) = predict_images(network.forward, [seen], cfg, network.device)
         mask = decide(found)
         kept = [found.astype(np.float16).reshape(1, -1, *found.shape[-2:])] if cfg.probabilities else []
     if cfg.keep_largest:
@@ -73,8 +64,8 @@ def segment(
         mask = fill_holes(mask)
     probabilities = (np.concatenate(kept).swapaxes(0, 1) if volume else kept[0][0]) if kept else None
     if volume:
-        mask, unit = (turn_back(part, orientation, trained) for part in (mask, unit))
-        probabilities = None if probabilities is None else turn_back(probabilities, orientation, trained)
+        mask, unit = (turn(part, trained, orientation) for part in (mask, unit))
+        probabilities = None if probabilities is None else turn(probabilities, trained, orientation)
     return Segmented(mask, unit, probabilities)
 
 

@@ -51,11 +51,8 @@ class Preprocess:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
         """The value that `dataclasses.asdict` and JSON made of one. raises: ValueError that says what was expected"""
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        if (
-            not isinstance(values, Mapping)
-            or not {"channels", "resize", "mean", "std"} <= values.keys() <= known.keys()
-        ):
+        known, needed = {field.name: field for field in dataclasses.fields(cls)}, {"channels", "resize", "mean", "std"}
+        if not isinstance(values, Mapping) or not needed <= values.keys() <= known.keys():
             raise ValueError(f"a dict of {', '.join(known)}")
         empty = {"orientation": ""} if values.get("orientation") == "" else {}
         pre = cls(**{name: check_saved(known[name], value) for name, value in values.items() if name not in empty})

@@ -17,50 +17,40 @@ from utils.preprocess import Preprocess
 from utils.preprocess.intensities import as_fraction, normalise
 
 
-def inner_size(native: tuple[int, int], grid: tuple[int, int], pre: Preprocess) -> tuple[int, int]:
-    """Height and width that an image of the size `native` has within the network's grid; the rest is filled with 0."""
-    if pre.fit == "squash":
-        return tuple(grid)
+def placed(native: Sequence[int], size: Sequence[int], pre: Preprocess) -> tuple[tuple[int, ...], list]:
+    """Height and width that an image of the size `native` has on the network's grid, and its margins, which are 0.
+
+    The grid has the size `size`; under slide each side is at least the image's own.
+    out: (height, width), [(rows above, rows below), (columns before, columns behind)]
+    """
+    inner = tuple(size)
     if pre.fit == "slide":
-        return tuple(native)
-    scale = min(g / n for g, n in zip(grid, native, strict=True))
-    return tuple(min(g, max(1, round(n * scale))) for g, n in zip(grid, native, strict=True))
-
-
-def grid_size(native: tuple[int, int], size: tuple[int, int], pre: Preprocess) -> tuple[int, int]:
-    """Height and width of the network's grid: `size`, or under slide at least that and at least the image's own."""
-    if pre.fit == "slide":
-        return tuple(max(n, s) for n, s in zip(native, size, strict=True))
-    return tuple(size)
-
-
-def margins(inner: tuple[int, int], grid: tuple[int, int]) -> list[tuple[int, int]]:
-    """Rows before and after, columns before and after an image of the size `inner` in the middle of `grid`."""
-    return [((g - n) // 2, g - n - (g - n) // 2) for n, g in zip(inner, grid, strict=True)]
+        inner = tuple(native)
+    elif pre.fit == "pad":
+        scale = min(s / n for n, s in zip(native, size, strict=True))
+        inner = tuple(min(s, max(1, round(n * scale))) for n, s in zip(native, size, strict=True))
+    free = [max(s - n, 0) for n, s in zip(inner, size, strict=True)]
+    return inner, [(one // 2, one - one // 2) for one in free]
 
 
 def fit_image(image: np.ndarray, size: tuple[int, int], pre: Preprocess) -> np.ndarray:
     """(H, W[, C]) -> the network's grid for the input size `size`, as `pre.fit` says; its margins are 0."""
-    grid = grid_size(image.shape[:2], size, pre)
-    inner = inner_size(image.shape[:2], grid, pre)
+    inner, margins = placed(image.shape[:2], size, pre)
     image = resize_image(image, inner, pre)
-    return image if inner == grid else np.pad(image, margins(inner, grid) + [(0, 0)] * (image.ndim - 2))
+    return np.pad(image, margins + [(0, 0)] * (image.ndim - 2)) if np.any(margins) else image
 
 
 def fit_labels(labels: np.ndarray, size: tuple[int, int], pre: Preprocess) -> np.ndarray:
     """Labels (..., H, W) on the grid of `fit_image`, by the nearest pixel; its margins are background."""
-    grid = grid_size(labels.shape[-2:], size, pre)
-    inner = inner_size(labels.shape[-2:], grid, pre)
+    inner, margins = placed(labels.shape[-2:], size, pre)
     labels = resize_labels(labels, inner, pre)
-    return labels if inner == grid else np.pad(labels, [(0, 0)] * (labels.ndim - 2) + margins(inner, grid))
+    return np.pad(labels, [(0, 0)] * (labels.ndim - 2) + margins) if np.any(margins) else labels
 
 
 def crop_margins(maps: np.ndarray | Tensor, native: tuple[int, int], pre: Preprocess) -> np.ndarray | Tensor:
     """The part (..., h, w) of maps on the network's grid that an image of the size `native` fills."""
-    grid = tuple(maps.shape[-2:])
-    inner = inner_size(native, grid, pre)
-    (top, _), (left, _) = margins(inner, grid)
-    return maps[..., top : top + inner[0], left : left + inner[1]]
+    (height, width), ((top, _), (left, _)) = placed(native, maps.shape[-2:], pre)
+    return maps[..., top : top + height, left : left + width]
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int], pre: Preprocess) -> np.ndarray:
@@ -85,9 +75,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int], pre: Preprocess) ->
     for axis, source, target in ((-2, height, size[0]), (-1, width, size[1])):
         index = nearest_index(source, target, pre.resize)
         labels = labels.take(index, axis=axis)
-        outside = [slice(None)] * labels.ndim
-        outside[axis] = index < 0
-        labels[tuple(outside)] = 0
+        np.moveaxis(labels, axis, -1)[..., index < 0] = 0
     return labels
 
 
@@ -132,12 +120,10 @@ def network_input(images: Sequence[np.ndarray], size: tuple[int, int], pre: Prep
         images = [fit_image(image, size, pre) for image in images]
         native = images[0].shape[:2]
     batch = torch.from_numpy(np.stack(images)).to(device)
-    grid = grid_size(native, size, pre)
-    inner = inner_size(native, grid, pre)
+    inner, ((top, bottom), (left, right)) = placed(native, size, pre)
     if native != inner:
         rows, columns = (torch.from_numpy(spline_matrix(n, m)).to(device) for n, m in zip(native, inner, strict=True))
         batch = rows @ batch @ columns.T
-    if inner != grid:
-        (top, bottom), (left, right) = margins(inner, grid)
+    if bottom or right:
         batch = F.pad(batch, (left, right, top, bottom))
     return normalise(as_fraction(batch[:, None] if batch.dim() == 3 else batch.permute(0, 3, 1, 2)), pre)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from einops import rearrange
 
 from utils.files import write_atomically
 
@@ -78,12 +79,10 @@ def contact_sheet(
         for i in chosen
     ]
     gap, blank = 4, np.full_like(pictures[0], PANEL[0])
-    rows = []
-    for start in range(0, len(pictures), COLUMNS):
-        row = pictures[start : start + COLUMNS]
-        row += [blank] * (min(COLUMNS, len(pictures)) - len(row))
-        rows.append(np.hstack([np.pad(p, ((0, gap), (0, gap), (0, 0))) for p in row]))
-    sheet = np.vstack(rows)
+    columns = min(COLUMNS, len(pictures))
+    pictures += [blank] * (-len(pictures) % columns)
+    framed = np.pad(pictures, ((0, 0), (0, gap), (0, gap), (0, 0)))
+    sheet = rearrange(framed, "(r c) h w rgb -> (r h) (c w) rgb", c=columns)
     shown = np.stack([prediction[chosen], truth[chosen]])
     present = [k for k in range(1, max(num_classes, 2)) if (shown == k).any()]
     return np.vstack([sheet, _legend(sheet.shape[1], present, class_names, target is not None)])
@@ -136,19 +135,17 @@ def _legend(width: int, labels: Sequence[int], class_names: Sequence[str], truth
         *([("ground truth", None)] if truth else []),
         *((class_names[label - 1], class_color(label)) for label in labels),
     ]
-    places, x, y = [], 8, 0
+    strip = np.full((LINE_HEIGHT * max(len(entries), 1) + 6, width, 3), PANEL, np.uint8)  # as if each had its own line
+    x, y = 8, 0
     for text, color in entries:
         length = 28 + cv2.getTextSize(text, FONT, FONT_SCALE, 1)[0][0] + 14
         if x + length > width and x > 8:
             x, y = 8, y + LINE_HEIGHT
-        places.append((x, y, text, color))
-        x += length
-    strip = np.full((y + LINE_HEIGHT + 6, width, 3), PANEL, np.uint8)
-    for x, y, text, color in places:
         middle = y + LINE_HEIGHT // 2 + 2
         if color is None:
             cv2.line(strip, (x, middle), (x + 18, middle), WHITE, 2)
         else:
             cv2.rectangle(strip, (x, middle - 6), (x + 18, middle + 6), color, -1)
         cv2.putText(strip, text, (x + 25, middle + 5), FONT, FONT_SCALE, WHITE, 1, cv2.LINE_AA)
-    return strip
+        x += length
+    return strip[: y + LINE_HEIGHT + 6]

@@ -130,17 +130,15 @@ def parse_settings(words: Sequence[str], part: str | None) -> list[Setting]:
         results = tuple(read_result(find_result(folder, part)) for folder in folders)
         named.append((None if plain else name, results))
     short = [_short_name(results[0].folder) for _, results in named]
-    settings = []
+    names = []
     for (name, results), own in zip(named, short):
-        default = own if short.count(own) == 1 else str(results[0].folder)
-        settings.append(Setting(name or default, results))
-    names = [setting.name for setting in settings]
+        names.append(name or (own if short.count(own) == 1 else str(results[0].folder)))
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
             f"two settings are called {', '.join(twice)}; give each its name (NAME=FOLDER), or the seeds of one as "
             "NAME=FOLDER,FOLDER"
         )
-    return settings
+    return [Setting(name, results) for name, (_, results) in zip(names, named)]
 
 
 def _short_name(folder: Path) -> str:
@@ -148,9 +146,6 @@ def _short_name(folder: Path) -> str:
     folder = folder.resolve()
     inner = folder.name.startswith(("test_", "val_", "train_")) or folder.name == "out_of_fold"
     return folder.parent.name if inner else folder.name
-
-
-# --- what may be compared ------------------------------------------------------------------------
 
 
 def check_comparable(settings: Sequence[Setting], may_differ: tuple[str, ...] = ()) -> None:

@@ -62,7 +62,7 @@ def write_results(folder: str | Path, rows: Sequence[Row], meta: dict[str, Any])
     """
     summary = summarise(rows, meta)
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    cells = [{key: row[key] for key in KEYS} | {name: _cell(row[name]) for name in metric_names([row])} for row in rows]
+    cells = [row | {name: _number(row[name]) for name in metric_names([row])} for row in rows]
     write_atomically(Path(folder) / CASES, csv_text(cells))
     write_atomically(Path(folder) / SUMMARY, text)
     return summary
@@ -155,7 +155,3 @@ def _figures(values: np.ndarray, samples: np.ndarray, ddof: int) -> dict[str, An
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
-
-
-def _cell(value: float) -> float | str:
-    return "" if math.isnan(value) else float(value)

@@ -1,16 +1,22 @@
-"""The summary of a test run as text for the terminal."""
+"""Figures as text: the summary of a test run for the terminal, and what other tables share with it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from utils.scoring.protocols import kind_of
 
 SHOWN = ("dice", "iou", "hd95", "nsd", "precision", "recall", "f1", "boundary_f1")
 IN_PERCENT = ("dice", "iou", "nsd", "precision", "recall", "f1", "boundary_f1", "accuracy", "specificity")
+WORDS = ("class", "setting", "pair", "results")  # titles of columns of words; the others hold numbers
 
 
 def scale_of(metric: str) -> int:
     """What a figure is multiplied by to be shown: 100 for a score in percent."""
     return 100 if kind_of(metric) in IN_PERCENT else 1
+
+
+def label(metric: str) -> str:
+    return f"{metric} %" if kind_of(metric) in IN_PERCENT else metric
 
 
 def format_table(summary: dict[str, Any]) -> str:
@@ -19,14 +25,11 @@ def format_table(summary: dict[str, Any]) -> str:
     `n` is the number of cases that have the class or a prediction of it.
     """
     names = [name for name in summary["overall"]["metrics"] if kind_of(name) in SHOWN]
-    percent = [f"{name} %" if kind_of(name) in IN_PERCENT else name for name in names]
-    header = ["class", "n", "missed", "false pos.", *percent]
+    header = ["class", "n", "missed", "false pos.", *map(label, names)]
     lines = [_line(name, entry, names) for name, entry in summary["classes"].items()]
     if len(lines) > 1:
         lines.append(_line("mean", summary["overall"], names))
-    widths = [max(map(len, column)) for column in zip(header, *lines)]
-    sides = "<" + ">" * (len(header) - 1)
-    texts = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(line, sides, widths)) for line in [header, *lines]]
+    texts = align([header, *lines])
     texts.insert(1, "-" * len(texts[0]))
     if len(lines) > 1:
         texts.insert(-1, texts[1])
@@ -37,14 +40,21 @@ def format_table(summary: dict[str, Any]) -> str:
 
 def _line(name: str, entry: dict[str, Any], names: list[str]) -> list[str]:
     involved = entry["found"] + entry["missed"] + entry["false_positive"]
-    cells = [name, str(involved), str(entry["missed"]), str(entry["false_positive"])]
-    for metric in names:
-        scale = scale_of(metric)
-        figures = entry["metrics"][metric]
-        if figures["mean"] is None:
-            cells.append("-")
-            continue
-        low, high = figures["ci95"]
-        text = f"{figures['mean'] * scale:.2f}"
-        cells.append(text if low is None else f"{text} [{low * scale:.2f}, {high * scale:.2f}]")
-    return cells
+    figures = [(metric, entry["metrics"][metric]) for metric in names]
+    means = [with_interval(one["mean"], one["ci95"], scale_of(metric)) for metric, one in figures]
+    return [name, str(involved), str(entry["missed"]), str(entry["false_positive"]), *means]
+
+
+def with_interval(value: float | None, ci95: Sequence, factor: float, sign: str = "", sd: float | None = None) -> str:
+    """`86.51 ± 1.02 [84.48, 88.46]`, without the parts that are None; a dash for no value."""
+    if value is None:
+        return "-"
+    text = f"{value * factor:{sign}.2f}" + ("" if sd is None else f" ± {sd * factor:.2f}")
+    return text if ci95[0] is None else f"{text} [{ci95[0] * factor:{sign}.2f}, {ci95[1] * factor:{sign}.2f}]"
+
+
+def align(table: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width, two spaces apart: words to the left, numbers to the right; titles in the first line."""
+    widths = [max(map(len, column)) for column in zip(*table)]
+    sides = ["<" if title in WORDS else ">" for title in table[0]]
+    return ["  ".join(f"{cell:{s}{w}}" for cell, s, w in zip(line, sides, widths)).rstrip() for line in table]

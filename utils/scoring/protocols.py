@@ -19,7 +19,6 @@ from utils.scoring.metrics import Overlap
 from utils.scoring.surface import Spacing
 
 Row = dict[str, str | float]
-PROTOCOLS = ("standard", "legacy")
 FOUND, MISSED, FALSE_POSITIVE, ABSENT = "found", "missed", "false_positive", "absent"
 
 
@@ -33,9 +32,6 @@ def outcome(n: Overlap) -> str:
 def kind_of(column: str) -> str:
     """What a column measures, without its tolerance and unit: `hd95` of `hd95_mm`, `nsd` of `nsd_2px`."""
     return re.sub(r"_[\d.e+-]*(mm|px)3?$", "", column)
-
-
-# --- label maps: volumes, or images of several classes ----------------------------------------
 
 
 def score_volume(
@@ -100,9 +96,6 @@ def _standard_volume(n: Overlap, pred: np.ndarray, target: np.ndarray, spacing: 
     }
 
 
-# --- binary images ----------------------------------------------------------------------------
-
-
 def score_image(
     case: str,
     prediction: np.ndarray,
@@ -120,7 +113,8 @@ def score_image(
     row: Row = {"case": case, "class": class_name, "outcome": outcome(n)}
     if protocol == "legacy":
         return row | _legacy_image(n)
-    distances = surface.surface_distances(prediction, target)
+    box = (find_objects((prediction | target).view(np.uint8)) or [slice(0, 0)])[0]
+    distances = surface.surface_distances(prediction[box], target[box])
     return row | {
         "dice": metrics.dice(n),
         "iou": metrics.iou(n),

@@ -10,7 +10,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from utils.config import Config
-from utils.device import seed_worker
 from utils.distributed import rank, world_size
 from utils.errors import UserError, counted
 from utils.training.stopping import ignore_signals
@@ -31,10 +30,8 @@ class EpochBatches(Sampler[list[int]]):
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.epoch, self.first = 0, 0
         complete, rest = divmod(num_images, batch_size)
-        self.sizes = [batch_size] * complete
-        if rest and not (drop_last and complete):
-            self.sizes.append(rest)
-        self.sizes = [size for size in self.sizes if size >= world_size()]
+        sizes = [batch_size] * complete + ([] if drop_last and complete else [rest])
+        self.sizes = [size for size in sizes if size >= world_size()]
         if not self.sizes:
             raise UserError(
                 f"--batch_size {batch_size}: a batch of {min(batch_size, num_images)} images is too small for "
@@ -69,11 +66,6 @@ class EpochBatches(Sampler[list[int]]):
         return rank() * base + min(rank(), longer)
 
 
-def start_worker(index: int) -> None:
-    ignore_signals()
-    seed_worker(index)
-
-
 def train_loader(dataset: Dataset, batches: EpochBatches, cfg: Config, pin: bool) -> DataLoader:
     """Loader of (images, targets) batches; a data set in memory returns whole batches and needs no workers.
 
@@ -88,6 +80,6 @@ def train_loader(dataset: Dataset, batches: EpochBatches, cfg: Config, pin: bool
         collate_fn=(lambda batch: batch) if in_memory else default_collate,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=start_worker,
+        worker_init_fn=ignore_signals,
         pin_memory=pin,
     )

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from utils import checkpoint
 from utils.config import Config
 from utils.device import autocast
-from utils.distributed import is_main
+from utils.distributed import is_main, world_size
 from utils.errors import UserError
 from utils.log import log
 from utils.preprocess.intensities import as_fraction, normalise
@@ -188,7 +188,7 @@ def validate(run: Run, task: Task, cfg: Config, out: Path, stop: StopRequest) ->
 
     @torch.no_grad()
     def forward(images: Tensor) -> Tensor:
-        if stop.asked_alone:
+        if stop.asked and world_size() == 1:  # no consent of others is needed
             stop_here(run, cfg, task, out)
         with autocast(run.device, run.precision):
             return model(normalise(as_fraction(images.to(run.device, non_blocking=True)), task.preprocess)).float()

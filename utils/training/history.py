@@ -39,7 +39,15 @@ class History:
         )
         if self.writer is not None:
             write_atomically(self.path, csv_text(self.records))
-            self._write_tensorboard(record, validation)
+            for name in ("loss", "lr", "images_per_s"):
+                self.writer.add_scalar(f"train/{name}", record[name], record["epoch"])
+            if validation is not None:
+                self.writer.add_scalar("validation/mean_dice", validation.mean_dice, record["epoch"])
+                for name, value in validation.dice.items():
+                    self.writer.add_scalar(f"validation/dice/{name}", value, record["epoch"])
+                for index, picture in enumerate(validation.previews):
+                    self.writer.add_image(f"overlay/{index}", picture, record["epoch"], dataformats="HWC")
+            self.writer.flush()
 
     def close(self, cfg: Config) -> None:
         """End the TensorBoard file with the run's settings and final figures, for its hparams page."""
@@ -50,15 +58,3 @@ class History:
             last = {f"final/{k}": v for k, v in self.records[-1].items() if isinstance(v, float)}
             self.writer.add_hparams(plain, last, run_name=".")
         self.writer.close()
-
-    def _write_tensorboard(self, record: dict[str, Any], validation: Validation | None) -> None:
-        epoch = record["epoch"]
-        for name in ("loss", "lr", "images_per_s"):
-            self.writer.add_scalar(f"train/{name}", record[name], epoch)
-        if validation is not None:
-            self.writer.add_scalar("validation/mean_dice", validation.mean_dice, epoch)
-            for name, value in validation.dice.items():
-                self.writer.add_scalar(f"validation/dice/{name}", value, epoch)
-            for index, picture in enumerate(validation.previews):
-                self.writer.add_image(f"overlay/{index}", picture, epoch, dataformats="HWC")
-        self.writer.flush()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utils.distributed import all_reduce_sum
-from utils.errors import UserError
+from utils.errors import UserError, import_baseline
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Weights = tuple[float, ...] | None
@@ -43,6 +43,11 @@ def cross_entropy_loss(logits: Tensor, target: Tensor, weights: Weights = None) 
     return _global_mean(F.cross_entropy(logits.float(), target.long(), reduction="none"), target, weights)
 
 
+def ce_dice_loss(logits: Tensor, target: Tensor, weights: Weights = None) -> Tensor:
+    """0.4 cross-entropy + 0.6 soft Dice."""
+    return 0.4 * cross_entropy_loss(logits, target, weights) + 0.6 * dice_loss(logits, target)
+
+
 def binary_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Soft Dice loss of a sigmoid over the whole batch, smooth 1.
 
@@ -60,6 +65,11 @@ def binary_cross_entropy_loss(logits: Tensor, target: Tensor, weights: Weights =
     logits = logits.float()[:, 0]
     losses = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
     return _global_mean(losses, target, weights)
+
+
+def dice_bce_loss(logits: Tensor, target: Tensor, weights: Weights = None) -> Tensor:
+    """Soft Dice + binary cross-entropy."""
+    return binary_dice_loss(logits, target) + binary_cross_entropy_loss(logits, target, weights)
 
 
 def focal_loss(logits: Tensor, target: Tensor, weights: Weights = None, gamma: float = 2.0) -> Tensor:
@@ -108,14 +118,7 @@ def lovasz_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 @cache
 def _lovasz(mode: str) -> Loss:
-    try:
-        from segmentation_models_pytorch.losses import LovaszLoss
-    except ImportError as error:
-        raise UserError(
-            f"--loss lovasz: needs the package segmentation_models_pytorch ({error}); "
-            "install it with: pip install -r requirements-baselines.txt"
-        ) from error
-    return LovaszLoss(mode)
+    return import_baseline("segmentation_models_pytorch.losses", "--loss lovasz").LovaszLoss(mode)
 
 
 def mean_over_stages(loss: Loss, logits: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
@@ -130,12 +133,6 @@ def mean_over_stages(loss: Loss, logits: Tensor | Sequence[Tensor], target: Tens
     return sum(weight * loss(stage, target) for weight, stage in zip(weights, logits)) / sum(weights)
 
 
-def weighted_sum(logits: Tensor, target: Tensor, terms: tuple[tuple[float, Loss], ...]) -> Tensor:
-    """Sum of `weight * loss` over `terms`."""
-    return sum(weight * loss(logits, target) for weight, loss in terms)
-
-
-MEANS = (cross_entropy_loss, binary_cross_entropy_loss, focal_loss)
 WEIGHTED = ("ce", "ce_dice", "bce", "dice_bce", "focal")
 EITHER: dict[str, Loss] = {
     "focal": focal_loss,
@@ -144,14 +141,14 @@ EITHER: dict[str, Loss] = {
     "lovasz": lovasz_loss,
 }
 MULTI_CLASS: dict[str, Loss] = {
-    "ce_dice": partial(weighted_sum, terms=((0.4, cross_entropy_loss), (0.6, dice_loss))),
+    "ce_dice": ce_dice_loss,
     "dice": dice_loss,
     "ce": cross_entropy_loss,
     **EITHER,
 }
 BINARY: dict[str, Loss] = {
     "dice": binary_dice_loss,
-    "dice_bce": partial(weighted_sum, terms=((1.0, binary_dice_loss), (1.0, binary_cross_entropy_loss))),
+    "dice_bce": dice_bce_loss,
     "bce": binary_cross_entropy_loss,
     **EITHER,
 }
@@ -179,9 +176,6 @@ def loss_for(name: str, num_classes: int, weights: Weights = None) -> Loss:
         )
     if name not in WEIGHTED:
         raise UserError(f"--class_weights: --loss {name} has none; expected one of {', '.join(WEIGHTED)}")
-    if isinstance(loss, partial):
-        terms = [(w, partial(f, weights=weights) if f in MEANS else f) for w, f in loss.keywords["terms"]]
-        return partial(weighted_sum, terms=tuple(terms))
     return partial(loss, weights=weights)
 
 

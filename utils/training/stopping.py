@@ -6,7 +6,7 @@ import sys
 import threading
 from types import FrameType
 
-from utils.distributed import any_rank, is_main, world_size
+from utils.distributed import any_rank, is_main
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -47,13 +47,8 @@ class StopRequest:
         """Whether any rank was asked to stop; all ranks must call this together, and all get the same answer."""
         return any_rank(self.asked)
 
-    @property
-    def asked_alone(self) -> bool:
-        """Whether this process, the only one, was asked; it may then stop without the consent of others."""
-        return self.asked and world_size() == 1
 
-
-def ignore_signals() -> None:
+def ignore_signals(_: int) -> None:
     """In a loader process: the process that started it decides when it ends, not a signal to their whole group."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

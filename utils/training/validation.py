@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from utils.distributed import all_reduce_sum, is_main, rank, world_size
 from utils.inference.forward import Forward, labels_from_logits
-from utils.inference.windows import in_windows
+from utils.inference.predict import in_windows
 from utils.results.overlay import overlay
 from utils.scoring.statistics import mean_over
 from utils.training.task import Validation

@@ -83,21 +83,13 @@ def test_an_entry_under_two_prefixes_is_refused(model, state):
         load_released(model, state | {"norm_up.bias": torch.ones(96)}, "a.pth")
 
 
-def test_another_number_of_classes_is_said_first():
-    model = quick_model(4)
-    before = model.head.norm.bias.clone()
-    with pytest.raises(UserError, match=r"a\.pth: weights of 9 output channels, .* built with 4; .*--num_classes"):
-        load_released(model, state_of("synapse"), "a.pth")
-    assert torch.equal(model.head.norm.bias, before)
-
-
 @pytest.mark.parametrize("network", ["biformer_base", "vssd_base"])
-def test_another_networks_checkpoint_is_refused(model, network):
+def test_another_networks_checkpoint_is_refused(network):
     with pytest.raises(UserError, match=r"a\.pth: not a released HeteroMedSeg checkpoint: none of its \d+ entries"):
-        load_released(model, {"model": state_of(network)}, "a.pth")
+        released_num_classes({"model": state_of(network)}, "a.pth")
 
 
 @pytest.mark.parametrize("weight", [torch.tensor(1.0), [1, 2], torch.zeros(9, 96)])
 def test_an_odd_classifier_is_refused(weight):
     with pytest.raises(UserError, match=r"is output\.weight"):
-        released_num_classes({"output.weight": weight})
+        released_num_classes({"output.weight": weight}, "a.pth")

@@ -181,7 +181,8 @@ def test_the_network_sees_what_it_sees_when_it_predicts(folder, recipe, name, fl
 
     image = read_input(given, cfg)
     raw = read_image(folder / name)
-    segment(cfg, forward, torch.device("cpu"), raw.array, raw.kind == "volume", name, raw.orientation)
+    network = argparse.Namespace(cfg=cfg, forward=forward, device=torch.device("cpu"))
+    segment(network, raw.array, raw.kind == "volume", name, raw.orientation)
     assert (len(batches), image.index) == ((5, 3) if raw.kind == "volume" else (1, None))
     torch.testing.assert_close(image.batch, batches[image.index or 0], rtol=1e-5, atol=1e-5)
     shown = torch.from_numpy(image.shown).float() / 255

@@ -6,6 +6,7 @@ import torch
 from matplotlib.text import Text
 
 from tools.explain.figures import (
+    SHOWN_SIDE,
     caption,
     draw_fields,
     draw_gates,
@@ -67,7 +68,7 @@ def test_heat_is_a_part_of_the_largest_and_tells_nothing_from_little(value, show
     [((320, 150), (160, 75)), ((30, 15), (30, 15)), ((64, 640, 3), (16, 160, 3)), ((1, 4000), (1, 160))],
 )
 def test_large_images_are_embedded_smaller(shape, expected):
-    assert shrink(np.ones(shape, np.uint8)).shape == expected
+    assert shrink(np.ones(shape, np.uint8), SHOWN_SIDE).shape == expected
 
 
 def test_a_field_of_nothing_is_masked():

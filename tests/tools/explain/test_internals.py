@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import models.bra
 from models import build_model
-from tools.explain.input import labels_of, predicted_pixel
+from tools.explain.input import predicted_pixel
 from tools.explain.internals import Routes, look_inside
 
 SIZES = [(64, 96), (70, 33)]  # regions 2 x 3; padded to 96 x 64: 3 x 2
@@ -179,8 +179,3 @@ def blob(*boxes, size=(8, 10), classes=3):
 )
 def test_predicted_pixel(logits, expected):
     assert predicted_pixel(logits) == expected
-
-
-def test_labels_of_one_and_several_outputs():
-    assert labels_of(torch.tensor([[[-1.0, 0.0, 0.5]]])).tolist() == [[0, 0, 1]]
-    assert labels_of(torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]], [[0.0, 2.0]]])).tolist() == [[0, 2]]

@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.support.shapes import Shapes
 from utils.config import Config
 from utils.inference.forward import forward_fn
-from utils.inference.images import predict_images
+from utils.inference.predict import predict_images
 from utils.preprocess import Preprocess
 
 DEVICE = torch.device("cpu")

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from tests.support.shapes import Shapes
 from utils.config import Config
-from utils.inference import volumes as inference
+from utils.inference import predict as inference
 from utils.inference.forward import forward_fn
-from utils.inference.volumes import predict_volume
+from utils.inference.predict import predict_volume
 
 DEVICE = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from utils.inference.windows import gaussian, in_windows, starts
+from utils.inference.predict import gaussian, in_windows, starts
 
 SIZE = (8, 12)
 

@@ -16,8 +16,7 @@ from datasets.images.pairs import Pair
 from isic_polyp_rectal import evaluation
 from isic_polyp_rectal.task import CVC_CLINICDB
 from utils.config import Config
-from utils.inference.images import predict_images
-from utils.inference.volumes import predict_volume
+from utils.inference.predict import predict_images, predict_volume
 from utils.results.summary import summarise
 from utils.scoring.protocols import score_image, score_volume
 

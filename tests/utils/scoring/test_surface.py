@@ -87,12 +87,6 @@ def test_surface_is_medpys_at_the_image_border_too():
     np.testing.assert_array_equal(s.surface(FULL), FULL ^ block((1, 8), (1, 11)))
 
 
-def test_bounding_box():
-    assert s.bounding_box(PIXEL, FAR_PIXEL) == (slice(1, 5), slice(2, 7))
-    assert s.bounding_box(FULL, PIXEL) == (slice(0, 9), slice(0, 12))
-    assert all(a.stop == a.start for a in s.bounding_box(EMPTY, EMPTY))
-
-
 @pytest.mark.parametrize("pixels_per_query", [0, 10**9])  # always the tree, always the transform
 def test_medpy_to_the_last_digit(monkeypatch, pixels_per_query):
     from medpy.metric.binary import hd95

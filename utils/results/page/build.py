@@ -1,4 +1,4 @@
-"""report.html from a summary, its rows, the pictures of its cases and the curves of its training.
+"""What a test run leaves: cases.csv, summary.json, a table in the log, and report.html made of all its data.
 
 The page loads nothing: style, script and pictures are in it, and its content security policy lets the browser run no
 other script and fetch nothing. The template escapes whatever comes from files.
@@ -6,7 +6,7 @@ other script and fetch nothing. The template escapes whatever comes from files.
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from utils.files import write_atomically
+from utils.log import log, log_lines
 from utils.results.overlay import class_color
 from utils.results.page import words
-from utils.results.page.album import BUDGET, fit
 from utils.results.page.charts import spread_charts
-from utils.results.page.curves import Points, training_charts
-from utils.results.page.frames import CaseFrames
-from utils.results.summary import figures_table, metric_names, names_of
+from utils.results.page.curves import Points, read_histories, training_charts
+from utils.results.page.frames import BUDGET, CaseFrames, fit
+from utils.results.summary import figures_table, metric_names, names_of, write_results
+from utils.results.table import format_table
 from utils.scoring.protocols import Row, kind_of
 from utils.scoring.statistics import mean_over
 
@@ -29,6 +30,21 @@ FOLDER = Path(__file__).parent
 SCRIPTS = ("paint.js", "viewer.js", "page.js")
 TILES = ("dice", "hd95", "iou", "nsd")  # figures at the head of the page, if the run has them
 SENTENCE = 200  # most bytes that the sentence on what was left out may grow by
+
+
+def write_report(
+    out: Path, rows: Sequence[Row], meta: dict[str, Any], cases: Sequence[CaseFrames] | None, networks: Iterable[Path]
+) -> dict[str, Any]:
+    """Write the results of a test run into the folder `out` and log their table; returns the summary.
+
+    in: meta: as `describe_result` gives it; cases: frames of every case, or None for no page; networks: the checkpoints
+    """
+    summary = write_results(out, rows, meta)
+    log_lines(format_table(summary))
+    if cases is not None:
+        write_page(out / PAGE, summary, rows, cases, read_histories(networks))
+        log(f"the page to look at: {(out / PAGE).resolve()}")
+    return summary
 
 
 def write_page(
@@ -44,15 +60,11 @@ def write_page(
     The page leaves out slices to keep to `budget` bytes, and says so; its tables alone may take more.
     in: the summary that `summary.write_results` returned and the rows it was made of; frames of the same cases,
         in any order; name of a training run -> its curves
-    raises: ValueError for a case without frames
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     order = worst_first(rows)
     by_name = {case.name: case for case in cases}
-    missing = [name for name in order if name not in by_name]
-    if missing:
-        raise ValueError(f"no frames of {', '.join(missing[:5])}")
     wanted = [by_name[name] for name in order]
     jinja = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     jinja.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}

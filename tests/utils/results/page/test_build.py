@@ -138,7 +138,7 @@ def test_a_gallery_drops_the_best_images_first(tmp_path, gallery):
 @pytest.mark.usefixtures("no_charts")
 def test_a_case_without_frames_is_refused_and_the_old_page_stays(tmp_path, volumes):
     before = read_page(tmp_path, volumes).text
-    with pytest.raises(ValueError, match="case0002"):
+    with pytest.raises(KeyError, match="case0002"):
         read_page(tmp_path, volumes._replace(cases=volumes.cases[:-1]))
     assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == [before]
 

@@ -11,11 +11,10 @@ import pytest
 from tests.support.pages import EVIL, label_maps, volume_run
 from utils.files import csv_text
 from utils.results.page import charts
-from utils.results.page.album import Album, fit, thin
 from utils.results.page.build import case_means, worst_first
 from utils.results.page.charts import spread_charts
 from utils.results.page.curves import read_histories, read_history, training_charts
-from utils.results.page.frames import CaseFrames, Frame, image_frames, volume_frames
+from utils.results.page.frames import Album, CaseFrames, Frame, fit, image_frames, thin, volume_frames
 from utils.results.page.words import augmentation_in_words, is_main_figure, label_of, number
 
 # --- frames ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tests.support.pages import META, TestRun, label_maps, read_page
 from tests.support.trees import write_picture_tree, write_synapse_tree
 from utils.command_line import parse_flags
 from utils.config import TEST, Config
-from utils.results.page.album import Album
+from utils.results.page.frames import Album
 from utils.results.summary import summarise
 
 

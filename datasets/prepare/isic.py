@@ -17,7 +17,7 @@ IMAGE, MASK = (
     re.compile(r"ISIC_\d{7}\.jpe?g", re.IGNORECASE),
     re.compile(r"ISIC_\d{7}_segmentation\.png", re.IGNORECASE),
 )
-OTHER_PARTS = re.compile(r"_(Validation|Test)_", re.IGNORECASE)
+OTHER_PARTS = re.compile(r"ISIC2018_Task1(-2)?_(Validation|Test)_", re.IGNORECASE)
 
 
 def add_flags(parser: ArgumentParser) -> None:

@@ -21,8 +21,9 @@ def weights(n, m, cubic):  # matrix (m, n) that resizes n values to m: SciPy's c
 
 
 network, file, asked = (*sys.argv[1:], "auto")[:3] if len(sys.argv) > 2 else sys.exit(__doc__)
-session = onnxruntime.InferenceSession(network)
-pre, (s, t) = (json.loads(session.get_modelmeta().custom_metadata_map[key]) for key in ("preprocess", "img_size"))
+words = (session := onnxruntime.InferenceSession(network)).get_modelmeta().custom_metadata_map
+pre, (s, t), given = (json.loads(words[key]) for key in ("preprocess", "img_size", "intensity"))
+asked = given if asked == "auto" else asked  # what --intensity was in training
 if nifti := file.endswith((".nii", ".nii.gz")):
     image = stored = sitk.ReadImage(file)
     codes = {stored.GetMetaData(key) for key in ("qform_code", "sform_code") if stored.HasMetaDataKey(key)}

@@ -101,7 +101,7 @@ def check_images(cfg: Config, names: Sequence[str]) -> Tensor:
     for name in names:
         image = read_image(name, upright=True)
         array = turn(image.array, image.orientation, pre.orientation) if image.kind == "volume" else image.array
-        whole = to_unit(array, choose_intensity(array, "auto", pre, name), name)
+        whole = to_unit(array, choose_intensity(array, cfg.intensity, pre, name), name)
         if image.kind == "picture":
             units.append(as_trained(whole, pre, colour=image.array.ndim == 3))
         else:
@@ -121,6 +121,7 @@ def metadata(loaded: Loaded, any_size: bool = False) -> dict[str, str]:
         "num_classes": json.dumps(cfg.num_classes),
         "class_names": json.dumps(class_names_of(cfg, loaded.class_names)),
         "preprocess": json.dumps(asdict(cfg.preprocess)),
+        "intensity": json.dumps(cfg.intensity),
         "checkpoint_sha256": loaded.origin["sha256"],
         "licence": LICENCE,
         "use": "research only, not a medical device",

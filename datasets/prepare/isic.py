@@ -15,7 +15,7 @@ SOURCE: ISIC2018_Task1-2_Training_Input and ISIC2018_Task1_Training_GroundTruth,
 NUM_IMAGES = 2594
 IMAGE = re.compile(r"ISIC_\d{7}\.jpe?g", re.IGNORECASE)
 MASK = re.compile(r"ISIC_\d{7}_segmentation\.png", re.IGNORECASE)
-OTHER_PARTS = re.compile(r"_(Validation|Test)_", re.IGNORECASE)
+OTHER_PARTS = re.compile(r"ISIC2018_Task1(-2)?_(Validation|Test)_", re.IGNORECASE)
 
 
 def add_flags(parser: ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from scipy.ndimage import zoom
 
 import predict
 from tests.support.exporting import CT, NAMES, POLYPS, SCRIPT, onnx_of, run, save, small_networks, words_of  # noqa: F401 - a fixture
+from utils.config import settle_preprocess
 from utils.preprocess import PICTURES, SLICES
 from utils.preprocess.sizes import resize_logits
 
@@ -23,9 +24,10 @@ def segment(monkeypatch, *words):
     exec(compile(SCRIPT.read_text("utf-8"), SCRIPT.name, "exec"), {})
 
 
-@pytest.mark.parametrize("fit", ["squash", "pad"])
-def test_the_script_without_pytorch_gives_the_masks_of_predict_for_pictures(tmp_path, monkeypatch, fit):
-    path = save(tmp_path / "best.pth", replace(POLYPS, network="conv", preprocess=replace(PICTURES, fit=fit)))
+@pytest.mark.parametrize(("fit", "intensity"), [("squash", "auto"), ("pad", "auto"), ("squash", "percentile")])
+def test_the_script_without_pytorch_gives_the_masks_of_predict_for_pictures(tmp_path, monkeypatch, fit, intensity):
+    cfg = replace(POLYPS, network="conv", fit=fit, intensity=intensity)
+    path = save(tmp_path / "best.pth", settle_preprocess(cfg))
     network = onnx_of(path, tmp_path / "network.onnx")
     rng = np.random.default_rng(0)
     pictures = {
@@ -33,7 +35,7 @@ def test_the_script_without_pytorch_gives_the_masks_of_predict_for_pictures(tmp_
         "low": rng.integers(0, 256, (20, 40, 3), np.uint8),
     }
     pictures |= {
-        "grey": rng.integers(0, 256, (40, 44), np.uint8),
+        "grey": rng.integers(90, 120, (40, 44), np.uint8),
         "deep": rng.integers(0, 65536, (40, 44, 3), np.uint16),
     }
     for name, picture in pictures.items():

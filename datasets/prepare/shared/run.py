@@ -74,8 +74,6 @@ def carry_out(plan: Plan, target: Path, workers: int = 1, dry_run: bool = False)
         log(f"  {'... ' if len(plan.cases) > 20 else ''}dry run: nothing written")
         return
     check_room(target, plan.bytes_needed)
-    for folder in plan.folders:
-        (target / folder).mkdir(parents=True, exist_ok=True)
     records, kept, failed = _run(plan, target, workers, old, lists)
     if failed:
         raise UserError(
@@ -132,7 +130,7 @@ def _earlier(plan: Plan, target: Path) -> tuple[dict[str, Record], dict[str, str
 def _run(
     plan: Plan, target: Path, workers: int, old: dict[str, Record], lists: dict[str, str]
 ) -> tuple[dict[str, Record], int, list[str]]:
-    """(records, how many cases were kept, what failed); the manifest is saved now and then, and at the end."""
+    """(records, how many cases were kept, what failed); the manifest is saved first, now and then, and at the end."""
     records, failed, kept, saved = {}, [], 0, time.monotonic()
     wanted = {case.name for case in plan.cases}
     earlier = {name: record for name, record in old.items() if name in wanted and record["sources"]}
@@ -140,6 +138,10 @@ def _run(
     def save() -> None:
         write_manifest(target, plan.dataset, plan.parameters, earlier | records, lists)
 
+    if not (target / MANIFEST).exists():  # a folder of files without one is taken for somebody else's
+        save()
+    for folder in plan.folders:
+        (target / folder).mkdir(exist_ok=True)
     parallel = min(workers, len(plan.cases)) > 1
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if parallel else nullcontext()
     try:

@@ -70,6 +70,12 @@ def test_isic_from_archives_and_without_the_other_parts(isic, tmp_path):
     assert "ISIC_0099999" not in manifests[0]["cases"]
 
 
+def test_isic_below_a_folder_of_any_name(isic, tmp_path):
+    below = shutil.copytree(isic, tmp_path / "my_test_data")
+    main(["isic", str(below / INPUT), str(below / TRUTH), str(tmp_path / "out"), "--workers", "1"])
+    assert len(list((tmp_path / "out/images").iterdir())) == 10
+
+
 def test_isic_without_a_mask(isic, tmp_path):
     (isic / TRUTH / "ISIC_0000004_segmentation.png").unlink()
     with pytest.raises(UserError, match=r"ISIC_0000004\.jpg: no mask(.|\n)*challenge\.isic-archive\.com"):

@@ -141,6 +141,22 @@ def test_a_stopped_call_goes_on(download, tmp_path, monkeypatch):
     assert all(path.stat().st_mtime_ns == time for path, time in made.items())
 
 
+def test_a_call_that_was_killed_at_its_first_case_goes_on(download, tmp_path, monkeypatch):
+    from datasets.prepare.shared import run
+
+    whole, left = run._do, tmp_path / "left"  # what a kill leaves
+
+    def keep_what_is_there(case, target, *rest):
+        if not left.exists():
+            shutil.copytree(target, left)
+        return whole(case, target, *rest)
+
+    monkeypatch.setattr(run, "_do", keep_what_is_there)
+    cvc(download, tmp_path / "out")
+    cvc(download, left)
+    assert len(list((left / "images").iterdir())) == 12
+
+
 @pytest.mark.parametrize("held", ["file", "other", "source"])
 def test_a_target_that_holds_something_else_is_refused(download, tmp_path, held):
     target = tmp_path / "out"

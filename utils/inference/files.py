@@ -4,7 +4,6 @@ Beside each mask NAME_mask, a file may get a picture NAME_overlay.png and NAME_p
 summary.csv.
 """
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from utils.distributed import gather, is_main, patient_group, rank, world_size
 from utils.errors import UserError, join_listed
-from utils.files import csv_text, reading, replacing, write_atomically
+from utils.files import csv_text, parse_csv, read_text, reading, replacing, write_atomically
 from utils.inference.components import measure
 from utils.inference.orientation import turn
 from utils.inference.segment import Segmented, segment
@@ -113,8 +112,9 @@ def read_summary(path: Path) -> list[dict[str, str]]:
     """The rows of a summary; none where there is no file. raises: UserError for a file of another kind"""
     if not path.is_file():
         return []
-    with reading(path, "move it elsewhere"), path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if tuple(rows.fieldnames or ()) != COLUMNS:
+    text = read_text(path, "move it elsewhere")
+    with reading(path, "move it elsewhere"):
+        lines = parse_csv(text)
+        if not lines or tuple(lines[0]) != COLUMNS:
             raise UserError(f"{path}: found another file of this name, expected masks' sizes; move it elsewhere")
-        return list(rows)
+        return [dict(zip(COLUMNS, line, strict=True)) for line in lines[1:]]

@@ -58,7 +58,7 @@ def find_recipe(name: str | None) -> str | None:
 def recipe_of(folder: Path, layout: Family) -> str:
     """The recipe of a folder of data: that of the data set which its manifest names, else the one of its layout."""
     manifest = read_manifest(folder)
-    recipe = PREPARED_FOR.get(manifest.get("dataset"), layout.default) if manifest else layout.default
+    recipe = PREPARED_FOR.get(manifest["dataset"], layout.default) if manifest else layout.default
     if recipe != layout.default:
         log_once(f"recipe {recipe}, because {folder / MANIFEST} says {manifest['dataset']}; --recipe names another")
     return recipe

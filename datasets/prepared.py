@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from datasets.volumes.lists import INNER_FOLDERS
 from utils.errors import UserError
-from utils.files import reading, write_atomically
+from utils.files import read_text, reading, write_atomically
 from utils.preprocess import INTENSITIES, ORIENTATIONS, UNKNOWN, Preprocess
 
 PREPARED = "prepared.json"
@@ -54,14 +54,17 @@ def read_prepared(folder: Path) -> Prepared | None:
     path = folder / PREPARED
     if not path.is_file():
         return None
+    text = read_text(path, "prepare the folder again")
     with reading(path, "prepare the folder again"):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(text)
     fields = sorted(found) if isinstance(found, dict) else found
     if fields != sorted(Prepared._fields):
         raise UserError(f"{path}: found {fields}; expected {', '.join(Prepared._fields)}; prepare the folder again")
     names, intensity, orientation = found["class_names"], found["intensity"], found["orientation"]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise UserError(f"{path}: class_names is {names!r}; expected the names of the foreground classes")
+    texts = isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
+    if not texts or not 1 <= len(set(names)) == len(names) <= 255 or not "".join(names).isprintable():
+        expected = "1 to 255 different names of foreground classes, without control characters"
+        raise UserError(f"{path}: class_names is {names!r}; expected {expected}")
     if intensity not in (*INTENSITIES, UNKNOWN):
         raise UserError(f"{path}: intensity is {intensity!r}; expected one of {', '.join(INTENSITIES)}")
     if orientation not in ORIENTATIONS:

@@ -1,6 +1,8 @@
 """predict.py on real files: geometry, names, several files at once, what is written beside the masks."""
 
 import csv
+import os
+import sys
 from dataclasses import replace
 
 import cv2
@@ -250,6 +252,29 @@ def test_the_summary_has_sizes_and_keeps_rows_of_other_masks(organs, polyps, tmp
     assert (last["mask"], last["class"], last["area_mm2"], last["volume_ml"]) == ("a_mask.png", "polyp", "", "")
     segment(polyps, "a.png", "--force")
     assert len(summary(tmp_path / "masks")) == 9
+
+
+def test_names_that_a_spreadsheet_would_run_come_back_from_the_summary(tmp_path):
+    row = dict.fromkeys(files.COLUMNS, "1") | {"file": "=a.png"}
+    for mask in ("=a_mask.png", "b_mask.png", "=a_mask.png"):
+        files.write_summary(tmp_path / "summary.csv", [row | {"mask": mask}])
+    assert files.read_summary(tmp_path / "summary.csv") == [row | {"mask": m} for m in ("b_mask.png", "=a_mask.png")]
+
+
+@pytest.mark.parametrize("line", ["1,2", ",".join("12345678901"), '"' + "1" * 200_000])
+def test_a_damaged_summary_is_refused_before_anything_is_written(polyps, tmp_path, line):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "summary.csv").write_text(",".join(files.COLUMNS) + f"\n{line}\n")
+    with pytest.raises(UserError, match=r"summary\.csv: cannot be read .*move it elsewhere"):
+        segment(polyps, picture(tmp_path / "a.png", 20, 24))
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["summary.csv"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_name_that_is_not_utf8_gets_a_mask_and_its_row(polyps, tmp_path):
+    segment(polyps, picture(tmp_path / os.fsdecode(b"\xff.png"), 20, 24))
+    assert os.fsencode(next((tmp_path / "masks").glob("*.png")).name) == b"\xff_mask.png"
+    assert [row["mask"] for row in summary(tmp_path / "masks")] == ["\\udcff_mask.png"]
 
 
 def test_another_file_in_the_place_of_the_summary_is_kept(polyps, tmp_path):

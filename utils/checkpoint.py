@@ -7,14 +7,17 @@ Windows path can be read on Linux and the other way round.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import pathlib
+import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch.serialization import safe_globals
@@ -48,6 +51,8 @@ ALLOWED = [
     (argparse.Namespace, "argparse.Namespace"),
     *((kind, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name, kind in PATHS.items()),
 ]
+# What `weights_only` would build of any size that a pickle asks for
+OF_ANY_SIZE = re.compile(r"(builtins|__builtin__) bytearray|torch(\.\w+)* (\w*Tensor|TypedStorage|UntypedStorage)")
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
@@ -78,14 +83,38 @@ def read(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
+        _check_size(path, zipped=start.startswith(b"PK\x03\x04"))
         with path.open("rb") as file, safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TorchScript and odd pickles, which end as an error below anyway
             state = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # an unpickler raises whatever it likes on bytes that are no checkpoint
         raise UserError(f"{path}: {describe_failure(error, start)}") from error
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__}; expected a dict of weights")
     return verified(state, str(path))
+
+
+def _check_size(path: Path, zipped: bool) -> None:
+    """Refuse a file that would take more memory than its own size, before it is loaded. raises: UserError
+
+    In the zip format the pickle lies in `data.pkl`; the older format begins with four, and has one more behind them.
+    """
+    with path.open("rb") as file, contextlib.ExitStack() as stack:
+        pickles: list[IO[bytes]] = [file] * 5
+        if zipped:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            members = archive.infolist()
+            if any(m.compress_type for m in members) or sum(m.file_size for m in members) > path.stat().st_size:
+                raise UserError(f"{path}: its parts are compressed or overlap; expected a file as torch.save writes it")
+            chosen = [member for member in members if member.filename.lower().endswith("data.pkl")]
+            pickles = [stack.enter_context(archive.open(member)) for member in chosen]
+        with contextlib.suppress(ValueError):  # loading says what is wrong with a damaged pickle
+            for stream in pickles:
+                asked = [value for code, value, _ in pickletools.genops(stream) if code.name == "GLOBAL"]
+                if found := [name for name in asked if OF_ANY_SIZE.fullmatch(name)]:
+                    raise UserError(f"{path}: asks to build {found[0]!r}; expected the tensors that the file holds")
 
 
 def save_safetensors(path: Path, state: dict[str, Any], words: Mapping[str, str] | None = None) -> None:

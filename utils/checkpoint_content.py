@@ -73,9 +73,9 @@ def checksum(state: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for place, value in leaves(state, "checkpoint"):
         if not isinstance(value, Tensor):
-            digest.update(f"{place}={value!r}\n".encode())
+            digest.update(f"{place}={value!r}\n".encode(errors="backslashreplace"))
             continue
-        digest.update(f"{place}={value.dtype}{tuple(value.shape)}\n".encode())
+        digest.update(f"{place}={value.dtype}{tuple(value.shape)}\n".encode(errors="backslashreplace"))
         if value.numel():
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -106,10 +106,11 @@ def _remove_leftovers(folder: Path) -> None:
 def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Replace the file `path` by `content` in one step and make its folder; text is written as UTF-8.
 
+    What no UTF-8 can hold, such as parts of a file name in another encoding, becomes an escape sequence.
     raises: UserError as `replacing`
     """
     with replacing(Path(path)) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

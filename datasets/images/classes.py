@@ -18,7 +18,7 @@ import numpy as np
 
 from datasets.files.pictures import is_lossy, read_picture, to_mask
 from utils.errors import UserError, join_listed
-from utils.files import reading
+from utils.files import read_text, reading
 
 CLASSES_FILE = "classes.json"
 COLOUR = re.compile(r"#[0-9a-f]{6}")
@@ -62,8 +62,9 @@ def find_classes(root: Path) -> ClassTable | None:
 
 def read_classes(path: Path) -> ClassTable:
     """Read a table. raises: UserError for a file that cannot be read and for every entry that is wrong"""
+    text = read_text(path, f"expected {SHAPE}", as_what=" as JSON")
     with reading(path, f"expected {SHAPE}", as_what=" as JSON"):
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(text)
     entries = content.get("classes") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{path}: found no list of classes, expected {SHAPE}")
@@ -79,9 +80,10 @@ def parse_label_colours(text: str) -> ClassTable:
     source = f"--label_colours {text}"
     if not text.lower().endswith(".json"):
         return make_table([tuple(entry.rpartition(":")[::2]) for entry in text.split(",")], source)
-    path = Path(text)
-    with reading(path, 'expected {"background": "#000000", "nucleus": "#ff0000"}', as_what=" as JSON"):
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    path, remedy = Path(text), 'expected {"background": "#000000", "nucleus": "#ff0000"}'
+    text = read_text(path, remedy, as_what=" as JSON")
+    with reading(path, remedy, as_what=" as JSON"):
+        content = json.loads(text)
     if not isinstance(content, Mapping) or "classes" in content:
         return read_classes(path)
     return make_table(list(content.items()), source)

@@ -96,6 +96,8 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
     pictures: dict[str, list[Path]] = {}
     for path in paths:
         if path.suffix.lower() in PICTURE_SUFFIXES:
+            if any("\ud800" <= letter <= "\udfff" for letter in path.name):  # as Python reads bytes that are no UTF-8
+                raise UserError(f"{path}: its name is not UTF-8, which splits and results are written in; rename it")
             pictures.setdefault(stem_of(path.name), []).append(path)
     if not pictures:
         found = ", ".join(sorted({path.suffix or path.name for path in paths})) or "nothing"

@@ -6,6 +6,8 @@ import pathlib
 import pickle
 import resource
 import warnings
+import zipfile
+from copy import copy
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
@@ -180,6 +182,39 @@ def test_a_pickle_that_would_run_something_is_refused_by_name(tmp_path, module, 
     with pytest.raises(UserError, match=rf"a\.pth: asks to run or build '({module}\.)?{name}'.*re-save its weights"):
         checkpoint.read(path)
     assert not witness.exists()
+
+
+class Large:
+    """Pickled as a call of `kind` with a number, as no checkpoint holds it."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def __reduce__(self):
+        return self.kind, (2**31,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", [bytearray, torch.Tensor, torch.DoubleTensor, torch.UntypedStorage])
+def test_nothing_of_any_size_that_a_small_file_asks_for_is_built(tmp_path, zipped, kind):
+    path = write_state(tmp_path / "a.pth", {"model": STATE, "x": Large(kind)}, zipped)
+    with pytest.raises(UserError, match=rf"a\.pth: asks to build '\S+ {kind.__name__}'; expected the tensors"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("how", ["compressed", "overlapping"])
+def test_a_file_that_would_become_larger_is_not_unpacked(tmp_path, how):
+    whole = write_state(tmp_path / "whole.pth", {"model": {"w": torch.zeros(100_000), "v": torch.zeros(100_000)}})
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            twice = how == "overlapping" and name.endswith("data/1")
+            if twice:
+                new.infolist().append(copy(new.getinfo(name[:-1] + "0")))
+                new.infolist()[-1].filename = name
+            else:
+                new.writestr(name, old.read(name), zipfile.ZIP_DEFLATED if how == "compressed" else zipfile.ZIP_STORED)
+    with pytest.raises(UserError, match=r"a\.pth: its parts are compressed or overlap"):
+        checkpoint.read(tmp_path / "a.pth")
 
 
 class Malice:

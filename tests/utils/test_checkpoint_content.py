@@ -93,6 +93,13 @@ def test_what_no_checkpoint_holds_is_refused(tmp_path, value, message):
         checkpoint.read(tmp_path / "a.pth")
 
 
+def test_a_name_that_is_no_text_can_be_summed_up(tmp_path):
+    state = {"model": {"\ud800": torch.zeros(1), "a": "\ud800"}, "\udfff": 1}
+    torch.save(state | {CHECKSUM: "0" * 64}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=rf"a\.pth: its content is not what was saved \(checksum {CHECKSUM} differs"):
+        checkpoint.read(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
 def test_weights_are_floating_point_numbers(dtype):
     assert "1 of integers, truth values or complex numbers: w" in compare(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from utils.distributed import gather, is_main, patient_group, rank, world_size
 from utils.errors import UserError, join_listed
-from utils.files import csv_text, parse_csv, reading, replacing, write_atomically
+from utils.files import csv_text, parse_csv, read_text, reading, replacing, write_atomically
 from utils.inference.components import measure
 from utils.inference.orientation import turn
 from utils.inference.segment import Segmented, segment
@@ -105,8 +105,9 @@ def read_summary(path: Path) -> list[dict[str, str]]:
     """The rows of a summary; none where there is no file. raises: UserError for a file of another kind"""
     if not path.is_file():
         return []
+    text = read_text(path, "move it elsewhere")
     with reading(path, "move it elsewhere"):
-        header, *lines = parse_csv(path.read_text(encoding="utf-8")) or [()]
-        if tuple(header) != COLUMNS:
+        lines = parse_csv(text)
+        if not lines or tuple(lines[0]) != COLUMNS:
             raise UserError(f"{path}: found another file of this name, expected masks' sizes; move it elsewhere")
-        return [dict(zip(COLUMNS, line, strict=True)) for line in lines]
+        return [dict(zip(COLUMNS, line, strict=True)) for line in lines[1:]]

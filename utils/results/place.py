@@ -7,6 +7,7 @@ from typing import Any
 
 from utils.config import Config
 from utils.errors import UserError, join_listed
+from utils.files import read_text
 from utils.log import log
 from utils.results.summary import SUMMARY, names_of
 from utils.scoring.protocols import Row
@@ -37,10 +38,10 @@ def check_replaceable(folder: Path, meta: Mapping[str, Any], force: bool) -> Non
     if force or not path.exists():
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = json.loads(read_text(path))
         hashes = [one["sha256"] for one in before["checkpoints"]]
         differ = [name for name, value in meta.items() if name not in WORDS and before.get(name) != value]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (UserError, RecursionError, ValueError, LookupError, TypeError, AttributeError):
         differ = ["a file that cannot be read"]
     else:
         if hashes != [one["sha256"] for one in meta["checkpoints"]]:

@@ -8,34 +8,37 @@ import hashlib
 import json
 import platform
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import h5py
 import numpy as np
 
+from datasets.files.arrays import read_arrays
 from datasets.files.pictures import PICTURE_SUFFIXES, is_lossy, read_picture
 from utils.errors import UserError
-from utils.files import reading, write_atomically
+from utils.files import read_text, reading, write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+MAY_LACK = {"dataset": "", "sha256": "", "parameters": {}, "lists": {}}  # fields -> what they are where they lack
 LIBRARIES = ("numpy", "h5py", "SimpleITK", "opencv-python-headless")
 
 
 def content_sha256(path: Path) -> str:
     """The checksum of what `path` holds: names, types, shapes and values of its arrays; of other files, the bytes.
 
-    raises: UserError for a file that cannot be read
+    raises: UserError as `read_arrays` and `read_picture`
     """
     digest = hashlib.sha256()
     with reading(path):
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in sorted(file.files)}
+            arrays = read_arrays(path, sorted)
         elif path.suffix == ".h5":
+            arrays = read_arrays(path, sorted)
             with h5py.File(path, "r") as file:
-                arrays = {name: file[name][()] for name in sorted(file)} | dict(sorted(file.attrs.items()))
+                attributes = dict(sorted(file.attrs.items()))
+            arrays = {name: array for name, array in arrays.items() if name not in attributes} | attributes
         elif path.suffix.lower() in PICTURE_SUFFIXES and not is_lossy(path):
             arrays = {"picture": read_picture(path)}
         else:
@@ -52,15 +55,32 @@ def text_sha256(text: str) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a prepared folder; None where there is none. raises: UserError where it is damaged"""
+    """The manifest of a prepared folder; None where there is none. raises: UserError where it is damaged or made up"""
     path = folder / MANIFEST
     if not path.exists():
         return None
+    text = read_text(path, "remove it to prepare the folder anew")
     with reading(path, "remove it to prepare the folder anew"):
-        found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("cases"), dict):
+        found = json.loads(text)
+    if not _is_manifest(found):
         raise UserError(f"{path}: no manifest of format {FORMAT}; remove it to prepare the folder anew")
-    return found
+    return MAY_LACK | found
+
+
+def _is_manifest(found: Any) -> bool:
+    """Whether the fields are of the kinds that `write_manifest` writes, and all names those of files below a folder."""
+    try:
+        cases = found["cases"].values()
+        outputs = [pair for case in cases for pair in case["outputs"].items()]
+        return (
+            found["format"] == FORMAT
+            and all(type(found.get(name, value)) is type(value) for name, value in MAY_LACK.items())
+            and all("sources" in case for case in cases)
+            and all(isinstance(out["sha256"], str) and isinstance(out["bytes"], int) for _, out in outputs)
+            and not any(PurePath(name).is_absolute() or ".." in PurePath(name).parts for name, _ in outputs)
+        )
+    except (LookupError, TypeError, AttributeError):
+        return False
 
 
 def write_manifest(

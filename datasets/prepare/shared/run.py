@@ -97,7 +97,7 @@ def _write_texts(target: Path, texts: dict[str, str], lists: dict[str, str]) -> 
     lines = []
     for name, text in texts.items():
         path = target / name
-        now = text_sha256(path.read_text(encoding="utf-8")) if path.exists() else None
+        now = content_sha256(path) if path.exists() else None
         if now in (None, lists.get(name), text_sha256(text)):
             write_atomically(path, text)
         else:
@@ -124,7 +124,7 @@ def _earlier(plan: Plan, target: Path) -> tuple[dict[str, Record], dict[str, str
     if not same:
         log(f"other parameters than before: all cases are made anew (before: {found['parameters']})")
     cases = found["cases"] if same else {name: case | {"sources": None} for name, case in found["cases"].items()}
-    return cases, found.get("lists", {})
+    return cases, found["lists"]
 
 
 def _run(

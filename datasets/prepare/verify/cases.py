@@ -18,6 +18,7 @@ from datasets.prepare.verify.findings import Report, thumbnail
 from datasets.volumes.files import read_slice, read_volume
 from datasets.volumes.lists import INNER_FOLDERS, find_root, strip_suffix
 from utils.errors import UserError, counted
+from utils.files import reading
 
 LISTS = {"train": "train.txt", "val": "val_vol.txt", "test": "test_vol.txt"}
 INNER = {"train": "train_npz", "val": "test_vol_h5", "test": "test_vol_h5"}
@@ -96,12 +97,12 @@ def _read(part: str, num_classes: int | None, path: Path) -> Content | str:
             image, label = read_slice(path, num_classes)
             return image[None], label[None], None, ""
         volume = read_volume(path, path.name, num_classes)
+        with reading(path), h5py.File(path, "r") as file:
+            orientation = str(file.attrs.get("orientation", ""))
     except UserError as error:
         return str(error)
     if volume.label is None:
         return "holds no label; expected one to evaluate against"
-    with h5py.File(path, "r") as file:
-        orientation = str(file.attrs.get("orientation", ""))
     return volume.image, volume.label, volume.spacing, orientation
 
 

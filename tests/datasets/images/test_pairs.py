@@ -1,6 +1,8 @@
 """images/ and masks/: pairing, reading of every kind of picture, the check of a whole set."""
 
+import os
 import struct
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -282,3 +284,11 @@ def test_values_without_a_known_range_are_refused(tmp_path):
         path = save(tmp_path / "a.tif", stored)
         with pytest.raises(UserError, match="expected unsigned integers or fractions"):
             to_rgb8(read_picture(path), path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    for folder in ("images", "masks"):
+        save(tmp_path / folder / os.fsdecode(b"\xff.png"), noise())
+    with pytest.raises(UserError, match=r"images/.*\.png: its name is not UTF-8"):
+        pair_files(tmp_path)

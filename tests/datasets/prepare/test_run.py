@@ -7,14 +7,16 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 
 from datasets.prepare.shared import sources
-from datasets.prepare.shared.manifest import content_sha256
+from datasets.prepare.shared.manifest import content_sha256, read_manifest
 from datasets.prepare.shared.sources import list_files
 from prepare_data import main
 from tests.support.trees import write_picture_tree
+from utils import files
 from utils.errors import UserError
 
 
@@ -262,3 +264,38 @@ def test_a_checksum_is_of_what_arrays_hold(tmp_path):
     for other in others:
         np.savez(tmp_path / "c.npz", label=array > 2, **other)
         assert content_sha256(tmp_path / "c.npz") != same
+
+
+@pytest.mark.parametrize("kind", ["link", "size"])
+def test_a_checksum_of_a_file_that_points_elsewhere_or_claims_too_much(tmp_path, monkeypatch, kind):
+    monkeypatch.setitem(files._allowed, "bytes", 1000)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["image"] = np.zeros(2)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image"] = h5py.ExternalLink("other.h5", "image") if kind == "link" else np.zeros(1000)
+    with pytest.raises(UserError, match="lies elsewhere" if kind == "link" else "claims an image of 8,000 bytes"):
+        content_sha256(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"dataset": ["cvc"]},
+        {"parameters": []},
+        {"lists": "a"},
+        {"cases": {"1": None}},
+        {"cases": {"1": {"sources": {}, "outputs": {"images/1.png": "sha"}}}},
+        {"cases": {"1": {"outputs": {"images/1.png": {"sha256": "", "bytes": 1}}}}},
+        {"cases": {"1": {"sources": {}, "outputs": {"../1.png": {"sha256": "", "bytes": 1}}}}},
+        {"cases": {"1": {"sources": {}, "outputs": {"/dev/null": {"sha256": "", "bytes": 1}}}}},
+    ],
+)
+def test_a_manifest_that_is_damaged_or_made_up_is_refused(tmp_path, changed):
+    whole = {"format": 1, "dataset": "cvc", "sha256": "", "parameters": {}, "lists": {}}
+    outputs = {"images/1.png": {"sha256": "", "bytes": 1}}
+    whole["cases"] = {"1": {"sources": {}, "outputs": outputs, "facts": {}}}
+    (tmp_path / "manifest.json").write_text(json.dumps(whole))
+    assert read_manifest(tmp_path) == whole
+    (tmp_path / "manifest.json").write_text(json.dumps(whole | changed))
+    with pytest.raises(UserError, match=r"manifest\.json: no manifest of format 1"):
+        read_manifest(tmp_path)

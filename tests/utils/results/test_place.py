@@ -1,5 +1,6 @@
 """The folder of a test's results: its name, what may be replaced; and cases that the network was trained on."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,16 @@ def test_results_of_another_test_are_not_replaced_by_accident(tmp_path, other, m
     assert (tmp_path / "summary.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"checkpoints": 3}', "null"])
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"checkpoints": 3}', "null", "[" * 200_000, "9" * 5000])
 def test_results_that_cannot_be_read_are_not_replaced_either(tmp_path, text):
     (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(UserError, match="cannot be read"):
+        check_replaceable(tmp_path, describe(), force=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_results_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "summary.json")
     with pytest.raises(UserError, match="cannot be read"):
         check_replaceable(tmp_path, describe(), force=False)
 

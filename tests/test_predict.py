@@ -254,11 +254,13 @@ def test_the_summary_has_sizes_and_keeps_rows_of_other_masks(organs, polyps, tmp
     assert len(summary(tmp_path / "masks")) == 9
 
 
-def test_names_that_a_spreadsheet_would_run_come_back_from_the_summary(tmp_path):
-    row = dict.fromkeys(files.COLUMNS, "1") | {"file": "=a.png"}
-    for mask in ("=a_mask.png", "b_mask.png", "=a_mask.png"):
-        files.write_summary(tmp_path / "summary.csv", [row | {"mask": mask}])
-    assert files.read_summary(tmp_path / "summary.csv") == [row | {"mask": m} for m in ("b_mask.png", "=a_mask.png")]
+def test_names_that_a_spreadsheet_would_run_come_back_from_the_summary(polyps, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("=a.png", "b.png", "=a.png"):
+        segment(polyps, picture(tmp_path / name, 20, 24), "--force")
+    assert [row["mask"] for row in summary(tmp_path / "masks")] == ["b_mask.png", "'=a_mask.png"]
+    rows = files.read_summary(tmp_path / "masks" / "summary.csv")
+    assert [row["mask"] for row in rows] == ["b_mask.png", "=a_mask.png"]
 
 
 @pytest.mark.parametrize("line", ["1,2", ",".join("12345678901"), '"' + "1" * 200_000])

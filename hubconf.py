@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from models import HeteroMedSeg, Predictor, build_model
+from models import Predictor, build_model
 from recipes import RECIPES
 
 dependencies = ["torch", "einops", "numpy", "scipy", "cv2", "h5py", "tqdm"]
@@ -27,6 +27,3 @@ def heteromedseg(
 def heteromedseg_predictor(*checkpoints: str | Path, device: str = "auto", recipe: str | None = None, **settings):
     """A `models.Predictor`: raw images to masks, with the preprocessing of the training."""
     return Predictor.load(*checkpoints, device=device, recipes=RECIPES, recipe=recipe, **settings)
-
-
-__all__ = ["HeteroMedSeg", "heteromedseg", "heteromedseg_predictor"]

@@ -40,9 +40,8 @@ def main(argv: list[str]) -> None:
     log(f"device {describe_device(predictor.device)}, precision {predictor.precision}")
     classes = class_names_of(cfg, loaded[0].class_names)
     log("labels: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes, 1)))
-    for note in (*form_notes(loaded[0], predictor.device), *(note for one in loaded for note in one.notes)):
-        log(note)
-    for note in inputs.notes:
+    notes = *form_notes(loaded[0], predictor.device), *(note for one in loaded for note in one.notes), *inputs.notes
+    for note in notes:
         log(note)
     if inputs.skipped:
         log(f"skipped:\n  {join_listed(inputs.skipped)}")

@@ -24,10 +24,8 @@ def family_of(cfg: Config) -> Family:
     for family in FAMILIES:
         if cfg.recipe in family.recipes:
             return family
-    raise UserError(
-        f"recipe {cfg.recipe}: this version has no such recipe, expected one of {', '.join(RECIPES)}; "
-        "use the version that wrote the checkpoint, or give --recipe"
-    )
+    found = f"recipe {cfg.recipe}: this version has no such recipe, expected one of {', '.join(RECIPES)}"
+    raise UserError(f"{found}; use the version that wrote the checkpoint, or give --recipe")
 
 
 def class_names_of(cfg: Config, trained: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -57,10 +55,10 @@ def find_recipe(name: str | None) -> str | None:
 
 def recipe_of(folder: Path, layout: Family) -> str:
     """The recipe of a folder of data: that of the data set which its manifest names, else the one of its layout."""
-    manifest = read_manifest(folder)
-    recipe = PREPARED_FOR.get(manifest["dataset"], layout.default) if manifest else layout.default
+    dataset = (read_manifest(folder) or {}).get("dataset")
+    recipe = PREPARED_FOR.get(dataset, layout.default)
     if recipe != layout.default:
-        log_once(f"recipe {recipe}, because {folder / MANIFEST} says {manifest['dataset']}; --recipe names another")
+        log_once(f"recipe {recipe}, because {folder / MANIFEST} says {dataset}; --recipe names another")
     return recipe
 
 
@@ -87,8 +85,7 @@ def resolve_dataset(given: Mapping[str, Any], guess: bool) -> dict[str, Any]:
         recipe = recipe or meant
         given["dataset"] = recipe
     else:
-        raise UserError(
-            f"--dataset {word}: neither a folder nor the name of a recipe; expected a folder with images/ and masks/, "
-            f"one with train_npz/ or test_vol_h5/, or one of {', '.join(RECIPES)}"
-        )
+        expected = "expected a folder with images/ and masks/, one with train_npz/ or test_vol_h5/, or one of"
+        found = f"--dataset {word}: neither a folder nor the name of a recipe"
+        raise UserError(f"{found}; {expected} {', '.join(RECIPES)}")
     return given | ({"recipe": recipe} if recipe else {})

@@ -65,8 +65,7 @@ def train(cfg: Config) -> None:
         log(f"device {describe_device(device)}, precision {precision}{memory}")
         for line in (*notes, *more, *task.found, f"split: {task.split}", f"results in {out}"):
             log(line)
-        log(f"{count_flops(model, cfg, device) / 1e9:.2f} GFLOP an image")
-        for line in rate_warnings(cfg):
+        for line in (f"{count_flops(model, cfg, device) / 1e9:.2f} GFLOP an image", *rate_warnings(cfg)):
             log(line)
         best = fit(model, task, cfg, device, precision)
         if device.type == "cuda":

@@ -6,6 +6,7 @@ backward pass of fake CUDA tensors. Where autocast differs on a GPU, `Widen` fol
 but for the small one between channels in the skips.
 """
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from benchmarks.station import TRAIN
@@ -91,9 +92,7 @@ def _blocks(tensors: list[Tensor]) -> dict[int, int]:
     """Bytes by block of memory; what is only expanded counts once."""
     sizes: Counter[int] = Counter()
     for x in tensors:
-        numel = 1
-        for length, stride in zip(x.shape, x.stride()):
-            numel *= length if stride else 1
+        numel = math.prod(length for length, stride in zip(x.shape, x.stride()) if stride)
         sizes[x.untyped_storage()._cdata] += numel * x.element_size()
     return dict(sizes)
 
@@ -104,12 +103,9 @@ class Widen(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function in WIDE:
-            args, kwargs = tree_map(lambda x: x.float() if _is_bf16(x) else x, (args, kwargs))
+            given = (args, kwargs)
+            args, kwargs = tree_map_only(Tensor, lambda x: x.float() if x.dtype == torch.bfloat16 else x, given)
         return function(*args, **kwargs)
-
-
-def _is_bf16(x: Any) -> bool:
-    return torch.is_tensor(x) and x.dtype == torch.bfloat16
 
 
 def record(work: str, batch: int, size: int) -> list[Operation]:

@@ -53,9 +53,6 @@ class Plain(nn.Module):
         return plain(self.head.classify, rearrange(x, "b h w c -> b c h w"))
 
 
-# --- layers ----------------------------------------------------------------------------------------
-
-
 def plain(layer: nn.Module, x: Tensor) -> Tensor:
     """PyTorch's own convolution or BatchNorm, without what `models` does about their speed; (B, C, H, W)."""
     if isinstance(layer, nn.Sequential):
@@ -97,9 +94,6 @@ def scsa(layer: nn.Module, x: Tensor) -> Tensor:
     y = (q @ k.transpose(2, 3) * q.shape[2] ** -0.5).softmax(-1) @ v
     x = x * rearrange(y.mean(3), "b m c -> b (m c) 1 1").sigmoid()
     return rearrange(x, "b c h w -> b h w c").contiguous()
-
-
-# --- encoder: VSSD with Mamba-2's scan ---------------------------------------------------------------
 
 
 def vssd_block(block: nn.Module, x: Tensor, scan: Scan, rate: float) -> Tensor:
@@ -157,9 +151,6 @@ def noncausal(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
 def bidirectional(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     back = causal(x.flip(1), dt.flip(1), A, B.flip(1), C.flip(1)).flip(1)
     return (causal(x, dt, A, B, C) + back) / 2
-
-
-# --- decoder: routing attention ------------------------------------------------------------------------
 
 
 def bra_block(block: nn.Module, x: Tensor, rows: int, columns: int, rate: float) -> Tensor:

@@ -115,8 +115,6 @@ def process_memory(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-# --- in a process of its own -----------------------------------------------------------------------
-
 _served: list[Station] = []  # the child process keeps its station here
 
 

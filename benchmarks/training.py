@@ -35,6 +35,8 @@ from benchmarks.machine import new_parser, numbers, write_json
 from benchmarks.measure import in_turns, ratio, timer
 from benchmarks.station import TRAIN, Station
 from benchmarks.variants import NUM_CLASSES, parse_variant
+from datasets.augment import augment_binary, augment_synapse
+from datasets.augment_intensity import augment
 from datasets.images.pairs import ImageMaskSet, pair_files
 from datasets.memory import InMemory
 from datasets.volumes.sets import SynapseSlices
@@ -73,9 +75,6 @@ def main(argv: list[str]) -> None:
         results["loop"] = run_loop(device, args.batch, args.updates, args.compile, args.size[0], slices)
         write_json(args.output, results)
     print(f"written: {args.output}")
-
-
-# --- does the input keep up? -----------------------------------------------------------------------
 
 
 def measure_input(
@@ -126,8 +125,9 @@ def slices_task(folder: Path, images: int, size: int) -> Task:
 
 
 def volume_task(data: Dataset) -> Task:
-    organs, augment = ("organ",) * (NUM_CLASSES - 1), partial(volumes.augment, native=(512, 512))
-    return Task("slices", organs, data, augment, volumes.SYNAPSE.preprocess, loss_for("ce_dice", NUM_CLASSES))
+    organs, operations = ("organ",) * (NUM_CLASSES - 1), partial(augment_synapse, native=(512, 512))
+    augmented = partial(augment, recipe=operations, strong=False)
+    return Task("slices", organs, data, augmented, volumes.SYNAPSE.preprocess, loss_for("ce_dice", NUM_CLASSES))
 
 
 def pictures_task(folder: Path, images: int, size: int) -> Task:
@@ -140,12 +140,11 @@ def pictures_task(folder: Path, images: int, size: int) -> Task:
         cv2.imwrite(str(folder / "images" / f"{index}.png"), picture)
         cv2.imwrite(str(folder / "masks" / f"{index}.png"), (picture[..., 0] > 127).astype(np.uint8) * 255)
     data = ImageMaskSet(pair_files(folder), (size, size))
-    return Task("pictures", ("polyp",), data, pictures.augment, pictures.RECTAL.preprocess, loss_for("dice", 1))
+    augmented = partial(augment, recipe=augment_binary, strong=False)
+    return Task("pictures", ("polyp",), data, augmented, pictures.RECTAL.preprocess, loss_for("dice", 1))
 
 
 INPUTS = {"slices": slices_task, "pictures": pictures_task}
-
-# --- how long would the whole training take? -------------------------------------------------------
 
 
 def run_loop(device: torch.device, batch: int, updates: int, compiled: bool, side: int, slices: int) -> dict[str, Any]:
@@ -176,15 +175,14 @@ def run_loop(device: torch.device, batch: int, updates: int, compiled: bool, sid
     rate = epochs * slices / seconds
     minutes = IMAGE_STEPS / rate / 60
     print(f"loop, batch {batch}, {precision}, {'compiled' if compiled else 'eager'}: {rate:.1f} images/s over")
-    print(
-        f"  {epochs * an_epoch} updates, after {warm_up:.0f} s of warming up; extrapolated: {IMAGE_STEPS:,} image steps"
-    )
+    updates = epochs * an_epoch
+    print(f"  {updates} updates, after {warm_up:.0f} s of warming up; extrapolated: {IMAGE_STEPS:,} image steps")
     print(f"  in {minutes:.1f} minutes", flush=True)
     return {
         "batch": batch,
         "precision": precision,
         "compiled": compiled,
-        "updates": epochs * an_epoch,
+        "updates": updates,
         "seconds": seconds,
         "warm_up_seconds": warm_up,
         "images_per_s": rate,

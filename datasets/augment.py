@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.warp import Warp, compose, identity, rotation, scaling, shearing, shifting, warp
+from datasets.warp import Warp, compose, rotation, scaling, shearing, shifting, warp
 from utils.preprocess.sizes import spline_matrix
 
 # The flips and what leaves pixels where they are first, then what needs resampling.
@@ -76,9 +76,7 @@ class SynapseChoice(NamedTuple):
     shift: Tensor
 
 
-def augment_synapse(
-    images: Tensor, targets: Tensor, draws: Draws, native: tuple[int, int] | None = None
-) -> tuple[Tensor, Tensor]:
+def augment_synapse(images: Tensor, targets: Tensor, draws: Draws, native: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Apply 0 to 4 of the 9 OPERATIONS to each sample, drawn with their order (the published recipe).
 
     Spatial operations are composed in the drawn order. Blur always comes before their resampling and noise after it,
@@ -91,7 +89,6 @@ def augment_synapse(
     height, width = images.shape[-2:]
     choice = draw_synapse(draws)
     chosen = _chosen(choice)
-    native = native or (height, width)
     noise = noise_std(native, (height, width)) * draws.normal(*images.shape[1:])
     sigmas = [BLUR_SIGMA * size / own for size, own in zip((height, width), native)]
     with torch.no_grad():
@@ -131,7 +128,7 @@ def synapse_warp(choice: SynapseChoice, height: int, width: int) -> Warp:
     chosen = _chosen(choice)
     flip_x = chosen[:, OPERATIONS.index("flip_x")] & choice.mirror_x
     flip_y = chosen[:, OPERATIONS.index("flip_y")] & choice.mirror_y
-    nothing, one = identity(batch, device), torch.ones(batch, device=device)
+    nothing, one = torch.eye(2, 3, device=device).repeat(batch, 1, 1), torch.ones(batch, device=device)
     mirror_x, mirror_y = (one - 2 * flip.float() for flip in (flip_x, flip_y))
     matrices = {
         "flip_x": scaling(mirror_x, one),

@@ -6,6 +6,8 @@ for brightness; here, values in [0, 1] are multiplied.
 Letters: B batch, C channels, H/W height and width. Amounts are (B, C).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,18 @@ BRIGHTEN, SHARPEN, COARSEN, GAMMA_INVERTED, GAMMA_PLAIN = 0.15, 0.15, 0.25, 0.1,
 COARSEN_CHANNEL = 0.5  # of the channels of a sample that is coarsened
 TINY = 1e-7  # in place of the range, or the deviation, of a channel that is constant
 PLANE = {"dim": (2, 3), "keepdim": True}
+
+
+def augment(
+    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int, recipe: Callable, strong: bool
+) -> tuple[Tensor, Tensor]:
+    """A training batch by the operations of a recipe, such as `augment_binary`; if `strong` by those of here, too.
+
+    total, offset: the size of the global batch and the place of the first image in it
+    """
+    draws = Draws(generator, len(images), total, offset)
+    images, targets = recipe(images, targets, draws)
+    return augment_intensities(images, draws) if strong else images, targets
 
 
 @torch.no_grad()
@@ -73,14 +87,8 @@ def low_resolution(x: Tensor, scale: Tensor) -> Tensor:
         place = torch.arange(length, device=x.device)
         place = ((place + 0.5) * small / length - 0.5).clamp_min(0)  # (B, C, length), in pixels of the smaller image
         share = (place - place.floor()).unsqueeze(5 - dim)
-        first, second = (
-            _along(x, ((torch.minimum(pixel, small - 1) + 0.5) * length / small).long(), dim)
-            for pixel in (place.floor(), place.floor() + 1)
-        )
+        pixels = (torch.minimum(pixel, small - 1) for pixel in (place.floor(), place.floor() + 1))
+        indices = (((pixel + 0.5) * length / small).long().unsqueeze(5 - dim).expand_as(x) for pixel in pixels)
+        first, second = (x.gather(dim, index) for index in indices)
         x = first + (second - first) * share
     return x
-
-
-def _along(x: Tensor, index: Tensor, dim: int) -> Tensor:
-    """The rows (dim 2) or columns (dim 3) of each channel at its own `index` (B, C, length)."""
-    return x.gather(dim, index.unsqueeze(5 - dim).expand_as(x))

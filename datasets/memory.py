@@ -102,10 +102,8 @@ def _reserve(file: BinaryIO, needed: int) -> None:
         except OSError as error:  # others: a file system that cannot reserve
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if full:
-        raise UserError(
-            f"--cache disk: {file.name} needs {needed:,} bytes, {free:,} are free; "
-            "set TMPDIR to a folder with more space, or use --cache no"
-        )
+        remedy = "set TMPDIR to a folder with more space, or use --cache no"
+        raise UserError(f"--cache disk: {file.name} needs {needed:,} bytes, {free:,} are free; {remedy}")
 
 
 def estimate_bytes(dataset: Dataset) -> int:

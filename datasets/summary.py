@@ -17,18 +17,17 @@ def try_each(function: Callable, items: Sequence, num_threads: int, word: str, c
     raises: one UserError with the problems of all items; `complaint` says what they are, such as "files are damaged"
     """
 
-    def attempt(item: Any) -> tuple[Any, str | None]:
+    def attempt(item: Any) -> Any:
         try:
-            return function(item), None
+            return function(item)
         except UserError as error:
-            return None, str(error)
+            return error
 
     with ThreadPoolExecutor(num_threads) as pool:
-        tried = pool.map(attempt, items)
-        found = list(tqdm(tried, word, len(items), leave=False, disable=None if is_main() else True))
-    if problems := [problem for _, problem in found if problem]:
+        found = list(tqdm(pool.map(attempt, items), word, len(items), leave=False, disable=None if is_main() else True))
+    if problems := [str(result) for result in found if isinstance(result, UserError)]:
         raise UserError(f"{len(problems)} of {len(items)} {complaint}\n  {join_listed(problems)}")
-    return [result for result, _ in found]
+    return found
 
 
 @dataclass(frozen=True)

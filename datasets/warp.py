@@ -87,10 +87,6 @@ def _units(x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([x * (2 / width), y * (2 / height)], dim=-1)
 
 
-def identity(batch: int, device: torch.device) -> Tensor:
-    return torch.eye(2, 3, device=device).repeat(batch, 1, 1)
-
-
 def scaling(x: Tensor, y: Tensor) -> Tensor:
     """Content x and y times as large; -1 mirrors."""
     return _matrix([1 / x, 0, 0], [0, 1 / y, 0])

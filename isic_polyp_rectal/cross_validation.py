@@ -30,7 +30,6 @@ from utils.training.folder import BEST, LAST, claim_folder
 from utils.training.resume import check_same_run
 
 RESULTS, BEST_FOLD, BEST_WEIGHTS = "out_of_fold", "best_fold.json", "best_fold.pth"
-RESULT_FILES = (CASES, SUMMARY, PAGE)
 OPTIMISTIC = (
     "each fold's checkpoint was chosen by the images that it is scored on here, so these figures are optimistic; "
     "train with --select last for figures without that choice"
@@ -51,7 +50,7 @@ def train_folds(cfg: Config, train: Callable[[Config], None]) -> None:
         raise UserError(f"--resume: no {LAST} in any {out}/fold_*; leave --resume out to start there")
     plans = [plan(fold) for fold in folds]
     if is_main() and any(plans):
-        for path in (*(out / RESULTS / name for name in RESULT_FILES), out / BEST_FOLD, out / BEST_WEIGHTS):
+        for path in (*(out / RESULTS / name for name in (CASES, SUMMARY, PAGE)), out / BEST_FOLD, out / BEST_WEIGHTS):
             path.unlink(missing_ok=True)
     for fold, planned in zip(folds, plans):
         if planned is None:

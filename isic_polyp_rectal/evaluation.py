@@ -1,5 +1,6 @@
 """Evaluation of images: predict in batches, score each at its own size, and write what was asked for."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +26,7 @@ from utils.scoring.protocols import Row, score_image
 
 
 def evaluate(
-    cfg: Config,
-    forward: Forward,
-    device: torch.device,
-    classes: tuple[str, ...],
-    out: Path,
-    album: Album | None = None,
+    cfg: Config, forward: Forward, device: torch.device, classes: Sequence[str], out: Path, album: Album | None = None
 ) -> tuple[list[Row], str]:
     """Score every image of cfg.split; return the rows and the split in words.
 
@@ -43,42 +39,31 @@ def evaluate(
     images = ImageMaskSet(pairs, cfg.img_size, table, cfg.preprocess, cfg.intensity)
     if album is not None:
         album.expect(len(pairs))
+
+    def finish(pair: Pair, image: np.ndarray, mask: np.ndarray, found: np.ndarray) -> list[Row]:
+        """Score one image: at its own size, or under legacy at the network's; write its overlay if asked for."""
+        if found.shape != mask.shape:
+            mask = fit_labels(mask, found.shape, cfg.preprocess)
+        if image.shape[:2] != mask.shape and (cfg.debug or album is not None):
+            image = fit_image(image, mask.shape, cfg.preprocess)
+        if album is not None:
+            album.add_image(pair.image_id, image, found, mask)
+        if cfg.debug:
+            save_overlay(out / "overlays" / f"{pair.image.stem}.png", overlay(image, found, mask, cfg.num_classes))
+        return [
+            score_image(pair.image_id, found == label, mask == label, name, cfg.protocol, cfg.tolerance)
+            for label, name in enumerate(classes, 1)
+        ]
+
     rows: list[Row] = []
     batches = torch.arange(len(pairs)).split(cfg.batch_size)
     with ThreadPoolExecutor() as pool:
         for batch in tqdm(batches, desc="images", disable=None if is_main() else True, leave=False):
             native, masks = zip(*pool.map(images.native, batch.tolist()))
             maps = predict_images(forward, native, cfg, device)
-            cases = zip((pairs[i] for i in batch), native, masks, map(decide, maps))
-            for scored in pool.map(lambda case: finish(*case, cfg, classes, out, album), cases):
+            for scored in pool.map(finish, (pairs[i] for i in batch), native, masks, map(decide, maps)):
                 rows += scored
     return rows, split
-
-
-def finish(
-    pair: Pair,
-    image: np.ndarray,
-    mask: np.ndarray,
-    found: np.ndarray,
-    cfg: Config,
-    classes: tuple[str, ...],
-    out: Path,
-    album: Album | None = None,
-) -> list[Row]:
-    """Score one image: at its own size, or under legacy at the network's; write its overlay if asked for."""
-    if found.shape != mask.shape:
-        mask = fit_labels(mask, found.shape, cfg.preprocess)
-    rows = [
-        score_image(pair.image_id, found == label, mask == label, name, cfg.protocol, cfg.tolerance)
-        for label, name in enumerate(classes, 1)
-    ]
-    if image.shape[:2] != mask.shape and (cfg.debug or album is not None):
-        image = fit_image(image, mask.shape, cfg.preprocess)
-    if album is not None:
-        album.add_image(pair.image_id, image, found, mask)
-    if cfg.debug:
-        save_overlay(out / "overlays" / f"{pair.image.stem}.png", overlay(image, found, mask, cfg.num_classes))
-    return rows
 
 
 def chosen_pairs(cfg: Config) -> tuple[list[Pair], str, ClassTable | None]:

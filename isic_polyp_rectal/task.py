@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from datasets.augment import Draws, augment_binary
-from datasets.augment_intensity import augment_intensities
+from datasets.augment import augment_binary
+from datasets.augment_intensity import augment
 from datasets.crops import RandomCrops
 from datasets.images.check import check_pairs
 from datasets.images.classes import CLASSES_FILE, ClassTable, find_classes
@@ -81,12 +79,15 @@ def build_task(cfg: Config) -> Task:
     if cfg.select == "test" and not split.test:
         raise UserError("--select test: the CSV has no image of the category test")
     judged, part = (split.test, "test") if cfg.select == "test" else (held_out, "validation")
+    data = ImageMaskSet(train, cfg.img_size, split.table, cfg.preprocess, cfg.intensity)
+    if cfg.preprocess.fit == "slide":
+        data = RandomCrops(data, cfg.img_size, cfg.seed)
     counts = f"  {counted(len(train), 'image')} to train on, {len(judged)} for {part}"
     return Task(
         name=cfg.recipe,
         class_names=classes,
-        train_set=training_set(train, cfg, split.table),
-        augment=partial(augment, strong=cfg.strong_augment),
+        train_set=data,
+        augment=partial(augment, recipe=augment_binary, strong=cfg.strong_augment),
         preprocess=cfg.preprocess,
         loss=loss_for(cfg.loss, cfg.num_classes, cfg.class_weights),
         validate=validation_set(judged, cfg, classes, split.table) if judged else None,
@@ -204,19 +205,6 @@ def warnings_of(summary: DataSummary, split: Split, classes: Sequence[str], held
     if 0 < len(held_out) < FEW:
         number = "one image" if len(held_out) == 1 else f"{len(held_out)} images"
         yield f"warning: {number} for validation: the Dice of so few says little; use fewer --folds"
-
-
-def augment(
-    images: Tensor, targets: Tensor, generator: torch.Generator, total: int, offset: int, strong: bool = False
-) -> tuple[Tensor, Tensor]:
-    draws = Draws(generator, len(images), total, offset)
-    images, targets = augment_binary(images, targets, draws)
-    return augment_intensities(images, draws) if strong else images, targets
-
-
-def training_set(pairs: Sequence[Pair], cfg: Config, table: ClassTable | None) -> Dataset:
-    data = ImageMaskSet(pairs, cfg.img_size, table, cfg.preprocess, cfg.intensity)
-    return RandomCrops(data, cfg.img_size, cfg.seed) if cfg.preprocess.fit == "slide" else data
 
 
 def validation_set(

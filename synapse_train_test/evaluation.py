@@ -26,12 +26,7 @@ from utils.scoring.protocols import Row, score_volume
 
 
 def evaluate(
-    cfg: Config,
-    forward: Forward,
-    device: torch.device,
-    classes: tuple[str, ...],
-    out: Path,
-    album: Album | None = None,
+    cfg: Config, forward: Forward, device: torch.device, classes: Sequence[str], out: Path, album: Album | None = None
 ) -> tuple[list[Row], str]:
     """Score every volume of cfg.split; return the rows and the split in words.
 
@@ -42,29 +37,27 @@ def evaluate(
     log(f"evaluating on {split}: {summary}")
     if album is not None:
         album.expect(len(volumes))
+
+    def finish(volume: Volume, labels: np.ndarray) -> list[Row]:
+        """Score one predicted volume and write the files asked for."""
+        if cfg.is_savenii:
+            save_volume(out / "nifti", volume, labels)
+        if cfg.debug:
+            sheet = contact_sheet(volume.image, labels, volume.label, cfg.num_classes, classes)
+            save_overlay(out / "overlays" / f"{volume.name}.png", sheet)
+        if album is not None:
+            album.add_volume(volume.name, volume.image, labels, volume.label)
+        return score_volume(volume.name, labels, volume.label, classes, cfg.protocol, volume.spacing, cfg.tolerance)
+
     rows: list[Row] = []
     with ThreadPoolExecutor(1) as pool:
         waiting: Future | None = None
         for volume in tqdm(volumes, "volumes", leave=False, disable=None if is_main() else True):
             labels = predict_volume(forward, volume.image, cfg, device)
             rows += waiting.result() if waiting else []
-            waiting = pool.submit(finish, volume, labels, cfg, classes, out, album)
+            waiting = pool.submit(finish, volume, labels)
         rows += waiting.result() if waiting else []
     return rows, split
-
-
-def finish(
-    volume: Volume, labels: np.ndarray, cfg: Config, classes: tuple[str, ...], out: Path, album: Album | None
-) -> list[Row]:
-    """Score one predicted volume and write the files asked for."""
-    if cfg.is_savenii:
-        save_volume(out / "nifti", volume, labels)
-    if cfg.debug:
-        sheet = contact_sheet(volume.image, labels, volume.label, cfg.num_classes, classes)
-        save_overlay(out / "overlays" / f"{volume.name}.png", sheet)
-    if album is not None:
-        album.add_volume(volume.name, volume.image, labels, volume.label)
-    return score_volume(volume.name, labels, volume.label, classes, cfg.protocol, volume.spacing, cfg.tolerance)
 
 
 def open_split(cfg: Config) -> tuple[Sequence[Volume], str, DataSummary]:

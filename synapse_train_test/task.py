@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from datasets.augment import Draws, augment_synapse
-from datasets.augment_intensity import augment_intensities
+from datasets.augment import augment_synapse
+from datasets.augment_intensity import augment
 from datasets.crops import RandomCrops
-from datasets.phantom import generate as phantom
+from datasets.phantom.generate import write_phantom
 from datasets.phantom.organs import CLASS_NAMES
 from datasets.prepared import PREPARED, as_prepared, find_prepared
 from datasets.volumes.files import Volume
@@ -87,8 +85,10 @@ def build_task(cfg: Config) -> Task:
     if cfg.num_classes < 2:
         found = f"--num_classes {cfg.num_classes}"
         raise UserError(f"{found}: recipe {cfg.recipe} needs at least 2 (background and one class)")
-    if cfg.recipe == "phantom" and not cfg.resume:
-        write_phantom(data_folder(cfg))
+    if cfg.recipe == "phantom" and not cfg.resume:  # only a new training writes it: no checkpoint chooses the folder
+        if is_main():
+            write_phantom(data_folder(cfg))
+        barrier()
     root, lists = locate(cfg)
     folder, names = find_root(root, "train_npz"), read_list(lists / TRAIN_LIST)
     split, held_out = f"{lists.name}/{TRAIN_LIST}", []
@@ -104,13 +104,15 @@ def build_task(cfg: Config) -> Task:
     ]
     if unseen := ", ".join(str(k) for k in range(1, cfg.num_classes) if not summary.classes.get(k)):
         found.append(f"warning: no training label shows class {unseen} of {cfg.num_classes}")
+    data = SynapseSlices(folder, names, cfg.img_size, cfg.preprocess, cfg.intensity)
+    if cfg.preprocess.fit == "slide":
+        data = RandomCrops(data, cfg.img_size, cfg.seed)
+    native = size_for_augmentation(summary.most_common_size, cfg)
     return Task(
         name=cfg.recipe,
         class_names=classes,
-        train_set=training_set(folder, names, cfg),
-        augment=partial(
-            augment, native=size_for_augmentation(summary.most_common_size, cfg), strong=cfg.strong_augment
-        ),
+        train_set=data,
+        augment=partial(augment, recipe=partial(augment_synapse, native=native), strong=cfg.strong_augment),
         preprocess=cfg.preprocess,
         loss=loss_for(cfg.loss, cfg.num_classes, cfg.class_weights),
         validate=validation_set(cases, cfg, classes) if cases else None,
@@ -143,13 +145,6 @@ def data_folder(cfg: Config) -> Path:
     return Path(cfg.root_path or DEFAULT_ROOTS.get(cfg.dataset, cfg.dataset))
 
 
-def write_phantom(root: Path) -> None:
-    """Write the phantom where it is not there yet; only a new training does, so no checkpoint can choose the folder."""
-    if is_main():
-        phantom.write_phantom(root)
-    barrier()
-
-
 def locate(cfg: Config) -> tuple[Path, Path]:
     """(data folder, folder of lists). raises: UserError for a folder that is not there"""
     root = data_folder(cfg)
@@ -171,36 +166,15 @@ def class_names(cfg: Config) -> tuple[str, ...]:
     if names is None:
         return CLASS_NAMES if wanted == len(CLASS_NAMES) else tuple(f"class {k}" for k in range(1, cfg.num_classes))
     if len(names) != wanted:
-        raise UserError(
-            f"--class_names {','.join(names)}: {len(names)} names; expected {wanted}, "
-            f"one for each of the {cfg.num_classes} classes but the background"
-        )
+        expected = f"{wanted}, one for each of the {cfg.num_classes} classes but the background"
+        raise UserError(f"--class_names {','.join(names)}: {len(names)} names; expected {expected}")
     return names
-
-
-def training_set(folder: Path, names: Sequence[str], cfg: Config) -> Dataset:
-    data = SynapseSlices(folder, names, cfg.img_size, cfg.preprocess, cfg.intensity)
-    return RandomCrops(data, cfg.img_size, cfg.seed) if cfg.preprocess.fit == "slide" else data
 
 
 def size_for_augmentation(native: tuple[int, int], cfg: Config) -> tuple[int, int]:
     """The size whose resizing to the network's input would shrink a slice of the size `native` as cfg's fit does."""
     inner, _ = placed(native, cfg.img_size, cfg.preprocess)
     return tuple(round(n * size / part) for n, size, part in zip(native, cfg.img_size, inner, strict=True))
-
-
-def augment(
-    images: Tensor,
-    targets: Tensor,
-    generator: torch.Generator,
-    total: int,
-    offset: int,
-    native: tuple[int, int],
-    strong: bool = False,
-) -> tuple[Tensor, Tensor]:
-    draws = Draws(generator, len(images), total, offset)
-    images, targets = augment_synapse(images, targets, draws, native)
-    return augment_intensities(images, draws) if strong else images, targets
 
 
 def validation_cases(

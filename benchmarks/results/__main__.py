@@ -64,40 +64,32 @@ def accuracy(files: dict[str, Any], studies: dict[str, Any]) -> Iterator[dict[st
     """A row of text for each network that was trained and tested: single runs, then the settings of comparisons."""
     for name, run in files.items():
         if "overall" in run:
-            metrics = run["overall"]["metrics"]
-            distance = next(metric for metric in metrics if metric.startswith("hd95"))
-            yield {
-                "data": described(name.rpartition("_")[0], run),
-                "setting": run["ssd"],
-                "input": "x".join(map(str, run["img_size"])),
-                "epochs": str(len(run["training_images_per_s"])),
-                "seeds": "1",
-                "cases": str(run["num_cases"]),
-                "dice": f"{percent(metrics['dice']['mean'])} {interval(metrics['dice']['ci95'])}",
-                "hd95": f"{metrics[distance]['mean']:.1f} {distance.rpartition('_')[2]}",
-                "file": f"{name}.json",
-            }
+            epochs, metrics = len(run["training_images_per_s"]), run["overall"]["metrics"]
+            facts = {"setting": run["ssd"], "epochs": epochs, "seeds": 1, "cases": run["num_cases"]}
+            facts |= {"data": described(name.rpartition("_")[0], run), "file": f"{name}.json"}
+            yield as_row(facts, run["img_size"], metrics)
     for name, comparison in comparisons(files, studies).items():
         for setting in comparison["settings"]:
-            means = setting["means"][ALL_CLASSES]
             if name in studies:
-                cost = studies[name]["costs"][setting["name"]]
+                cost, file = studies[name]["costs"][setting["name"]], f"study/{name}.json"
             else:
-                cost = {"img_size": comparison["img_size"], "epochs": files[name]["runs"][0]["epoch"]}
-            distance = next(metric for metric in means if metric.startswith("hd95"))
-            dice = means["dice"]
-            spread = "" if dice["sd"] is None else f" ± {100 * dice['sd']:.1f}"
-            yield {
-                "data": described(comparison["dataset"] or comparison["recipe"], comparison),
-                "setting": setting["name"],
-                "input": "x".join(map(str, cost["img_size"])),
-                "epochs": str(cost["epochs"]),
-                "seeds": str(setting["num_seeds"]),
-                "cases": str(comparison["cases"]),
-                "dice": f"{100 * dice['mean']:.1f}{spread} % {interval(dice['ci95'])}",
-                "hd95": f"{means[distance]['mean']:.1f} {distance.rpartition('_')[2]}",
-                "file": f"study/{name}.json" if name in studies else f"{name}.json",
-            }
+                epochs = files[name]["runs"][0]["epoch"]
+                cost, file = {"img_size": comparison["img_size"], "epochs": epochs}, f"{name}.json"
+            seeds, cases = setting["num_seeds"], comparison["cases"]
+            facts = {"setting": setting["name"], "epochs": cost["epochs"], "seeds": seeds, "cases": cases}
+            facts |= {"data": described(comparison["dataset"] or comparison["recipe"], comparison), "file": file}
+            yield as_row(facts, cost["img_size"], setting["means"][ALL_CLASSES])
+
+
+def as_row(facts: dict[str, Any], img_size: list[int], metrics: dict[str, Any]) -> dict[str, str]:
+    """The facts as text, with input size, Dice and HD95."""
+    distance, dice = next(metric for metric in metrics if metric.startswith("hd95")), metrics["dice"]
+    spread = f" ± {100 * dice['sd']:.1f}" if facts["seeds"] > 1 else ""
+    return {name: str(fact) for name, fact in facts.items()} | {
+        "input": "x".join(map(str, img_size)),
+        "dice": f"{100 * dice['mean']:.1f}{spread} % {interval(dice['ci95'])}",
+        "hd95": f"{metrics[distance]['mean']:.1f} {distance.rpartition('_')[2]}",
+    }
 
 
 def described(data: str, result: dict[str, Any]) -> str:
@@ -124,14 +116,11 @@ def all_studies(files: dict[str, Any], studies: dict[str, Any]) -> Iterator[Stud
             yield Study(name, file["comparison"], curves)
     for name, study in studies.items():
         folder = ROOT / "results" / "study" / name.removesuffix("_val")
-        curves = {arm: [read_curve(path) for path in finished(study, folder, arm)] for arm in study["costs"]}
+        curves = {}
+        for arm in study["costs"]:
+            seeds = [seed for seed in study["plan"]["seeds"] if seed not in study["missing"].get(arm, ())]
+            curves[arm] = [read_curve(folder / arm / f"seed_{seed}" / "history.csv") for seed in seeds]
         yield Study(name, study["comparison"], curves)
-
-
-def finished(study: dict[str, Any], folder: Path, arm: str) -> list[Path]:
-    """history.csv of the seeds of an arm that the study has results of."""
-    seeds = [seed for seed in study["plan"]["seeds"] if seed not in study["missing"].get(arm, ())]
-    return [folder / arm / f"seed_{seed}" / "history.csv" for seed in seeds]
 
 
 def read_curve(history: Path) -> list[tuple[int, float]]:

@@ -25,8 +25,7 @@ class Study(NamedTuple):
     def digest(self) -> str:
         """SHA-256 of what is drawn; the figure holds it, so that a test tells whether it is of these data."""
         seeds = {name: bar.get("seeds") for name, bar in self.bars.items()}
-        drawn = [self.bars, seeds, self.curves]
-        return hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.bars, seeds, self.curves], sort_keys=True).encode()).hexdigest()
 
 
 def draw(study: Study, path: Path) -> None:

@@ -46,9 +46,8 @@ running: set[subprocess.Popen] = set()
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    as_it_is = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m benchmarks.study", description=__doc__, formatter_class=as_it_is)
     parser.add_argument("plan", help=f"one of {', '.join(PLANS)}")
     parser.add_argument("--output", type=Path, default=Path("results", "study"), help="folder of all studies")
     parser.add_argument("--jobs", type=int, default=max(1, torch.cuda.device_count()), help="runs at a time")

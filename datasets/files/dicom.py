@@ -43,18 +43,14 @@ def series_files(folder: Path) -> list[str]:
         series.setdefault(tags[path].get(SERIES, ""), []).append(path)
     if len(series) != 1:
         found = "; ".join(f"{counted(len(paths), 'file')} such as {paths[0].name}" for paths in series.values())
-        raise UserError(
-            f"{folder}: found {len(series)} DICOM series ({found or 'no DICOM file'}), expected one; "
-            "give a folder for each series"
-        )
+        found = f"found {len(series)} DICOM series ({found or 'no DICOM file'}), expected one"
+        raise UserError(f"{folder}: {found}; give a folder for each series")
     places = {path: _place(path, tags[path]) for path in files}
     files.sort(key=lambda path: places[path])
     gaps = [after[0] - before[0] for before, after in pairwise(places[path] for path in files)]
     if gaps and max(gaps) - min(gaps) > UNEVEN * min(gaps):
-        log_once(
-            f"warning: {folder}: slices lie {min(gaps):g} to {max(gaps):g} mm apart (some missing, or twice?); "
-            "the volume is read as if evenly spaced"
-        )
+        found = f"slices lie {min(gaps):g} to {max(gaps):g} mm apart (some missing, or twice?)"
+        log_once(f"warning: {folder}: {found}; the volume is read as if evenly spaced")
     return [str(path) for path in files]
 
 

@@ -104,14 +104,13 @@ def _read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _image(path: Path, array: np.ndarray, spacing: Any, meta: dict[str, Any]) -> Image:
     """Tell a picture from a volume by its shape. raises: UserError for neither, and for a spacing that does not fit"""
-    if array.ndim == 3 and array.shape[2] in (1, 3, 4) and not meta:
-        array = array[..., 0] if array.shape[2] == 1 else array[..., :3]
-        kind: Literal["picture", "volume"] = "picture"
-    elif array.ndim in (2, 3):
-        kind = "picture" if array.ndim == 2 else "volume"
-    else:
+    if array.ndim not in (2, 3):
         expected = "(H, W), (H, W, 3) or (D, H, W)"
         raise UserError(f"{path}: found an array of shape {array.shape}, expected {expected}; {SPLIT}")
+    kind = "picture" if array.ndim == 2 else "volume"
+    if array.ndim == 3 and array.shape[2] in (1, 3, 4) and not meta:
+        kind = "picture"
+        array = array[..., 0] if array.shape[2] == 1 else array[..., :3]
     if array.dtype.kind not in "buif" or array.size == 0:
         raise UserError(f"{path}: found {array.dtype} values of shape {array.shape}, expected one or more real numbers")
     check_finite(array, str(path))

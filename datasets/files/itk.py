@@ -47,15 +47,14 @@ def read_itk(path: Path, files: Sequence[str]) -> tuple[np.ndarray, tuple[float,
     meta = {"origin": image.GetOrigin(), "direction": image.GetDirection(), "dimension": image.GetDimension()}
     codes = [image.GetMetaData(key) for key in ("qform_code", "sform_code") if image.HasMetaDataKey(key)]
     meta["oriented"] = set(codes) != {"0"}  # a NIfTI file may say that its axes mean nothing, a NRRD file not say more
-    if image.HasMetaDataKey("ITK_InputFilterName") and image.GetMetaData("ITK_InputFilterName") == "NrrdImageIO":
+    if kind == "Nrrd":
         meta["oriented"] = image.HasMetaDataKey("NRRD_space")
     if image.GetNumberOfComponentsPerPixel() == 3 and array.size == 3 * array.shape[-3] * array.shape[-2]:
         return array.reshape(array.shape[-3:]), spacing[-2:], {}
     if image.GetNumberOfComponentsPerPixel() > 1 or image.GetDimension() > 3:
-        raise UserError(
-            f"{path}: found an array of shape {array.shape}, expected one volume (D, H, W); "
-            "save each of its volumes as a file of its own, e.g. SimpleITK.WriteImage(image[..., 0], 'first.nii.gz')"
-        )
+        example = "SimpleITK.WriteImage(image[..., 0], 'first.nii.gz')"
+        remedy = f"save each of its volumes as a file of its own, e.g. {example}"
+        raise UserError(f"{path}: found an array of shape {array.shape}, expected one volume (D, H, W); {remedy}")
     if array.ndim == 2:
         return array[None], (1.0, *spacing), meta
     return array, spacing, meta

@@ -38,15 +38,15 @@ def whole_nifti(path: Path) -> Iterator[Path]:
     raises: UserError for what is too large, and for voxels that are not finite, which the library would read as 0;
         ValueError, EOFError, OSError, zlib.error for what is damaged
     """
-    if path.suffix.lower() != ".gz":
-        check_voxels(path, check_whole(path), path)
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="heteromedseg-") as folder:
-        plain = Path(folder) / "image.nii"
-        with plain.open("wb") as target:
-            layout = check_whole(path, target)
-        check_voxels(path, layout, plain)
+    with contextlib.ExitStack() as stack:
+        if path.suffix.lower() == ".gz":
+            plain = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heteromedseg-"))) / "image.nii"
+            with plain.open("wb") as target:
+                layout = check_whole(path, target)
+        else:
+            plain, layout = path, check_whole(path)
+        if layout.dtype is not None:
+            check_finite(np.memmap(plain, layout.dtype, "r", layout.start), str(path))
         yield plain
 
 
@@ -70,12 +70,6 @@ def check_whole(path: Path, target: BinaryIO | None = None) -> Layout:
     return layout
 
 
-def check_voxels(path: Path, layout: Layout, plain: Path) -> None:
-    """Refuse voxels of `plain`, the uncompressed file of `path`, that are not finite. raises: UserError"""
-    if layout.dtype is not None:
-        check_finite(np.memmap(plain, layout.dtype, "r", layout.start), str(path))
-
-
 def read_header(header: bytes) -> Layout:
     """The layout of a NIfTI file by its first 540 bytes. raises: ValueError for what is no NIfTI file"""
     if len(header) < 348:
@@ -83,17 +77,15 @@ def read_header(header: bytes) -> Layout:
     for order in "<>":
         (version,) = struct.unpack_from(f"{order}i", header)
         if version == 348 and header[344:348] == b"n+1\0":
-            dims, kind = struct.unpack_from(f"{order}8h", header, 40), struct.unpack_from(f"{order}h", header, 70)[0]
-            (start,) = struct.unpack_from(f"{order}f", header, 108)
+            *dims, kind, start = struct.unpack_from(f"{order}8h14xh36xf", header, 40)  # from byte 40, 70 and 108
             break
         if version == 540 and header[4:8] == b"n+2\0" and len(header) == 540:
-            dims, kind = struct.unpack_from(f"{order}8q", header, 16), struct.unpack_from(f"{order}h", header, 12)[0]
-            (start,) = struct.unpack_from(f"{order}q", header, 168)
+            kind, *dims, start = struct.unpack_from(f"{order}h2x8q88xq", header, 12)  # from byte 12, 16 and 168
             break
     else:
         raise ValueError("not a NIfTI file that holds its own voxels")
     if not 1 <= dims[0] <= 7 or min(dims[1 : dims[0] + 1]) < 1 or not version <= start < 2**31:
-        raise ValueError(f"its header says {dims[0]} dimensions of {dims[1:]} from byte {start}")
+        raise ValueError(f"its header says {dims[0]} dimensions of {tuple(dims[1:])} from byte {start}")
     if kind != RGB and kind not in TYPES:
         raise ValueError(f"voxels of type {kind}; expected whole or real numbers")
     dtype = None if kind == RGB else np.dtype(f"{order}{TYPES[kind]}")

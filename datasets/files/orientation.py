@@ -1,4 +1,4 @@
-"""Which orientation the array of a file has, and volumes turned to another one and back.
+"""Which orientation the array of a file has, and volumes turned to another one.
 
 `meta` is that of an Image: SimpleITK's direction matrix says where each axis of the file points, x first, in a
 patient's space whose axes grow to the left, to the back and upwards.
@@ -34,8 +34,3 @@ def orient_spacing(spacing: Sequence[float], meta: Mapping[str, Any], orientatio
     """The spacing (slice, row, column) of what `orient` returns for an array whose own is `spacing`."""
     order, _ = moves(stored_orientation(meta), orientation)
     return tuple(spacing[axis] for axis in order or range(len(spacing)))
-
-
-def restore(array: np.ndarray, meta: Mapping[str, Any], orientation: str) -> np.ndarray:
-    """Turn a mask of what `orient` returned back to the file's own storage. in: (..., D, H, W), as `orient` made it"""
-    return turn(array, orientation, stored_orientation(meta))

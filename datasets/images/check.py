@@ -47,8 +47,7 @@ def check_pairs(
     """
     with silent_opencv(), ThreadPoolExecutor(8) as pool:
         found = list(pool.map(partial(_inspect, table=table, intensity=intensity), pairs))
-    problems = [problem for item in found if isinstance(item, list) for problem in item]
-    if problems:
+    if problems := [problem for item in found if isinstance(item, list) for problem in item]:
         found_in = f"{counted(len(problems), 'problem')} in {counted(len(pairs), 'pair')}"
         raise UserError("\n  ".join([f"{found_in}:", *problems]))
     classes = Counter(value for facts in found for value in facts.classes)

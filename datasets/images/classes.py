@@ -51,9 +51,6 @@ class ClassTable:
         return ", ".join(f"{value} {name}" for name, value in zip(self.names, self.values))
 
 
-# --- the table ----------------------------------------------------------------------------------
-
-
 def find_classes(root: Path) -> ClassTable | None:
     """The table in the data folder `root`; None where it has none, which means a binary set."""
     path = root / CLASSES_FILE
@@ -110,9 +107,6 @@ def make_table(entries: Sequence[tuple[Any, Any]], source: str) -> ClassTable:
     return ClassTable(tuple(names), tuple(values))
 
 
-# --- masks --------------------------------------------------------------------------------------
-
-
 def read_mask(path: Path, table: ClassTable | None) -> np.ndarray:
     """The mask in a file, (H, W): bool where it is binary, that is without a table or of two classes, else labels.
 
@@ -152,10 +146,8 @@ def to_labels(mask: np.ndarray, table: ClassTable, path: Path) -> np.ndarray:
     if (wrong := known[place] != mask).any():
         found = listed_values(mask[wrong], table.is_colours)
         lossy = "; JPEG changes values: export the masks as PNG" * is_lossy(path)
-        raise UserError(
-            f"{path}: found values that {CLASSES_FILE} does not have: {found}; it has {table}; "
-            f"add them there, or correct the mask{lossy}"
-        )
+        remedy = f"add them there, or correct the mask{lossy}"
+        raise UserError(f"{path}: found values that {CLASSES_FILE} does not have: {found}; it has {table}; {remedy}")
     return order.astype(np.uint8)[place]
 
 

@@ -49,13 +49,12 @@ def make_rows(
 ) -> list[Row]:
     """The rows of a new split, sorted as `ids` are."""
     training = choose_training(ids, size, seed, groups)
-    group_of = groups or [None] * len(ids)
-    folds = iter(())
+    rows = [Row(name, "train" if trains else "test") for name, trains in zip(ids, training)]
+    if groups:
+        rows = [row._replace(group=group) for row, group in zip(rows, groups)]
     if num_folds is not None:
-        train_groups = groups and [group for group, trains in zip(groups, training) if trains]
-        train_ids = [name for name, trains in zip(ids, training) if trains]
-        folds = iter(assign_folds(train_ids, num_folds, seed, train_groups))
-    return [
-        Row(name, "train", next(folds, None), group) if trains else Row(name, "test", None, group)
-        for name, trains, group in zip(ids, training, group_of)
-    ]
+        chosen = [row for row in rows if row.category == "train"]
+        train_groups = [row.group for row in chosen] if groups else None
+        folds = iter(assign_folds([row.image_id for row in chosen], num_folds, seed, train_groups))
+        rows = [row._replace(fold=next(folds)) if row.category == "train" else row for row in rows]
+    return rows

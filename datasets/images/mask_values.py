@@ -64,9 +64,6 @@ def _areas(channels: np.ndarray, codes: np.ndarray, lossy: bool) -> list[int]:
     return values[counts >= max(LEAST_AREA, LEAST_SHARE * codes.size * shades)].tolist()
 
 
-# --- a folder of masks --------------------------------------------------------------------------
-
-
 class Guess(NamedTuple):
     """What a set of masks seems to hold.
 

@@ -142,8 +142,7 @@ class ImageMaskSet(Dataset):
         intensity: str = "auto",
     ) -> None:
         self.pairs = list(pairs)
-        self.img_size = img_size
-        self.table = table
+        self.img_size, self.table = img_size, table
         self.pre, self.intensity = pre, intensity
 
     def __len__(self) -> int:

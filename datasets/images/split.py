@@ -78,10 +78,9 @@ def _training_folds(path: str | Path, rows: Sequence[Row], num_folds: int | None
     given = [row.fold for row in rows]
     if seen := set(given) - {None}:
         if None in given or seen != set(range(len(seen))) or len(seen) < 2:
-            raise UserError(
-                f"{path}: column fold: found {sorted(seen)} and {given.count(None)} training images without one; "
-                "expected folds numbered from 0 without a gap, two or more, for every training image"
-            )
+            found = f"column fold: found {sorted(seen)} and {given.count(None)} training images without one"
+            expected = "expected folds numbered from 0 without a gap, two or more, for every training image"
+            raise UserError(f"{path}: {found}; {expected}")
         return given
     if num_folds is None:
         return None

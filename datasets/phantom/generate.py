@@ -12,7 +12,6 @@ the number of others. Windowed and scaled as PROTOCOL's Synapse: HU clipped to [
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import h5py
@@ -29,33 +28,15 @@ MANIFEST = "phantom.json"
 WINDOW = (-125, 275)
 
 
-@dataclass(frozen=True)
-class _Parameters:
-    num_train: int
-    num_test: int
-    size: int
-    slices: int
-    seed: int
-    version: int = 1
-
-    def names(self) -> tuple[list[str], list[str]]:
-        """Training and test cases; test cases are numbered after the training ones."""
-        cases = [f"case{number:04d}" for number in range(1, self.num_train + self.num_test + 1)]
-        return cases[: self.num_train], cases[self.num_train :]
-
-
 def write_phantom(
     root: str | Path, num_train: int = 10, num_test: int = 3, size: int = 128, slices: int = 32, seed: int = 1234
 ) -> None:
     """Write the data set to `root`, at once and whole; one of the same parameters that is there already is kept.
 
-    Raises UserError for a folder that holds anything else, and for parameters that make no data set.
+    raises: UserError for a folder that holds anything else
     """
-    root, parameters = Path(root), _Parameters(num_train, num_test, size, slices, seed)
-    least = {"num_train": 1, "num_test": 1, "size": 32, "slices": 8, "seed": 0}
-    for field, bound in least.items():
-        if getattr(parameters, field) < bound:
-            raise UserError(f"phantom: {field} is {getattr(parameters, field)}; expected at least {bound}")
+    root, parameters = Path(root), {"num_train": num_train, "num_test": num_test, "size": size, "slices": slices}
+    parameters |= {"seed": seed, "version": 1}
     if _is_there(root, parameters):
         return
     try:
@@ -68,7 +49,7 @@ def write_phantom(
             raise
 
 
-def _is_there(root: Path, parameters: _Parameters) -> bool:
+def _is_there(root: Path, parameters: dict[str, int]) -> bool:
     """Whether `root` is this very data set; UserError where it is something else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
@@ -77,40 +58,42 @@ def _is_there(root: Path, parameters: _Parameters) -> bool:
             found = json.loads(read_text(root / MANIFEST))
     except UserError:
         raise UserError(f"{root}: holds something that is no phantom data set; give an empty or a new folder") from None
-    if found != asdict(parameters):
-        expected = json.dumps(asdict(parameters))
+    if found != parameters:
+        expected = json.dumps(parameters)
         raise UserError(f"{root}: holds another phantom, {json.dumps(found)}; expected {expected}; give another folder")
-    train, test = parameters.names()
     num_slices, num_volumes = len(list(root.glob("train_npz/*.npz"))), len(list(root.glob("test_vol_h5/*.h5")))
-    if num_slices != len(train) * parameters.slices or num_volumes != len(test):
+    if (num_slices, num_volumes) != (parameters["num_train"] * parameters["slices"], parameters["num_test"]):
         raise UserError(f"{root}: a phantom with files missing or added; remove the folder, it will be written anew")
     return True
 
 
-def _write(root: Path, parameters: _Parameters) -> None:
-    train, test = parameters.names()
+def _write(root: Path, parameters: dict[str, int]) -> None:
+    """Write all files; test cases are numbered after the training ones."""
+    num_train, num_slices, size = parameters["num_train"], parameters["slices"], parameters["size"]
+    cases = [f"case{number:04d}" for number in range(1, num_train + parameters["num_test"] + 1)]
+    train, test = cases[:num_train], cases[num_train:]
     for folder in ("train_npz", "test_vol_h5", "lists"):
         (root / folder).mkdir(parents=True)
-    slices = [f"{case}_slice{number:03d}" for case in train for number in range(parameters.slices)]
+    slices = [f"{case}_slice{number:03d}" for case in train for number in range(num_slices)]
     (root / "lists/train.txt").write_text("\n".join(slices) + "\n", encoding="utf-8")
     (root / "lists/test_vol.txt").write_text("\n".join(test) + "\n", encoding="utf-8")
 
     def write_case(name: str, is_test: bool, index: int) -> None:
-        case = draw_case(name, (parameters.seed, int(is_test), index), parameters.size, parameters.slices)
+        case = draw_case(name, (parameters["seed"], int(is_test), index), size, num_slices)
         label = case.label.astype(np.float32)
         if is_test:
             with h5py.File(root / f"test_vol_h5/{name}.npy.h5", "w") as file:
                 file["image"], file["label"] = case.image, label
                 file.attrs["spacing"] = case.spacing
             return
-        for number in range(parameters.slices):
+        for number in range(num_slices):
             path = root / f"train_npz/{name}_slice{number:03d}.npz"
             np.savez(path, image=case.image[number], label=label[number])
 
     jobs = [(name, part is test, index) for part in (train, test) for index, name in enumerate(part)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         list(pool.map(write_case, *zip(*jobs)))
-    (root / MANIFEST).write_text(json.dumps(asdict(parameters)), encoding="utf-8")
+    (root / MANIFEST).write_text(json.dumps(parameters), encoding="utf-8")
 
 
 def draw_case(name: str, seed: tuple[int, ...], size: int, slices: int) -> Volume:

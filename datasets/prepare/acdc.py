@@ -38,7 +38,8 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
     found = find_once(files, FRAME)
     labels = {(patient, frame): file for (patient, frame, is_label), file in found.items() if is_label}
     frames = {(int(p), int(f)): (found[p, f, None], file) for (p, f), file in labels.items() if (p, f, None) in found}
-    infos = {_patient(file): file for file in files if file.base.lower() == "info.cfg" and _patient(file)}
+    folders = ((CASE.fullmatch(file.folder.lower()), file) for file in files if file.base.lower() == "info.cfg")
+    infos = {int(match[1]): file for match, file in folders if match}
     problems = []
     for patient in range(1, num_patients + 1):
         there = sorted(frame for number, frame in frames if number == patient)
@@ -66,11 +67,6 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
         return lists_of(parts, records), [counts]
 
     return Plan("acdc", cases, parameters, Prepared(CLASS_NAMES, "percentile", AXIAL), FOLDERS, finish, notes)
-
-
-def _patient(file: SourceFile) -> int | None:
-    match = CASE.fullmatch(file.folder.lower())
-    return int(match[1]) if match else None
 
 
 def _read_info(file: SourceFile) -> set[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets.images.classes import CLASSES_FILE, parse_label_colours
 from datasets.images.mask_values import guess_classes
-from datasets.prepare.nifti import is_nifti, plan_volumes
+from datasets.prepare.nifti import NIFTI, plan_volumes
 from datasets.prepare.shared.pictures import FOLDERS, is_picture, new_split, pair_sources
 from datasets.prepare.shared.run import Plan
 from datasets.prepare.shared.sources import SourceFile
@@ -35,7 +35,7 @@ def add_flags(parser: ArgumentParser) -> None:
 
 def plan(files: list[SourceFile], args: Namespace) -> Plan:
     """Pairs by name of the one kind that is there. raises: UserError for both kinds or none"""
-    volumes, pictures = [f for f in files if is_nifti(f)], [f for f in files if is_picture(f)]
+    volumes, pictures = [f for f in files if NIFTI.search(f.base)], [f for f in files if is_picture(f)]
     if bool(volumes) == bool(pictures):
         raise UserError(f"found {len(pictures)} pictures and {len(volumes)} NIfTI files; expected one of the two kinds")
     if volumes:
@@ -56,10 +56,8 @@ def images_and_masks(files: list[SourceFile]) -> tuple[list[SourceFile], list[So
     named = {key: found for key, found in folders.items() if found[0].folder.lower() not in ("imagests", "labelsts")}
     names = [found[0].folder for found in named.values()]
     if len(named) != 2:
-        raise UserError(
-            f"found files in {len(named)} folders ({', '.join(sorted(names)[:8])}); "
-            "expected one of images and one of masks: give these two as SOURCE"
-        )
+        expected = "expected one of images and one of masks: give these two as SOURCE"
+        raise UserError(f"found files in {len(named)} folders ({', '.join(sorted(names)[:8])}); {expected}")
     first, second = named.values()
     is_mask = [any(word in name.lower().replace(" ", "").replace("_", "") for word in MASK_WORDS) for name in names]
     if is_mask[0] == is_mask[1]:

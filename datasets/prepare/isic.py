@@ -2,7 +2,7 @@
 
 import re
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from functools import partial
 
 from datasets.prepare.shared.pictures import FOLDERS, new_split, pair_sources
 from datasets.prepare.shared.run import Plan
@@ -37,7 +37,5 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
     if len(cases) != NUM_IMAGES:
         notes.append(f"warning: {len(cases)} images; the published data have {NUM_IMAGES}")
 
-    def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
-        return new_split(records, args.size)
-
+    finish = partial(new_split, size=args.size)
     return Plan("isic", cases, {"size": args.size, "copy": args.copy}, None, FOLDERS, finish, notes)

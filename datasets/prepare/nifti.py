@@ -16,13 +16,9 @@ from datasets.prepare.shared.volumes import FOLDERS, lists_of, prepare_volume
 from datasets.prepared import Prepared
 from utils.errors import UserError, counted, join_listed
 
-SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 CHANNEL = re.compile(r"_(\d{4})$")
 SEED = 1234
-
-
-def is_nifti(file: SourceFile) -> bool:
-    return SUFFIX.search(file.base) is not None
 
 
 def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list[SourceFile], args: Namespace) -> Plan:
@@ -52,8 +48,7 @@ def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list
         return lists_of(parts, records), lines
 
     labels_in_words = (f"{value} {names[k - 1] if k else 'background'}" for value, k in label_map.items())
-    notes = [f"labels: {', '.join(labels_in_words)}"]
-    notes.append(f"intensity {intensity}, orientation {args.orientation}")
+    notes = [f"labels: {', '.join(labels_in_words)}", f"intensity {intensity}, orientation {args.orientation}"]
     prepared = Prepared(tuple(names), intensity, args.orientation)
     return Plan("folder", cases, parameters, prepared, FOLDERS, finish, notes)
 
@@ -109,17 +104,17 @@ def pair_volumes(
     """Name of the label -> (image, label). An image may end in _0000 (its channel); a label in _seg, _gt ..."""
     by_name: dict[str, list[SourceFile]] = {}
     for file in images:
-        by_name.setdefault(CHANNEL.sub("", SUFFIX.sub("", file.base)), []).append(file)
+        by_name.setdefault(CHANNEL.sub("", NIFTI.sub("", file.base)), []).append(file)
     for name, files in by_name.items():
         if len(files) > 1:
             if channel is None:
                 listed = ", ".join(file.base for file in files)
                 raise UserError(f"{name} has several channels ({listed}); give the one to use as --channel 0, 1 ...")
-            by_name[name] = [file for file in files if SUFFIX.sub("", file.base).endswith(f"_{channel:04d}")]
+            by_name[name] = [file for file in files if NIFTI.sub("", file.base).endswith(f"_{channel:04d}")]
     problems = [f"{name}: {counted(len(files), 'image')}" for name, files in by_name.items() if len(files) != 1]
     pairs = {}
     for file in labels:
-        stem = SUFFIX.sub("", file.base)
+        stem = NIFTI.sub("", file.base)
         stem = stem if stem in by_name else MASK_SUFFIX.sub("", stem)
         if stem not in by_name:
             problems.append(f"{file.name}: no image")

@@ -70,8 +70,7 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
         lines = [f"{counted(num_slices, 'slice')}, {len(ids)} of them with tumour"]
         rows = [row for row in read_split(PUBLISHED) if row.image_id in ids] if args.split == "published" else []
         if not rows:
-            pictures = {name: {"facts": {"image": name}} for name in ids}
-            texts, more = new_split(pictures, 0.9, ids)
+            texts, more = new_split({name: {"facts": {"image": name}} for name in ids}, 0.9, ids)
             return texts, [*lines, *more]
         if left := len(ids) - len(rows):
             missed = f"{counted(left, 'slice')} with tumour"

@@ -71,11 +71,8 @@ def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
     """The lists; a warning for each case with another number of slices than the published data have."""
     counts = {int(name.removeprefix("case")): record["facts"]["slices"] for name, record in records.items()}
     lines = [record["facts"]["note"] for record in records.values() if "note" in record["facts"]]
-    differ = [
-        f"case{number:04d} has {counts[number]} slices, not {expected}"
-        for number, expected in TRAIN_SLICES.items()
-        if counts[number] != expected
-    ]
+    wrong = {number: expected for number, expected in TRAIN_SLICES.items() if counts[number] != expected}
+    differ = [f"case{number:04d} has {counts[number]} slices, not {expected}" for number, expected in wrong.items()]
     tested = sum(counts[number] for number in TEST)
     if tested != NUM_TEST_SLICES:
         differ.append(f"the test cases have {tested} slices, not {NUM_TEST_SLICES}")

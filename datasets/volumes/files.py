@@ -82,9 +82,7 @@ def _read(
 
 
 def _image_problems(image: np.ndarray, intensity: str) -> list[str]:
-    if intensity != "auto" and image.dtype.kind in "bui":
-        return []
-    if image.dtype in (np.uint8, np.uint16):
+    if image.dtype in (np.uint8, np.uint16) or (intensity != "auto" and image.dtype.kind in "bui"):
         return []
     if image.dtype.kind != "f":
         remedy = "expected floats in [0, 1], uint8 or uint16, or --intensity to say what the values are"

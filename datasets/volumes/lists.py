@@ -90,8 +90,7 @@ def find_files(folder: str | Path, names: list[str], suffixes: tuple[str, ...]) 
             remedy = f"The folder holds files like {like}: the list is of another data set; give its own (--list_dir)"
         found = f"{len(missing)} of {len(names)} listed names have no file *{suffixes[0]}"
         raise UserError(f"{folder}: {found}: {join_listed(missing, 10, ', ')}\n  {remedy}")
-    twice = [" and ".join(file.name for file in files[name]) for name in names if len(files[name]) > 1]
-    if twice:
+    if twice := [" and ".join(file.name for file in files[name]) for name in names if len(files[name]) > 1]:
         raise UserError(f"{folder}: one name, two files; remove one of each: {join_listed(twice, 10, '; ')}")
     return [files[name][0] for name in names]
 

@@ -54,11 +54,9 @@ class SynapseSlices(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, label = read_slice(self.paths[index], intensity=RAW if self.limits else self.intensity)
         if self.limits:
-            image, label = read_slice(self.paths[index], intensity=RAW)
             image = stretch(image, *self.limits[case_of(self.names[index])])
-        else:
-            image, label = read_slice(self.paths[index], intensity=self.intensity)
         image, label = fit_image(image, self.img_size, self.pre), fit_labels(label, self.img_size, self.pre)
         return torch.from_numpy(image)[None], torch.from_numpy(label)
 
@@ -120,11 +118,8 @@ class SliceVolumes(Sequence[Volume]):
 
 def check_slices(folder: str | Path, names: Sequence[str], num_classes: int, intensity: str = "auto") -> DataSummary:
     """Read every slice and count what is in them. raises: one UserError with all that is wrong with each file"""
-
-    def label(path: Path) -> np.ndarray:
-        return read_slice(path, num_classes, intensity)[1][None]
-
-    return _check(folder, find_files(folder, names, SLICE_SUFFIXES), label, len(group_by_case(names)), num_threads=4)
+    paths, num_cases = find_files(folder, names, SLICE_SUFFIXES), len(group_by_case(names))
+    return _check(folder, paths, lambda path: read_slice(path, num_classes, intensity)[1][None], num_cases, 4)
 
 
 def check_volumes(folder: str | Path, names: Sequence[str], num_classes: int, intensity: str = "auto") -> DataSummary:

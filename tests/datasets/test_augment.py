@@ -27,14 +27,19 @@ from tests.datasets.test_warp import batch, choice_of, generator
 pytestmark = pytest.mark.usefixtures("on_device")
 
 
+def synapse(images, targets, draws):
+    """Of slices whose own size is the network's."""
+    return augment_synapse(images, targets, draws, tuple(images.shape[-2:]))
+
+
 def strong(images, targets, draws):
     return augment_intensities(images, draws), targets
 
 
-RECIPES = [augment_synapse, augment_binary, strong]
+RECIPES = [synapse, augment_binary, strong]
 
 
-@pytest.mark.parametrize("recipe", [augment_synapse, augment_binary])
+@pytest.mark.parametrize("recipe", [synapse, augment_binary])
 def test_mask_and_image_move_together_and_labels_are_never_invented(recipe, monkeypatch):
     """Blobs given as image and as mask stay on top of each other; without noise, blur and holes."""
     monkeypatch.setattr(augment, "NOISE_STD", 0)
@@ -149,7 +154,7 @@ def test_noise_and_blur_touch_the_image_only_and_as_much_as_they_should(monkeypa
             "draw_synapse",
             lambda draws, only=only: SynapseChoice(*(t.expand(400, *t.shape[1:]) for t in only)),
         )
-        got, labels = augment_synapse(images, targets, Draws(generator(), 400))
+        got, labels = synapse(images, targets, Draws(generator(), 400))
         assert torch.equal(labels, targets)
         if name == "noise":
             assert float((got - images).std()) == pytest.approx(0.005, rel=0.02)
@@ -175,7 +180,7 @@ def test_noise_and_blur_are_those_of_slices_at_their_own_size(monkeypatch, devic
     found = augment_synapse(images, torch.zeros(1, 112, 168), Draws(generator(), 1), (256, 384))[0]
     change = np.abs(found[0, 0].cpu().numpy() - plain).mean()
     assert change == pytest.approx(np.abs(blurred - plain).mean(), rel=0.2)
-    wide = augment_synapse(images, torch.zeros(1, 112, 168), Draws(generator(), 1))[0]
+    wide = augment_synapse(images, torch.zeros(1, 112, 168), Draws(generator(), 1), (112, 168))[0]
     assert np.abs(wide[0, 0].cpu().numpy() - plain).mean() > 3 * change
 
 

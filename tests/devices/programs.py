@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.augment import Draws, augment_binary, augment_synapse
-from datasets.augment_intensity import augment_intensities
-from synapse_train_test.task import augment as augment_slices
+from datasets.augment_intensity import augment, augment_intensities
 from tests.support.shallow import shallow_model
 from tests.support.toy import ToyNetwork, toy_config
 from utils.config import Config
@@ -31,7 +30,7 @@ from utils.training.task import Task, Validation
 from utils.training.validation import ValidationSet
 
 SIZE = (64, 96)
-AUGMENT = partial(augment_slices, native=(120, 130))
+AUGMENT = partial(augment, recipe=partial(augment_synapse, native=(120, 130)), strong=False)
 # ours: what other packages do inside their losses is theirs
 LOSSES = [(9, name) for name in MULTI_CLASS if name != "lovasz"] + [(1, name) for name in BINARY if name != "lovasz"]
 AUGMENTATIONS = {
@@ -120,10 +119,10 @@ def loss(device: str, num_classes: int, name: str) -> Tensor:
 
 
 def augmented(device: str, kind: str) -> tuple[Tensor, Tensor]:
-    augment, preprocess = AUGMENTATIONS[kind]
+    operations, preprocess = AUGMENTATIONS[kind]
     images = torch.zeros(4, preprocess.channels, *SIZE, device=device)
     targets = torch.zeros(4, *SIZE, dtype=torch.uint8, device=device)
-    images, targets = augment(images, targets, Draws(torch.Generator(device).manual_seed(0), 4, 8, 4))
+    images, targets = operations(images, targets, Draws(torch.Generator(device).manual_seed(0), 4, 8, 4))
     return normalise(images, preprocess), targets
 
 

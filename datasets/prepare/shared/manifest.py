@@ -95,6 +95,6 @@ def write_manifest(
     total = hashlib.sha256("\n".join(f"{outputs[name]} {name}" for name in sorted(outputs)).encode()).hexdigest()
     versions = {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
     head = {"format": FORMAT, "dataset": dataset, "sha256": total, "parameters": parameters, "versions": versions}
-    head["lists"] = lists
-    write_atomically(folder / MANIFEST, json.dumps(head | {"cases": cases}, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(head | {"lists": lists, "cases": cases}, indent=1, ensure_ascii=False)
+    write_atomically(folder / MANIFEST, text + "\n")
     return total

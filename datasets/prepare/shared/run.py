@@ -76,10 +76,8 @@ def carry_out(plan: Plan, target: Path, workers: int = 1, dry_run: bool = False)
     check_room(target, plan.bytes_needed)
     records, kept, failed = _run(plan, target, workers, old, lists)
     if failed:
-        raise UserError(
-            f"{len(failed)} of {len(plan.cases)} cases failed; the others are done, and the same command "
-            f"makes only what is missing:\n  {join_listed(failed)}"
-        )
+        found = f"{len(failed)} of {len(plan.cases)} cases failed; the others are done"
+        raise UserError(f"{found}, and the same command makes only what is missing:\n  {join_listed(failed)}")
     texts, lines = plan.finish(records)
     lines += _write_texts(target, texts, lists)
     if plan.prepared:

@@ -1,8 +1,8 @@
 """What a check found: errors, which spoil a training or its result, and notes, which a reader should know."""
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partialmethod
 from typing import Any
 
 import cv2
@@ -35,16 +35,13 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     tables: dict[str, list[list[Any]]] = field(default_factory=dict)
 
-    def error(self, kind: str, where: str, text: str, *pictures: np.ndarray) -> None:
-        self._add(ERROR, kind, where, text, pictures)
-
-    def note(self, kind: str, where: str, text: str, *pictures: np.ndarray) -> None:
-        self._add(NOTE, kind, where, text, pictures)
-
-    def _add(self, level: str, kind: str, where: str, text: str, pictures: Sequence[np.ndarray]) -> None:
+    def _add(self, level: str, kind: str, where: str, text: str, *pictures: np.ndarray) -> None:
         shown = sum(1 for found in self.findings if found.kind == kind and found.thumbnails)
         urls = tuple(map(data_url, pictures)) if shown < MOST_THUMBNAILS else ()
         self.findings.append(Finding(level, kind, where, text, urls))
+
+    error = partialmethod(_add, ERROR)  # kind, where, text, pictures (H, W, 3)
+    note = partialmethod(_add, NOTE)
 
     @property
     def num_errors(self) -> int:

@@ -76,8 +76,7 @@ def tabulate(report: Report, cases: dict[str, Case], classes: tuple[str, ...]) -
     if without := [name for name, case in volumes.items() if case.spacing is None]:
         text = f"{len(without)} of {len(volumes)} volumes have none: distances will be in voxels"
         report.note("no spacing", ", ".join(without[:5]), text)
-    spacings = {name: np.array(case.spacing) for name, case in volumes.items() if case.spacing}
-    if spacings:
+    if spacings := {name: np.array(case.spacing) for name, case in volumes.items() if case.spacing}:
         middle = np.median(list(spacings.values()), axis=0)
         report.tables["spacing"] = [["axis", "smallest", "median", "largest"]]
         for axis, word in enumerate(("slices", "rows", "columns")):

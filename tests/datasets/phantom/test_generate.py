@@ -114,10 +114,3 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     write_phantom(tmp_path / "p", **SMALL)  # an empty folder is taken
     assert json.loads((tmp_path / "p/phantom.json").read_text(encoding="utf-8")) == {**SMALL, "version": 1}
-
-
-@pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_test": 0}, {"size": 16}, {"slices": 4}, {"seed": -1}])
-def test_impossible_parameters(tmp_path, wrong):
-    (field,) = wrong
-    with pytest.raises(UserError, match=f"phantom: {field} is"):
-        write_phantom(tmp_path / "p", **{**SMALL, **wrong})

@@ -5,9 +5,12 @@ a column of cases.csv, `COLUMN sd`, `COLUMN left out` (undefined figures), or a 
 """
 
 import math
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +19,7 @@ from datasets.images.pairs import Pair
 from isic_polyp_rectal import evaluation
 from isic_polyp_rectal.task import CVC_CLINICDB
 from utils.config import Config
-from utils.inference.predict import predict_images, predict_volume
+from utils.inference.predict import predict_volume
 from utils.results.summary import summarise
 from utils.scoring.protocols import score_image, score_volume
 
@@ -56,13 +59,16 @@ def resized_slice(protocol):
 
 def thin_line(protocol):
     """One image of 8 x 8 with a line one pixel wide, through a network of 4 x 4 that finds nothing."""
-    image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), bool)
-    mask[:, 4] = True
+    image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    mask[:, 4] = 255
     nothing = torch.full((1, 1, 4, 4), -1.0)
-    pair = Pair("image 0", Path("image.png"), Path("mask.png"))
     cfg = replace(CVC_CLINICDB, protocol=protocol, img_size=(4, 4))
-    (found,) = predict_images(lambda _: nothing, [image], cfg, CPU)
-    return evaluation.finish(pair, image, mask, found >= 0.5, cfg, ("lesion",), Path())
+    with tempfile.TemporaryDirectory() as folder:
+        pair = Pair("image 0", Path(folder) / "image.png", Path(folder) / "mask.png")
+        cv2.imwrite(str(pair.image), image)
+        cv2.imwrite(str(pair.mask), mask)
+        with mock.patch.object(evaluation, "chosen_pairs", return_value=([pair], "one image", None)):
+            return evaluation.evaluate(cfg, lambda _: nothing, CPU, ("lesion",), Path(folder))[0]
 
 
 NOTHING, SQUARE, SHIFTED = labels(), labels((1, 0, 4, 0, 4)), labels((1, 0, 4, 2, 6))

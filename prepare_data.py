@@ -18,12 +18,12 @@ def main(argv: list[str]) -> None:
     if args.name == "verify":
         sys.exit(verify(args.data, args.csvfile, args.list_dir, args.output_dir))
     if folder := preprocessed(args):
-        log(f"{folder}: is preprocessed already; it is used as it is, and checked now")
+        log(f"{folder}: is preprocessed already; it is used as it is, and {'not ' * args.dry_run}checked now")
         if args.name == "acdc":
             lists = folder / "lists" if (folder / "lists").is_dir() else folder
             flags = f"--list_dir {lists} --num_classes 4 --class_names {','.join(CLASS_NAMES)}"
             log(f"train on it with: python train.py --dataset {folder} {flags}")
-        sys.exit(verify(folder, None, None, args.target))
+        sys.exit(0 if args.dry_run else verify(folder, None, None, args.target))
     prepare(args)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.files.pictures import is_lossy, is_zero_one, read_picture, silent_opencv, to_mask
 from datasets.images.classes import CLASSES_FILE, ClassTable, read_mask
-from datasets.images.mask_values import foreground_areas, guess_classes, listed_areas
+from datasets.images.mask_values import Guess, foreground_areas, guess_classes
 from datasets.images.pairs import Pair, check_sizes, read_image
 from datasets.summary import DataSummary
 from utils.errors import UserError, counted
@@ -52,9 +52,12 @@ def check_pairs(
         raise UserError("\n  ".join([f"{found_in}:", *problems]))
     classes = Counter(value for facts in found for value in facts.classes)
     areas = Counter(value for facts in found for value in facts.areas)
-    if len(areas) > 1:
-        raise UserError(_several_classes(pairs, areas))
-    if pairs and not classes.keys() - {0} and (training or areas):
+    shows_nothing = not classes.keys() - {0}
+    if len(areas) > 1 or (shows_nothing and any(FAINT in facts.notes for facts in found)):
+        guess = guess_classes([pair.mask for pair in pairs])
+        if len(areas) > 1 or guess.table:
+            raise UserError(_several_classes(pairs, guess))
+    if pairs and shows_nothing and (training or areas):
         raise UserError(
             f"{pairs[0].mask.parent}: no mask has a value above half the range of its type (127 of 255); "
             f"expected foreground in 255, or in 1 of masks of 0 and 1, or a {CLASSES_FILE} with the value of each class"
@@ -71,10 +74,10 @@ def check_pairs(
     return DataSummary(len(pairs), len(pairs), dict(sizes), dict(classes), tuple(notes))
 
 
-def _several_classes(pairs: Sequence[Pair], areas: Counter) -> str:
+def _several_classes(pairs: Sequence[Pair], guess: Guess) -> str:
     """What was found in masks that are not binary, and the classes.json that would describe them."""
-    root, guess = pairs[0].mask.parent.parent, guess_classes([pair.mask for pair in pairs])
-    found = f"{pairs[0].mask.parent}: found {listed_areas(areas, len(pairs))}, expected one foreground value"
+    root = pairs[0].mask.parent.parent
+    found = f"{pairs[0].mask.parent}: found {guess.words}, expected one foreground value"
     if guess.table is None:
         return f"{found}, or a {root / CLASSES_FILE} with the value of each class; README.md shows one"
     table = indent(guess.table.to_json().strip(), "  ")

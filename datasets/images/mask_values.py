@@ -78,9 +78,13 @@ class Guess(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """One mask: areas as `foreground_areas`; pixels of each level (or index), and of each colour where it has any."""
+    """One mask: areas as `foreground_areas`; pixels of each level (or index), and of each colour where it has any.
+
+    dark: values with areas, but black, in a mask of whole numbers without any above DARK; None in any other mask
+    """
 
     areas: set[int | str]
+    dark: set[int] | None
     levels: Counter[int]
     colours: Counter[int]
     indexed: bool
@@ -91,6 +95,8 @@ def guess_classes(masks: Sequence[Path]) -> Guess:
     with ThreadPoolExecutor(8) as pool:
         looks = list(pool.map(_look, masks))
     counts = Counter(value for look in looks for value in look.areas)
+    if len(counts) < 2 and all(look.dark is not None for look in looks):  # no white that these could be the noise of
+        counts = Counter(value for look in looks for value in look.dark)
     found = {value: counts[value] for value in sorted(counts, key=lambda value: (isinstance(value, str), value))}
     listed = listed_areas(found, len(looks))
     if len(found) < 2:
@@ -122,7 +128,9 @@ def _look(path: Path) -> _Look:
     codes = stored.ndim == 3 and indices is None and has_colours(stored)
     levels = indices if indices is not None else stored if stored.ndim == 2 else stored[..., 0]
     colours = _pixels(colour_codes(stored, path)) if codes else Counter()
-    return _Look(foreground_areas(stored, path), _pixels(levels), colours, indices is not None)
+    is_dark = stored.dtype.kind == "u" and stored.ndim == 2 and stored.max() <= DARK * type_range(stored, path)
+    dark = set(_areas(stored, stored, is_lossy(path))) - {0} if is_dark else None
+    return _Look(foreground_areas(stored, path), dark, _pixels(levels), colours, indices is not None)
 
 
 def _pixels(values: np.ndarray) -> Counter[int]:

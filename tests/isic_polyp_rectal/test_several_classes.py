@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.images.check import check_pairs
 from datasets.images.classes import ClassTable
+from datasets.images.pairs import pair_files
 from isic_polyp_rectal.evaluation import evaluate
 from isic_polyp_rectal.task import ISIC2018, build_task, settle
 from utils.errors import UserError
@@ -125,6 +127,16 @@ def test_masks_of_several_classes_without_a_table_are_refused_with_one_to_copy(t
     text = str(error.value)
     (tmp_path / "classes.json").write_text(text[text.index("{") :])
     assert settle(cfg, {}).num_classes == 4
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_many_labels_are_not_taken_for_empty_masks(tmp_path, training):
+    write_tree(tmp_path)
+    (tmp_path / "classes.json").unlink()
+    for path in (tmp_path / "masks").iterdir():
+        cv2.imwrite(str(path), np.kron(np.arange(12).reshape(3, 4), np.ones((8, 8))).astype(np.uint8))
+    with pytest.raises(UserError, match=r"found areas of 1 in 6, .*classes\.json, such as:\n"):
+        check_pairs(pair_files(tmp_path), training=training)
 
 
 def test_a_class_that_no_mask_shows_is_a_warning(tmp_path):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from datasets.files.pictures import read_picture, silent_opencv, to_rgb8
 from datasets.images.classes import ClassTable, find_classes, read_mask
-from datasets.images.mask_values import foreground_areas
+from datasets.images.mask_values import foreground_areas, guess_classes
 from datasets.images.pairs import Pair, check_sizes, data_root, pair_files, stem_of
 from datasets.images.split import DEFAULT_NAME, Row, describe, read_split
 from datasets.prepare.verify.checksums import check_manifest
@@ -52,6 +52,12 @@ def verify_pictures(data: Path, csvfile: Path | None) -> Report:
             report.error(*finding, *pictures)
         for finding in look.notes:
             report.note(*finding, *pictures)
+    shown = [(pair, look) for pair, look in zip(pairs, looks) if look.pixels.any()]
+    if table is None and not any(look.pixels[1:].any() for _, look in shown):
+        guess = guess_classes([pair.mask for pair, _ in shown])
+        if guess.table:
+            text = f"{guess.words}; name the classes in classes.json"
+            report.error("masks that are not binary", "masks", text)
     parts = check_split(report, root, csvfile, pairs)
     tabulate(report, table, looks, parts)
     find_duplicates(report, pairs, looks, parts)

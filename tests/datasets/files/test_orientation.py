@@ -11,7 +11,7 @@ from datasets.phantom.generate import draw_case
 from datasets.phantom.organs import CLASS_NAMES
 from recipes import RECIPES
 from tests.datasets.files.test_itk import write_itk
-from utils.inference.orientation import turn_back
+from utils.inference.orientation import turn
 from utils.preprocess import ORIENTATIONS, SLICES, Preprocess
 
 RNG = np.random.default_rng(0)
@@ -46,9 +46,9 @@ def test_every_orientation_is_that_of_simpleitk(stored):
         found = orient(ARRAY, meta_of(stored), wanted)
         assert np.array_equal(found, sitk.GetArrayFromImage(turned))
         assert orient_spacing((2.5, 0.75, 0.5), meta_of(stored), wanted) == turned.GetSpacing()[::-1]
-        assert np.array_equal(turn_back(found, stored, wanted), ARRAY)
+        assert np.array_equal(turn(found, wanted, stored), ARRAY)
         classes = np.stack([found, found + 1])
-        assert np.array_equal(turn_back(classes, stored, wanted), np.stack([ARRAY, ARRAY + 1]))
+        assert np.array_equal(turn(classes, wanted, stored), np.stack([ARRAY, ARRAY + 1]))
 
 
 def test_an_oblique_volume_takes_the_nearest_axes():
@@ -60,7 +60,7 @@ def test_an_oblique_volume_takes_the_nearest_axes():
 @pytest.mark.parametrize("meta", [{}, {"direction": (1, 0, 0, 1)}, meta_of("SPL") | {"oriented": False}])
 def test_without_geometry_a_volume_is_left_as_stored(meta):
     assert orient(ARRAY, meta, "LIA") is ARRAY
-    assert turn_back(ARRAY, stored_orientation(meta), "LIA") is ARRAY
+    assert turn(ARRAY, "LIA", stored_orientation(meta)) is ARRAY
     assert orient_spacing((1, 2, 3), meta, "LIA") == (1, 2, 3)
 
 

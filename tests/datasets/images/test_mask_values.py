@@ -114,6 +114,16 @@ def test_a_guess_names_every_value_of_the_set(tmp_path):
     assert (guess.kind, guess.table.values) == ("palette", (0, 1, 2))
 
 
+def test_many_labels_in_every_mask_are_labels_where_no_mask_has_white(tmp_path):
+    masks = [rings(*range(12, 0, -1), size=200), rings(5, 6, 7, 8, 9, 10)]
+    guess = guess_classes(write(tmp_path, *masks))
+    assert (guess.kind, guess.table.values) == ("labels", tuple(range(13)))
+    assert guess.words.startswith("areas of 1 in 1, 2 in 1, 3 in 1, 4 in 1, 5 in 2,")
+    assert guess_classes(write(tmp_path, *masks, rings(255))).kind == "binary"
+    noise = RNG.integers(5, 16, (60, 60)).astype(np.uint8)
+    assert guess_classes(write(tmp_path, noise)).kind == "binary"
+
+
 def test_a_guess_without_a_table(tmp_path):
     for masks in ((rings(255), rings()), (rings(1), rings(255))):
         guess = guess_classes(write(tmp_path, *masks))

@@ -171,6 +171,14 @@ def test_masks_without_any_foreground_are_an_error(data):
     assert ("error", "classes that no mask shows") in found
 
 
+def test_many_labels_are_no_empty_masks(data):
+    labels = np.kron(np.arange(12).reshape(3, 4), np.ones((20, 20))).astype(np.uint8)
+    for path in (data / "masks").iterdir():
+        cv2.imwrite(str(path), labels)
+    assert ("error", "masks that are not binary") in verify(data)[1]
+    assert "areas of 1 in" in (data / "verify.html").read_text()
+
+
 def test_classes_of_a_table(data):
     table = [{"name": n, "value": v} for n, v in (("background", 0), ("lesion", 255), ("vessel", 85))]
     (data / "classes.json").write_text(json.dumps({"classes": table}))

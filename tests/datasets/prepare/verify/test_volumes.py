@@ -12,6 +12,7 @@ from prepare_data import main
 from tests.support import raw_btcv
 from tests.support.places import SHARED
 from tests.support.synapse_tree import write_slices, write_volume
+from utils.log import logging_to
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +162,12 @@ def test_a_preprocessed_download_is_recognised_and_checked(whole, tmp_path):
     assert kinds == {"files"}  # the published lists name the slices beyond the sixth, which this one lacks
     assert [row[1] for row in report["tables"]["organs"][1:]] == ["30 of 30"] * 6
     assert not (inner / "verify.json").exists()
+    with pytest.raises(SystemExit):
+        main(["synapse", str(tmp_path / "project"), str(tmp_path / "dry"), "--dry-run"])
+    assert not (tmp_path / "dry").exists()
 
 
-def test_a_layout_of_lists_beside_the_data(tmp_path, caplog):
+def test_a_layout_of_lists_beside_the_data(tmp_path):
     """Such as ACDC as it is passed around: what is not known is a note."""
     write_slices(tmp_path, ["a_frame01_slice_1", "a_frame01_slice_2"])
     for seed, name in enumerate(("b_frame01", "c_frame01"), 7):
@@ -177,11 +181,12 @@ def test_a_layout_of_lists_beside_the_data(tmp_path, caplog):
     code, found, _ = verify(tmp_path)
     assert (code, [kind for _, kind in found]) == (0, ["class names", "lists", "manifest", "no spacing"])
     assert ("note", "lists") not in verify(tmp_path, "--list_dir", str(tmp_path))[1]
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as stopped, logging_to(tmp_path / "log.txt"):
         main(["acdc", str(tmp_path), str(tmp_path / "report")])
     assert stopped.value.code == 0
     assert (tmp_path / "report/verify.json").is_file()
-    assert f"--dataset {tmp_path} --list_dir {tmp_path} --num_classes 4 --class_names RV,Myo,LV" in caplog.text
+    said = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert f"--dataset {tmp_path} --list_dir {tmp_path} --num_classes 4 --class_names RV,Myo,LV" in said
     (tmp_path / "test_vol.txt").write_text("b_frame01")
     assert verify(tmp_path)[1][0] == ("error", "cases in two lists")
 

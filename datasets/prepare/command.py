@@ -10,6 +10,7 @@ from datasets.prepare.shared.run import carry_out
 from datasets.prepare.shared.sources import list_files
 from datasets.volumes.lists import is_data as is_volumes
 from utils.errors import UserError
+from utils.files import MAX_IMAGE_BYTES
 from utils.log import log
 
 DATASETS = {"synapse": synapse, "acdc": acdc, "isic": isic, "cvc": cvc, "rectal": rectal, "folder": folder}
@@ -54,6 +55,9 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     verify.add_argument(
         "--output_dir", type=Path, metavar="DIR", help="where verify.html and verify.json go (default: DATA)"
     )
+    for one in commands.choices.values():
+        text = f"largest image or volume to read, in bytes of the decoded array (default: {MAX_IMAGE_BYTES})"
+        one.add_argument("--max_image_bytes", type=int, default=MAX_IMAGE_BYTES, metavar="N", help=text)
     return parser
 
 

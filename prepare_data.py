@@ -10,11 +10,13 @@ from datasets.prepare.acdc import CLASS_NAMES
 from datasets.prepare.command import build_parser, prepare, preprocessed
 from datasets.prepare.verify.command import verify
 from utils.errors import run_main
+from utils.files import allow_bytes
 from utils.log import log
 
 
 def main(argv: list[str]) -> None:
     args = build_parser(__doc__.partition("\n")[0]).parse_args(argv)
+    allow_bytes(args.max_image_bytes)
     if args.name == "verify":
         sys.exit(verify(args.data, args.csvfile, args.list_dir, args.output_dir))
     if folder := preprocessed(args):

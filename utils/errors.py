@@ -1,5 +1,6 @@
 """A user's mistakes, and how a script ends: exit codes and the one message."""
 
+import errno
 import importlib
 import os
 import re
@@ -15,6 +16,10 @@ from utils.log import _Terminal, logging_to, printable
 EXIT_LOST_RANK = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # as a shell has it of SIGINT (2): 128 + 2
+DISK = {  # what a system says of files that cannot be written
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+}
 EXIT_BROKEN_PIPE = 141  # as a shell has it of a program that SIGPIPE (13) ended: 128 + 13
 
 
@@ -53,6 +58,7 @@ def import_baseline(name: str, flag: str) -> Any:
 def run_main(main: Callable[[list[str]], None]) -> None:
     """Call `main(sys.argv[1:])`, its log on the terminal; a UserError becomes one message on stderr, exit code 2.
 
+    So does a disk that is full or read-only, wherever it is noticed.
     Where nobody reads stdout any more (`python train.py | head`) the program ends without a word, exit code 141.
     """
     try:
@@ -61,6 +67,11 @@ def run_main(main: Callable[[list[str]], None]) -> None:
                 main(sys.argv[1:])
         except UserError as error:
             print(printable(f"error: {error}"), file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            print(printable(f"error: {error}; check that there is room, and that it may be written"), file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

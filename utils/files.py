@@ -29,6 +29,10 @@ def allow_bytes(count: int) -> None:
     _allowed["bytes"] = count
 
 
+def allowed_bytes() -> int:
+    return _allowed["bytes"]
+
+
 def check_bytes(path: Path, count: int) -> None:
     """Refuse an image that would take more memory than allowed. raises: UserError"""
     if count > _allowed["bytes"]:

@@ -48,7 +48,7 @@ def logging_to(target: Path | logging.Handler) -> Iterator[None]:
     if isinstance(target, Path) and not is_main():
         yield
         return
-    handler = logging.FileHandler(target, encoding="utf-8") if isinstance(target, Path) else target
+    handler = _File(target, encoding="utf-8") if isinstance(target, Path) else target
     handler.setFormatter(logging.Formatter("%(message)s"))
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
@@ -57,7 +57,19 @@ def logging_to(target: Path | logging.Handler) -> Iterator[None]:
         yield
     finally:
         LOGGER.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # a line that could not be written was an error before
+            handler.close()
+
+
+class _File(logging.FileHandler):
+    """A file whose disk may be full: then a line raises OSError, where logging would print a traceback and go on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        raise OSError(error.errno, error.strerror, self.baseFilename) from None
 
 
 class _Terminal(logging.Handler):

@@ -6,6 +6,7 @@ The library leaves damaged slices out without a word, and takes as much memory f
 import struct
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,14 @@ LONG = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()  # of 4 bytes
 IMPLICIT, DEFLATED, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"  # transfer syntaxes
 UNDEFINED = 0xFFFFFFFF
 POSITION, ORIENTATION, SERIES, NUMBER = "0020|0032", "0020|0037", "0020|000e", "0020|0013"
+
+
+def quiet_itk() -> Any:
+    """The module SimpleITK, its own warnings off: they show a file's name with whatever characters it has."""
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    return sitk
 
 
 def is_dicom(path: Path) -> bool:
@@ -56,8 +65,7 @@ def series_files(folder: Path) -> list[str]:
 
 def _read_tags(path: Path) -> dict[str, str]:
     """The tags that order a series. raises: UserError for a file that is no DICOM image"""
-    import SimpleITK as sitk
-
+    sitk = quiet_itk()
     with reading(path, "copy it again, or move what does not belong to the series elsewhere", as_what=" as DICOM"):
         check_elements(path)
         reader = sitk.ImageFileReader()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.files.dicom import check_elements
+from datasets.files.dicom import check_elements, quiet_itk
 from datasets.files.nifti import check_whole, whole_nifti
 from utils.errors import UserError
 from utils.files import check_bytes, reading
@@ -29,8 +29,7 @@ def read_itk(path: Path, files: Sequence[str]) -> tuple[np.ndarray, tuple[float,
     Rescale slope and intercept are applied: CT comes in HU. `files` are the slices of a series or one file.
     raises: UserError for what is damaged, larger than allowed, or has its values in another file
     """
-    import SimpleITK as sitk
-
+    sitk = quiet_itk()
     suffix = path.suffix.lower()
     kind = "GDCM" if path.is_dir() or suffix not in KINDS else KINDS[suffix]
     with contextlib.ExitStack() as stack:

@@ -11,6 +11,7 @@ from datasets.prepare.shared.run import carry_out
 from datasets.prepare.shared.sources import list_files
 from datasets.volumes.lists import is_data as is_volumes
 from utils.errors import UserError
+from utils.files import MAX_IMAGE_BYTES
 from utils.log import log
 
 DATASETS = {"synapse": synapse, "acdc": acdc, "isic": isic, "cvc": cvc, "rectal": rectal, "folder": folder}
@@ -40,6 +41,9 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     add("--csvfile", metavar="CSV", help="pictures: the split (default: DATA/test_train_data.csv)")
     add("--list_dir", metavar="DIR", help="volumes: the lists (default: DATA/lists, DATA itself or Synapse's)")
     add("--output_dir", metavar="DIR", help="where verify.html and verify.json go (default: DATA)")
+    for one in commands.choices.values():
+        text = f"largest image or volume to read, in bytes of the decoded array (default: {MAX_IMAGE_BYTES})"
+        one.add_argument("--max_image_bytes", type=int, default=MAX_IMAGE_BYTES, metavar="N", help=text)
     return parser
 
 

@@ -1,5 +1,6 @@
 """A disk that is full: one message, the old file kept, nothing half-written; and what killed processes leave."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from tests.support.result_folders import write_result
 from tests.support.trees import write_picture_tree
 from utils import files
 from utils.config import Config
-from utils.errors import UserError
+from utils.errors import UserError, run_main
 from utils.files import PART, replacing, write_atomically
+from utils.log import log, logging_to
 from utils.training.run import write_config
 
 resource = pytest.importorskip("resource", reason="this system has no limits on a process")
@@ -76,6 +78,33 @@ def test_a_command_on_a_full_disk_ends_with_one_message(tmp_path):
     assert "test_train_data.csv: cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in data.iterdir()) == ["images", "masks"]
+
+
+def test_a_log_on_a_full_disk_ends_the_program_with_one_message(tmp_path, full_disk, monkeypatch, capsys):
+    def main(_):
+        with logging_to(tmp_path / "log.txt"):
+            log("a" * 5000)
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit, match="2"):
+        run_main(main)
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert "log.txt" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EROFS", "ENOTDIR", "ENOENT"])
+def test_only_a_place_that_cannot_be_written_is_a_users_error(monkeypatch, capsys, code):
+    """What is not there, though it was looked for, is a bug of ours."""
+
+    def main(_):
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)), "a\x1b/b")
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(FileNotFoundError if code == "ENOENT" else SystemExit):
+        run_main(main)
+    assert code == "ENOENT" or r"'a\x1b/b'; check that there is room" in capsys.readouterr().err
 
 
 def dead_process():

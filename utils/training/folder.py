@@ -74,7 +74,7 @@ def hold_folder(cfg: Config) -> Iterator[Path]:
     try:
         claim_folder(cfg)  # once more: another training may have ended since
         for part in out.glob(".part-*"):
-            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+            shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink(missing_ok=True)
         if cfg.force and not cfg.resume:
             for name in (LAST, BEST, "history.csv", "log.txt"):
                 (out / name).unlink(missing_ok=True)

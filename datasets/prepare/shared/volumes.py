@@ -11,7 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from datasets.files.dicom import quiet_itk
 from datasets.files.image import Image, read_image
+from datasets.files.nifti import whole_nifti
 from datasets.files.orientation import orient, orient_spacing, stored_orientation
 from datasets.prepare.shared.sources import SourceFile
 from utils.errors import UserError, join_listed
@@ -102,8 +104,7 @@ def read_labelled(
 
 def _read(path: Path, channel: int | None) -> Image:
     """The volume of a file, or one `channel` of four dimensions. raises: UserError where it has no such one"""
-    import SimpleITK as sitk
-
+    sitk = quiet_itk()
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with reading(path, as_what=" as NIfTI"):
@@ -115,7 +116,8 @@ def _read(path: Path, channel: int | None) -> Image:
         raise UserError(f"{path.name}: found {size[3]} channels; give the one to use as --channel 0 to {size[3] - 1}")
     reader.SetExtractIndex((0, 0, 0, channel))
     reader.SetExtractSize((*size[:3], 0))
-    with reading(path, as_what=" as NIfTI"):
+    with reading(path, as_what=" as NIfTI"), whole_nifti(path) as whole:
+        reader.SetFileName(str(whole))
         found = reader.Execute()
     meta = {"origin": found.GetOrigin(), "direction": found.GetDirection(), "dimension": 3}
     return Image(sitk.GetArrayFromImage(found), found.GetSpacing()[::-1], "volume", path, meta)

@@ -1,5 +1,7 @@
 """NIfTI and DICOM: values, order of slices, spacing, and masks that lie where their image lies."""
 
+import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +173,14 @@ def test_a_real_nifti(tmp_path):
     save_mask(tmp_path / "m", image.array > 100, image)
     back = read_image(tmp_path / "m.nii.gz")
     assert (back.meta, back.spacing) == (image.meta, image.spacing)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="this system has no such names")
+def test_the_library_shows_no_name_of_a_file(tmp_path, capfd):
+    """Its warning of axes with two scales would."""
+    data = bytearray(write_itk(tmp_path / "a.nii", volume(3, 4, 5)).read_bytes())
+    struct.pack_into("<hh", data, 252, 0, 1)  # qform_code, sform_code
+    struct.pack_into("<12f", data, 280, 3, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0)  # sform
+    (tmp_path / "a\x1b[2J.nii").write_bytes(data)
+    assert read_image(tmp_path / "a\x1b[2J.nii").array.shape == (3, 4, 5)
+    assert capfd.readouterr() == ("", "")

@@ -16,6 +16,7 @@ from prepare_data import main
 from synapse_train_test.task import build_task
 from tests.support.places import SHARED
 from train import configure
+from utils import files
 from utils.errors import UserError
 from utils.preprocess.intensities import to_unit
 
@@ -212,6 +213,29 @@ def test_files_of_four_dimensions_need_a_channel(tmp_path):
         np.testing.assert_allclose(file["image"], draw(int(name[-2:]))[0] / 32767, rtol=1e-6)
 
 
+@pytest.mark.parametrize("damage", ["cut", "nan"])
+def test_a_file_of_four_dimensions_that_is_damaged_is_not_read_as_zero(tmp_path, damage):
+    raw = nnunet(tmp_path / "raw", stored=("LPS",), labels=MSD_LABELS)
+    for number, path in enumerate(sorted((raw / "imagesTr").iterdir())):
+        image = np.stack([draw(number)[0].astype(np.float32)] * 2)
+        image[1, 0, 0, 0] = np.nan if damage == "nan" else 0
+        write_nifti(path.with_name(path.name.removesuffix(".gz")), image)
+        path.unlink()
+        if damage == "cut":
+            whole = path.with_name(path.name.removesuffix(".gz"))
+            whole.write_bytes(whole.read_bytes()[:-100])
+    expected = {"cut": r"cannot be read as NIfTI \(found .* bytes where its header", "nan": "found 1 of .* not finite"}
+    with pytest.raises(UserError, match=rf"6 of 6 cases failed(.|\n)*\.nii: {expected[damage]}"):
+        prepare(raw, tmp_path / "out", "--channel", "1", "--intensity", "range")
+
+
+def test_the_largest_volume_can_be_chosen_and_holds_in_every_process(tmp_path, monkeypatch):
+    monkeypatch.setitem(files._allowed, "bytes", files.MAX_IMAGE_BYTES)
+    raw = nnunet(tmp_path / "raw", cases=2)
+    with pytest.raises(UserError, match=r"2 of 2 cases failed(.|\n)*claims an image of .* give --max_image_bytes"):
+        prepare(raw, tmp_path / "out", "--workers", "1" + "0" * 30, "--max_image_bytes", "100")
+
+
 def test_several_channels_as_files_need_a_choice(tmp_path):
     raw = nnunet(tmp_path / "raw")
     for path in sorted((raw / "imagesTr").iterdir()):
@@ -255,6 +279,8 @@ def test_refusals(tmp_path, damage, expected):
         ("{", "cannot be read"),
         ('{"class_names": ["a"]}', r"found \['class_names'\]; expected class_names, intensity, orientation"),
         ('{"class_names": [], "intensity": "ct", "orientation": ""}', "class_names is"),
+        ('{"class_names": ["a", "a"], "intensity": "ct", "orientation": ""}', "class_names is .*expected .*different"),
+        (r'{"class_names": ["a\u001b[2J"], "intensity": "ct", "orientation": ""}', "expected .*without control"),
         ('{"class_names": ["a"], "intensity": "loud", "orientation": ""}', "intensity is 'loud'"),
         ('{"class_names": ["a"], "intensity": "ct", "orientation": "XYZ"}', "orientation"),
     ],

@@ -45,6 +45,7 @@ def test_a_killed_training_holds_nothing(tmp_path, holder):
     (tmp_path / "run" / ".part-1-epoch_last.pth").write_bytes(b"half a checkpoint")
     (tmp_path / "run" / ".part-host-1-x").mkdir()
     (tmp_path / "run" / ".part-host-1-x" / "epoch_last.pth").write_bytes(b"half a checkpoint")
+    (tmp_path / "run" / ".part-host-2-x").symlink_to(tmp_path)
     train_toy(tmp_path / "run", epochs=1)
     assert not list((tmp_path / "run").glob(".part-*"))
 

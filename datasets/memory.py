@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.summary import try_each
+from utils.device import num_cores
 from utils.errors import UserError
 
 
@@ -43,7 +44,7 @@ class InMemory(Dataset):
             image, target = dataset[index]
             self.images[index], self.targets[index] = _to_storage(image, dtype), target
 
-        num_threads = min(8, os.cpu_count() or 1)
+        num_threads = min(8, num_cores())
         try_each(decode, range(len(dataset)), num_threads, "decode", "items cannot be decoded")
 
     def __len__(self) -> int:

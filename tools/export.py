@@ -148,17 +148,21 @@ def to_onnx(model: nn.Module, channels: int, size: tuple[int, int] | None) -> to
     if size is None:
         rows, columns = (torch.export.Dim(name, min=LEAST // MULTIPLE) for name in ("rows", "columns"))
         shapes |= {2: MULTIPLE * rows, 3: MULTIPLE * columns}
-    return torch.onnx.export(
-        model,
-        # what is 1 here would be taken for a constant: the batch, and the maps that SCSA pools
-        (torch.zeros(2, channels, *(size or (288, 352))),),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_shapes=(shapes,),
-        verbose=False,
-    )
+    try:
+        return torch.onnx.export(
+            model,
+            # what is 1 here would be taken for a constant: the batch, and the maps that SCSA pools
+            (torch.zeros(2, channels, *(size or (288, 352))),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=(shapes,),
+            verbose=False,
+        )
+    except Exception as error:  # of PyTorch's exporter; 2.6 to 2.9 know no batch of any size here
+        remedy = "pip install -r requirements-export.txt -c constraints.txt brings versions that can"
+        raise UserError(f"PyTorch {torch.__version__} cannot export the network; {remedy}") from error
 
 
 def write_safetensors(path: Path, loaded: Loaded) -> None:

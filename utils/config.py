@@ -7,11 +7,11 @@ other spellings, the scripts that offer it, the values it takes.
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from utils.device import num_cores
 from utils.errors import UserError
 from utils.fields import check_saved, option
 from utils.files import MAX_IMAGE_BYTES
@@ -140,7 +140,7 @@ class Config:
         least=1,
         below=2**63,
     )
-    workers: int = option(min(4, os.cpu_count() or 1), "loader processes where the set is not kept in memory", least=0)
+    workers: int = option(min(4, num_cores()), "loader processes where the set is not kept in memory", least=0)
     log_every: int = option(20, "updates between two looks at the loss", least=1)
 
     # Where things are

@@ -65,6 +65,11 @@ def _gpu_index(name: str) -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def num_cores() -> int:
+    """The cores that this process may use: fewer than the machine's under a scheduler such as SLURM."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_device(device: torch.device) -> str:
     """Name and size of the device for the log: `cuda:0 (NVIDIA H200, 139.7 GiB)`, `cpu (2 threads)`."""
     if device.type == "cuda":

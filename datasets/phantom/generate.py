@@ -10,7 +10,6 @@ the number of others. Windowed and scaled as PROTOCOL's Synapse: HU clipped to [
 """
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from scipy import ndimage
 from datasets.phantom.anatomy import draw_patient
 from datasets.phantom.shapes import FIELD_OF_VIEW, HEIGHT, Scene, smooth_field
 from datasets.volumes.files import Volume
+from utils.device import num_cores
 from utils.errors import UserError
 from utils.files import read_text, reading, replacing
 
@@ -91,7 +91,7 @@ def _write(root: Path, parameters: dict[str, int]) -> None:
             np.savez(path, image=case.image[number], label=label[number])
 
     jobs = [(name, part is test, index) for part in (train, test) for index, name in enumerate(part)]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, num_cores())) as pool:
         list(pool.map(write_case, *zip(*jobs)))
     (root / MANIFEST).write_text(json.dumps(parameters), encoding="utf-8")
 

@@ -1,7 +1,6 @@
 """The command line of prepare_data.py: a sub-command a data set, and verify."""
 
 import argparse
-import os
 from functools import partial
 from pathlib import Path
 from textwrap import indent
@@ -10,6 +9,7 @@ from datasets.prepare import acdc, cvc, folder, isic, rectal, synapse
 from datasets.prepare.shared.run import carry_out
 from datasets.prepare.shared.sources import list_files
 from datasets.volumes.lists import is_data as is_volumes
+from utils.device import num_cores
 from utils.errors import UserError
 from utils.files import MAX_IMAGE_BYTES
 from utils.log import log
@@ -29,7 +29,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        add, cores = one.add_argument, os.cpu_count() or 1
+        add, cores = one.add_argument, num_cores()
         add("sources", nargs="+", type=Path, metavar="SOURCE", help="folders or zip archives of the download")
         add("target", type=Path, metavar="TARGET", help="the prepared folder, which may be new")
         module.add_flags(one)

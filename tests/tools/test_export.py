@@ -219,6 +219,18 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["best.pth"]
 
 
+def test_an_exporter_that_fails_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    def fails(*given, **named):
+        raise RuntimeError("Constraints violated (batch)")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    with pytest.raises(
+        UserError, match=r"PyTorch .* cannot export the network; pip install .* brings versions that can"
+    ):
+        run(save(tmp_path / "best.pth", replace(CT, network="conv")), tmp_path / "network.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["best.pth"]
+
+
 def test_refusals_come_before_the_work(tmp_path, monkeypatch):
     path = save(tmp_path / "best.pth", replace(CT, network="conv"))
     kept = tmp_path / "kept.safetensors"

@@ -1,5 +1,7 @@
 """Choice of device and precision, on machines that these tests only pretend to be."""
 
+import os
+
 import pytest
 import torch
 
@@ -121,3 +123,9 @@ def test_float32_is_not_tf32(tf32, name, evaluating):
     assert tf32() == [True, True]
     choose_precision(name, CUDA, evaluating)
     assert tf32() == [False, False]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not tell")
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 7})
+    assert module.num_cores() == 3

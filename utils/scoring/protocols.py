@@ -9,11 +9,11 @@ A row is a dict: case, class, outcome, then figures with their unit in the name 
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 
 import numpy as np
 from scipy.ndimage import find_objects
 
+from utils.device import num_cores
 from utils.scoring import metrics, surface
 from utils.scoring.metrics import Overlap
 from utils.scoring.surface import Spacing
@@ -62,7 +62,7 @@ def score_volume(
             return row | _legacy_volume(n, pred, true)
         return row | _standard_volume(n, pred, true, spacing, tolerance)
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         return list(pool.map(score, range(num_classes)))
 
 

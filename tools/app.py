@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
             page.queue(default_concurrency_limit=2).launch(
                 server_name=HOST, server_port=given.port, max_file_size=MOST_UPLOADED, quiet=True, share=False
             )
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # the latter for a number that is no port
             raise UserError(f"--port {given.port}: cannot be opened ({error}); give another one") from None
 
 

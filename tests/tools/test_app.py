@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -128,8 +129,7 @@ def test_bombs_and_damaged_archives_are_refused(tmp_path, monkeypatch):
 def weights(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "best.pth"
-    state = {"format": "heteromedseg", "config": to_dict(CT), "class_names": list(NAMES), "split": "", "epoch": 1}
-    state["selection"] = "last"
+    state = {"format": "heteromedseg", "config": to_dict(CT), "class_names": list(NAMES), "selection": "last"}
     checkpoint.save(path, state | {"model": build_model(3).state_dict()})
     return path
 
@@ -172,9 +172,9 @@ def post(address, path, body, kind):
         return json.load(answer)
 
 
-def upload(address, path):
-    """Where the server keeps the uploaded file."""
-    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{path.name}"\r\n\r\n'
+def upload(address, path, name=None):
+    """Where the server keeps the file, uploaded as `name`."""
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name or path.name}"\r\n\r\n'
     body = head.encode() + path.read_bytes() + b"\r\n--x--\r\n"
     return post(address, "/gradio_api/upload", body, "multipart/form-data; boundary=x")[0]
 
@@ -217,6 +217,42 @@ def test_no_file_of_the_host_can_be_fetched(server, weights):
                 assert status >= 400, route + spelling
                 assert b"root:" not in content
         assert segment(server, secret)[0] == "error"
+
+
+class Page:
+    """In the place of gradio's: keeps the settings that it is launched with."""
+
+    def __init__(self):
+        self.settings = {}
+
+    def queue(self, **_):
+        return self
+
+    def launch(self, **settings):
+        self.settings = settings
+        with socket.socket() as one:
+            one.bind((settings["server_name"], settings["server_port"]))
+
+
+def test_the_page_is_for_this_machine_alone_and_uploads_have_a_limit(weights, monkeypatch):
+    page = Page()
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(app, "build_page", lambda *_: page)
+    app.main(["--checkpoint", str(weights), "--device", "cpu", "--port", "0"])
+    assert (page.settings["server_name"], page.settings["share"]) == ("127.0.0.1", False)
+    assert page.settings["max_file_size"] == 500 * 2**20
+    with pytest.raises(UserError, match="--port 99999: cannot be opened"):
+        app.main(["--checkpoint", str(weights), "--device", "cpu", "--port", "99999"])
+
+
+@needs_gradio
+def test_an_upload_stays_in_the_folder_of_the_page_whatever_its_name(server, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    for name in (f"../../..{tmp_path}/evil.png", f"{tmp_path}/evil.png", "..%2f..%2fevil.png"):
+        stored = upload(server, tmp_path / "a.png", name)
+        assert "heteromedseg-" in stored
+        assert ".." not in stored.split("/")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 @needs_gradio

@@ -89,7 +89,8 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
         loaded = load_network(Path(fold.output_dir) / BEST, RECIPES)
         forward = forward_fn([loaded.model], device, precision)
         album = Album(budget=BUDGET // len(folds))
-        own, words = evaluate(replace(fold, split="val"), forward, device, loaded.class_names, out / RESULTS, album)
+        part = replace(fold, split="val", force=True)  # the folder may hold the joined results of an earlier call
+        own, words = evaluate(part, forward, device, loaded.class_names, out / RESULTS, album)
         figures = summarise(own, describe_result(fold, precision, [loaded.origin], words))["overall"]["metrics"]
         means = {name: figure["mean"] for name, figure in figures.items()}
         source = {"checkpoint": loaded.origin["file"], "sha256": loaded.origin["sha256"]}

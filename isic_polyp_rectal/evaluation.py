@@ -22,6 +22,7 @@ from utils.log import log
 from utils.preprocess.sizes import fit_image, fit_labels
 from utils.results.overlay import overlay, save_overlay
 from utils.results.page.frames import Album
+from utils.results.place import check_same_cases
 from utils.scoring.protocols import Row, score_image
 
 
@@ -35,6 +36,7 @@ def evaluate(
     if cfg.is_savenii:
         raise UserError(f"--is_savenii: recipe {cfg.recipe} has images, not volumes; --debug writes overlays")
     pairs, split, table = chosen_pairs(cfg)
+    check_same_cases(out, [pair.image_id for pair in pairs], cfg.force)
     log(f"evaluating on {split}: {check_pairs(pairs, table, training=False, intensity=cfg.intensity)}")
     images = ImageMaskSet(pairs, cfg.img_size, table, cfg.preprocess, cfg.intensity)
     if album is not None:

@@ -1,6 +1,5 @@
 """Evaluation of whole volumes: predict, score, and write what was asked for."""
 
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from utils.inference.predict import predict_volume
 from utils.log import log
 from utils.results.overlay import contact_sheet, save_overlay
 from utils.results.page.frames import Album
+from utils.results.place import check_same_cases
 from utils.scoring.protocols import Row, score_volume
 
 
@@ -34,6 +34,7 @@ def evaluate(
     One volume is scored while the next is in the network.
     """
     volumes, split, summary = open_split(cfg)
+    check_same_cases(out, volumes.names, cfg.force)
     log(f"evaluating on {split}: {summary}")
     if album is not None:
         album.expect(len(volumes))
@@ -60,7 +61,7 @@ def evaluate(
     return rows, split
 
 
-def open_split(cfg: Config) -> tuple[Sequence[Volume], str, DataSummary]:
+def open_split(cfg: Config) -> tuple[SliceVolumes | SynapseVolumes, str, DataSummary]:
     """(volumes, split in words, summary of the check) of cfg.split."""
     root, lists = locate(cfg)
     if cfg.split == "train" or (cfg.split == "val" and cfg.val_cases):

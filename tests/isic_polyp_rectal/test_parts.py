@@ -61,6 +61,15 @@ def test_another_data_set_of_test_images_alone_can_be_tested(tree):
         build_task(cfg)
 
 
+def test_a_test_of_other_images_does_not_replace_results(tree, tmp_path):
+    (tmp_path / "cases.csv").write_text("case,class,outcome,dice\n000.jpg,lesion,found,1\n")
+    cfg = split(tree, "test test train")
+    with pytest.raises(UserError, match=r"results of other cases \(1 case, now 2, in common 1\)"):
+        evaluate(cfg, bright, torch.device("cpu"), ("lesion",), tmp_path)
+    rows, _ = evaluate(replace(cfg, force=True), bright, torch.device("cpu"), ("lesion",), tmp_path)
+    assert len(rows) == 2
+
+
 def test_fewer_training_images_than_folds_hinder_a_training_but_no_test(tree):
     cfg = split(tree, "train train test")
     rows, _ = evaluate(cfg, bright, torch.device("cpu"), ("lesion",), tree)

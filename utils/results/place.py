@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import Config
-from utils.errors import UserError, join_listed
+from utils.errors import UserError, counted, join_listed
 from utils.files import read_text
 from utils.log import log
-from utils.results.summary import SUMMARY, names_of
+from utils.results.summary import CASES, SUMMARY, names_of, read_cases
 from utils.scoring.protocols import Row
 from utils.training.task import hash_case
 
@@ -51,6 +51,21 @@ def check_replaceable(folder: Path, meta: Mapping[str, Any], force: bool) -> Non
             f"{folder}: already holds the results of another test ({', '.join(differ)}); give --force to replace "
             "them, or another --output_dir"
         )
+
+
+def check_same_cases(folder: Path, cases: Sequence[str], force: bool) -> None:
+    """Refuse to replace results of other cases, such as those of another CSV. in: names of the cases to evaluate now
+
+    raises: UserError
+    """
+    path = folder / CASES
+    if force or not path.exists():
+        return
+    before = set(names_of(read_cases(path), "case"))
+    if before != set(cases):
+        found = f"{counted(len(before), 'case')}, now {len(set(cases))}, in common {len(before & set(cases))}"
+        remedy = "give --force to replace them, or another --output_dir"
+        raise UserError(f"{folder}: already holds the results of other cases ({found}); {remedy}")
     log(f"{folder}: holds the results of the same test, which are replaced")
 
 

@@ -9,7 +9,7 @@ from tests.support.result_folders import write_result
 from tools.compare.comparison import warn_of_results
 from utils.config import Config
 from utils.errors import UserError
-from utils.results.place import check_replaceable, result_folder, trained_on
+from utils.results.place import check_replaceable, check_same_cases, result_folder, trained_on
 from utils.results.reading import parse_settings
 from utils.results.summary import describe_result
 from utils.training.task import hash_case, hash_cases
@@ -51,6 +51,16 @@ def test_results_of_another_test_are_not_replaced_by_accident(tmp_path, other, m
     check_replaceable(tmp_path / "new", other, force=False)
     check_replaceable(tmp_path, describe(split="part A, in other words"), force=False)
     assert (tmp_path / "summary.json").read_bytes() == before
+
+
+def test_results_of_other_cases_are_not_replaced_by_accident(tmp_path):
+    write_result(tmp_path, cases=3)
+    check_same_cases(tmp_path, ["case02", "case01", "case00"], force=False)
+    message = r"results of other cases \(3 cases, now 2, in common 1\); give --force"
+    with pytest.raises(UserError, match=message):
+        check_same_cases(tmp_path, ["case02", "case03"], force=False)
+    check_same_cases(tmp_path, ["case02", "case03"], force=True)
+    check_same_cases(tmp_path / "new", ["case02", "case03"], force=False)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"checkpoints": 3}', "null", "[" * 200_000, "9" * 5000])

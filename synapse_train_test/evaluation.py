@@ -1,5 +1,6 @@
 """Evaluation of whole volumes: predict, score, and write what was asked for."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 

@@ -106,6 +106,8 @@ def _check_size(path: Path, zipped: bool) -> None:
         if zipped:
             archive = stack.enter_context(zipfile.ZipFile(file))
             members = archive.infolist()
+            if f"{members[0].filename.partition('/')[0]}/constants.pkl" in archive.namelist():
+                return  # TorchScript, which PyTorch refuses before it builds anything
             if any(m.compress_type for m in members) or sum(m.file_size for m in members) > path.stat().st_size:
                 raise UserError(f"{path}: its parts are compressed or overlap; expected a file as torch.save writes it")
             chosen = [member for member in members if member.filename.lower().endswith("data.pkl")]

@@ -140,7 +140,8 @@ def _run(
         save()
     for folder in plan.folders:
         (target / folder).mkdir(exist_ok=True)
-    parallel = min(workers, len(plan.cases)) > 1
+    workers = min(workers, len(plan.cases))
+    parallel = workers > 1
     limit = {"initializer": allow_bytes, "initargs": (allowed_bytes(),)}
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **limit) if parallel else nullcontext()
     try:

@@ -265,7 +265,9 @@ def test_a_study_that_is_asked_to_stop_passes_it_on_once_and_starts_no_other_run
         encoding="utf-8",
     )
     program = (
-        "import pathlib, sys; from benchmarks.study import __main__ as study; from benchmarks.study.plans import Plan\n"
+        "import pathlib, signal\nfrom benchmarks.study import __main__ as study\n"
+        "from benchmarks.study.plans import Plan\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell starts what it runs behind without it
         f"study.ROOT = pathlib.Path({str(tmp_path)!r})\n"
         "plan = Plan((), (), {'a': (), 'b': ()}, seeds=(1,))\n"
         "study.run_main(lambda _: study.run_all(plan, study.ROOT / 'out', 'test', 1, lambda: None))\n"

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.baselines import NAMES, build_baseline, is_baseline
 from models.hetero_medseg import ARCHITECTURE, HeteroMedSeg, build_model
@@ -126,6 +125,8 @@ def count_flops(model: nn.Module, cfg: Config, device: torch.device) -> int:
 
     A multiplication and an addition are two. The scan of mamba_ssm's kernel is not counted.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+
     image = torch.zeros(1, cfg.preprocess.channels, *cfg.img_size, device=device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.to(device).eval()(image)

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,13 @@ def test_what_is_required_is_imported():
     for name in names:
         module = modules.get(name, name)
         assert any(found == module or found.startswith(module + ".") for found in used), f"{name} is never imported"
+
+
+def test_the_scripts_start_without_the_compiler():
+    """PyTorch's compiler and Triton take longer to import than everything else of this project together."""
+    code = "import sys, train, test, predict; print([name for name in sys.argv[1:] if name in sys.modules])"
+    words = [sys.executable, "-c", code, "torch._dynamo", "triton", *sorted(LAZY)]
+    assert subprocess.check_output(words, cwd=ROOT, text=True) == "[]\n"
 
 
 def test_the_lock_file_holds_every_pinned_version():

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.weights.released import DEAD, LoadSummary, bare_state, released_name
+from models.weights.released import LoadSummary, bare_state, dead_stage, released_name
 from utils.errors import UserError
 
 PUBLISHED = (
@@ -68,7 +68,7 @@ def initialise(
         extended = wanted(model, FORMS["extended"]).values()
         others = dict.fromkeys(extended, "fit, but only the form `extended` takes them")
         if form == "published":  # the original code also copied them, to where no forward pass reads them
-            dead = (name for name in DEAD if any(re.match(pattern, name) for pattern, _ in PUBLISHED))
+            dead = (name for name in dead_stage() if any(re.match(pattern, name) for pattern, _ in PUBLISHED))
             others |= dict.fromkeys(dead, "fit the fourth encoder stage of the published code, never called")
         names = {own: there for own, there in names.items() if own not in yielded}
         notes = [f"{len(yielded)} tensors that it also has are given by VSSD-Base"] if yielded else []

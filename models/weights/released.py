@@ -7,6 +7,7 @@ are dropped by name.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
 import torch
@@ -68,14 +69,12 @@ def bare_state(checkpoint: Mapping[str, object], source: str) -> dict[str, objec
     return state
 
 
-def _dead_stage() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the fourth encoder stage: two VSSD blocks, built without memory for their weights."""
-    with torch.device("meta"):
+@cache
+def dead_stage() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the fourth encoder stage: two VSSD blocks. The random state stays as it was."""
+    with torch.random.fork_rng(devices=()):
         block = VSSDBlock(8 * WIDTH, 8 * WIDTH // HEAD_DIM, "causal").state_dict()
     return {f"stages.3.{i}.{name}": tuple(value.shape) for i in (0, 1) for name, value in block.items()}
-
-
-DEAD = _dead_stage()
 
 
 def released_name(name: str) -> str:
@@ -115,7 +114,7 @@ def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: st
     raises: UserError, before anything is loaded, when an entry is missing, unknown, of another shape or not finite
     """
     own, state = model.state_dict(), bare_state(checkpoint, source)
-    expected = {released_name(name): tuple(value.shape) for name, value in own.items()} | DEAD
+    expected = {released_name(name): tuple(value.shape) for name, value in own.items()} | dead_stage()
     if problems := compare(state, expected):
         raise UserError(
             f"{source}: differs from the published network's {len(expected)} entries:\n{problems}\n  "
@@ -123,7 +122,7 @@ def load_released(model: nn.Module, checkpoint: Mapping[str, object], source: st
         )
     model.load_state_dict({name: state[released_name(name)] for name in own})
     total = sum(value.numel() for value in own.values())
-    dead = (len(DEAD), sum(map(prod, DEAD.values())))
+    dead = (len(dead_stage()), sum(map(prod, dead_stage().values())))
     left_out = {"the fourth encoder stage, which the forward pass never calls": dead}
     note = "SSD form set to causal, the one that the released weights were trained with"
     return LoadSummary(source, len(own), total, total, left_out, (note,))

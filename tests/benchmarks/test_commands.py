@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from benchmarks import gpu, measure, roofline, runtimes, scoring, speed, station, training, variants
+from benchmarks import gpu, measure, runtimes, scoring, speed, station, training, variants
 from benchmarks.variants import NETWORKS
 from datasets.memory import InMemory
 from utils.errors import UserError
@@ -91,16 +91,6 @@ def test_scoring_runs_with_medpys_figures(measured):
     result = measured(scoring)
     assert result["good"]["identical"]
     assert result["stray"]["identical"]
-
-
-def test_roofline_runs(measured):
-    train, infer = measured(roofline)["results"]
-    assert train["flops"] > 2 * infer["flops"]
-    for gpu_figures in (train["H100"], infer["H200"]):
-        eager, compiled = gpu_figures["eager"], gpu_figures["compiled, estimate"]
-        assert eager["expected_s"] > compiled["expected_s"] > compiled["floor_s"] > 0
-        assert eager["kernels"] == sum(group["kernels"] for group in gpu_figures["groups"].values())
-        assert eager["floor_s"] == pytest.approx(sum(group["floor_s"] for group in gpu_figures["groups"].values()))
 
 
 # --- the plan for a GPU ------------------------------------------------------------------------------

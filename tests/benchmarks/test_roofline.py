@@ -1,14 +1,17 @@
 """The counts behind the roofline: against hand counts, the known cost of the network, and PyTorch's own autocast."""
 
+import json
 from collections import Counter
+from functools import cache
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch._subclasses import FakeTensorMode
 
+from benchmarks import roofline
 from benchmarks.operations import Operation, Recorder, group_of, record
-from benchmarks.roofline import fused
+from benchmarks.roofline import fused, main
 from tests.support.fake_cuda import fake_device
 from tests.support.manifests import quick_model
 
@@ -73,11 +76,23 @@ def test_fused_kernels_do_not_write_what_only_they_read():
     assert kernels[0].writes == {4: 8, 5: 8}  # 4 is read later; 5 is a result
 
 
-def test_the_network_costs_what_it_is_known_to():
+@cache
+def one_image(work):
+    return record(work, 1, 224)
+
+
+def test_the_network_costs_what_it_is_known_to_and_the_table_adds_up(tmp_path, monkeypatch):
     """15.9 GFLOP an image of 224x224 forward; three times as much with gradients."""
-    forward = sum(o.flops for o in record("infer", 1, 224))
-    assert forward == pytest.approx(15.9e9, rel=0.01)
-    assert sum(o.flops for o in record("train", 1, 224)) == pytest.approx(3 * forward, rel=0.02)
+    monkeypatch.setattr(roofline, "record", lambda work, batch, size: one_image(work))
+    main(["--smoke", "--output", str(tmp_path / "out.json")])
+    train, infer = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["results"]
+    assert infer["flops"] == pytest.approx(15.9e9, rel=0.01)
+    assert train["flops"] == pytest.approx(3 * infer["flops"], rel=0.02)
+    for gpu_figures in (train["H100"], infer["H200"]):
+        eager, compiled = gpu_figures["eager"], gpu_figures["compiled, estimate"]
+        assert eager["expected_s"] > compiled["expected_s"] > compiled["floor_s"] > 0
+        assert eager["kernels"] == sum(group["kernels"] for group in gpu_figures["groups"].values())
+        assert eager["floor_s"] == pytest.approx(sum(group["floor_s"] for group in gpu_figures["groups"].values()))
 
 
 def test_the_kernels_are_those_of_autocast():
@@ -92,10 +107,10 @@ def test_the_kernels_are_those_of_autocast():
 
     names, model = Counter(), quick_model().eval()
     with fake_device("cuda:0"), torch.no_grad():
-        model, image = model.to("cuda:0"), torch.empty(2, 1, 224, 224, device="cuda:0")
+        model, image = model.to("cuda:0"), torch.empty(1, 1, 224, 224, device="cuda:0")
         with Named(), torch.autocast("cuda", torch.bfloat16):
             model(image)
-    counted = Counter(o.name for o in record("infer", 2, 224))
+    counted = Counter(o.name for o in one_image("infer"))
     for name in ("mm", "addmm", "convolution", "add", "index_select", "gelu", "cumsum", "addcmul"):
         assert counted[name] == names[name] > 0, name
     assert counted["_scaled_dot_product_flash_attention_for_cpu"] == 12  # the blocks; the skips' is taken apart

@@ -160,19 +160,19 @@ def test_initial_weights():
             assert (p == 1).all()
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_compiles_as_one_graph(training):
-    """tests/models/test_parity.py also compiles the gradients of every kind of block, and generates code for them."""
-    model = shallow_model(2).train(training)
+def test_compiles_as_one_graph():
+    """In training; test_exchange.py exports the network in evaluation, as one graph.
+
+    test_parity.py also compiles the gradients of every kind of block, and generates code for them.
+    """
+    model = shallow_model(2).train()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     outputs = []
     for network in (model, compiled):
         torch.manual_seed(1)
-        with torch.set_grad_enabled(training):
-            outputs.append(network(image(*SMALL)))
+        outputs.append(network(image(*SMALL)))
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
-    if training:
-        outputs[1].square().mean().backward()
+    outputs[1].square().mean().backward()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from recipes import RECIPES
 from tests.support.exporting import CT, NAMES, POLYPS, SCRIPT, onnx_of, run, save, small_networks, words_of  # noqa: F401 - a fixture
 from tests.support.manifests import quick_model
 from tests.support.released import to_released
+from tests.support.shallow import OneOfEach
 from tools import export
 from utils import checkpoint
 from utils.config import Config
@@ -32,8 +33,33 @@ from utils.inference.forward import forward_fn
 # --- ONNX ---------------------------------------------------------------------------------------
 
 
-def test_the_networks_parts_are_those_of_pytorch_for_any_batch(tmp_path):
+class OneMap(nn.Module):
+    """A block of the encoder, a gate of the skips and a block of the decoder; in/out: (B, H, W, 32)."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.encode, self.gate, self.decode = VSSDBlock(32, 1, form), SCSA(32, 4), BRABlock(32, 8)
+
+    def forward(self, x):
+        return self.decode(self.gate(self.encode(x)), (x.shape[1] // 4, x.shape[2] // 4))
+
+
+class AtStride8(nn.Module):
+    """Blocks of the network between an image and logits. Exporting the whole network takes minutes."""
+
+    def __init__(self, blocks: nn.Module, cfg: Config) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(cfg.preprocess.channels, 32, 8, stride=8)
+        self.blocks = blocks
+        self.head = nn.ConvTranspose2d(32, cfg.num_classes, 8, stride=8)
+
+    def forward(self, image):
+        return self.head(to_nchw(self.blocks(to_nhwc(self.stem(image)))))
+
+
+def test_the_networks_parts_are_those_of_pytorch_for_any_batch(tmp_path, monkeypatch):
     runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.setitem(build.NETWORKS, "heteromedseg", lambda cfg: AtStride8(OneOfEach(cfg.ssd, stride=8), cfg))
     path = save(tmp_path / "best.pth", replace(CT, img_size=(64, 32)))
     session = runtime.InferenceSession(onnx_of(path, tmp_path / "network.onnx"))
     model = load_network(path, RECIPES).model
@@ -52,24 +78,9 @@ def test_the_networks_parts_are_those_of_pytorch_for_any_batch(tmp_path):
     assert "/home" not in str(words)
 
 
-class OneStage(nn.Module):
-    """A block of the encoder, a gate of the skips and a block of the decoder on one map at stride 8."""
-
-    def __init__(self, cfg: Config) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.stem = nn.Conv2d(cfg.preprocess.channels, 32, 8, stride=8)
-        self.encode, self.gate, self.decode = VSSDBlock(32, 1, cfg.ssd), SCSA(32, 4), BRABlock(32, 8)
-        self.head = nn.ConvTranspose2d(32, cfg.num_classes, 8, stride=8)
-
-    def forward(self, image):
-        x = self.gate(self.encode(to_nhwc(self.stem(image))))
-        return self.head(to_nchw(self.decode(x, (x.shape[1] // 4, x.shape[2] // 4))))
-
-
 def test_a_file_for_any_size_computes_what_pytorch_does(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
-    monkeypatch.setitem(build.NETWORKS, "heteromedseg", OneStage)
+    monkeypatch.setitem(build.NETWORKS, "heteromedseg", lambda cfg: AtStride8(OneMap(cfg.ssd), cfg))
     path = save(tmp_path / "best.pth", replace(CT, img_size=(128, 160)))
     other = run(path, tmp_path / "network.onnx", "--size", "any")
     ours, theirs = (load_network(one, RECIPES).model for one in (path, other))

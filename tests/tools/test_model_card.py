@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from isic_polyp_rectal.task import CVC_CLINICDB
-from models.build import build_model
 from tests.support.manifests import quick_model
 from tests.support.released import to_released
 from tests.support.result_folders import write_result
@@ -36,7 +35,7 @@ def save(path, cfg: Config = CFG, **changed):
         "epoch": 7,
         "iteration": 1234,
         "selection": "validation",
-        "model": build_model(cfg.num_classes, cfg.ssd).state_dict(),
+        "model": quick_model(cfg.num_classes, cfg.ssd).state_dict(),
     }
     checkpoint.save(path, state | changed)
     return path

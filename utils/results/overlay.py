@@ -39,15 +39,21 @@ def class_color(label: int) -> tuple[int, int, int]:
 
 
 def overlay(
-    image: np.ndarray, prediction: np.ndarray, target: np.ndarray | None, num_classes: int, title: str | None = None
+    image: np.ndarray,
+    prediction: np.ndarray,
+    target: np.ndarray | None,
+    num_classes: int,
+    title: str | None = None,
+    least_side: int = LEAST_SIDE,
 ) -> np.ndarray:
     """Prediction as coloured contour and tint, ground truth, if there is one, as a white contour with a dark edge.
 
     in: image (H, W) or (H, W, 3), uint8 or floats in [0, 1]; label maps (H, W), boolean for one class;
-        num_classes as the network counts them; title: a line above the picture
+        num_classes as the network counts them; title: a line above the picture;
+        least_side: in pixels, smaller images are enlarged to it
     out: uint8 (H', W', 3), H' and W' multiples of H and W but for the title
     """
-    factor = max(1, -(-LEAST_SIDE // min(image.shape[:2])))
+    factor = max(1, -(-least_side // min(image.shape[:2])))
     canvas = _enlarge(to_rgb(image), factor, cv2.INTER_CUBIC)
     prediction = _enlarge(prediction.astype(np.uint8), factor, cv2.INTER_NEAREST)
     truth = None if target is None else _enlarge(target.astype(np.uint8), factor, cv2.INTER_NEAREST)

@@ -23,6 +23,7 @@ from utils.scoring.statistics import mean_over
 from utils.training.task import Validation
 
 PREVIEWS = 4
+PREVIEW_SIDE = 256  # at least, in pixels: larger ones fill the event files
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class ValidationSet:
         for i in chosen:
             labels, targets = self.look(forward, torch.tensor([i]))
             image = self.images[i].permute(1, 2, 0).contiguous().squeeze(-1).numpy()  # (H, W) or (H, W, 3)
-            pictures.append(overlay(image, labels[0].cpu().numpy(), targets[0].numpy(), self.num_classes))
+            pair = labels[0].cpu().numpy(), targets[0].numpy()
+            pictures.append(overlay(image, *pair, self.num_classes, least_side=PREVIEW_SIDE))
         return pictures
 
 

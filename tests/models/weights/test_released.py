@@ -7,7 +7,7 @@ import torch
 
 from models.build import load_network
 from models.weights.released import (
-    DEAD,
+    dead_stage,
     is_released,
     load_released,
     released_name,
@@ -88,9 +88,9 @@ def test_names_that_are_not_ours(name):
 def test_names_and_shapes_account_for_all_467_entries(network):
     released = {name.removeprefix("bra_unet."): shape for name, shape in shapes_of(network).items()}
     own = {name: tuple(v.shape) for name, v in quick_model(9 if network == "synapse" else 1).state_dict().items()}
-    assert {name: shape for name, shape in released.items() if name.startswith("stages.3.")} == DEAD
-    assert {released_name(name): shape for name, shape in own.items()} | DEAD == released
-    assert (len(released), len(DEAD), len(own)) == (467, 42, 425)
+    assert {name: shape for name, shape in released.items() if name.startswith("stages.3.")} == dead_stage()
+    assert {released_name(name): shape for name, shape in own.items()} | dead_stage() == released
+    assert (len(released), len(dead_stage()), len(own)) == (467, 42, 425)
 
 
 def test_every_tensor_lands_in_its_place_and_the_summary_says_so(model, state):

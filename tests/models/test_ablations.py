@@ -32,7 +32,6 @@ SMALL = {"width": 32, "encoder_depths": (1, 2, 1), "decoder_depths": (2, 1, 1)}
         {"skips": "plain"},
         {"decoder": "conv"},
         {"skips": "plain", "decoder": "conv", "ssd": "noncausal"},
-        SMALL,
         {"width": 64},
         *({"variant": name} for name in CHANGED),
         {"variant": "gated_z", "decoder": "conv"},
@@ -40,7 +39,7 @@ SMALL = {"width": 32, "encoder_depths": (1, 2, 1), "decoder_depths": (2, 1, 1)}
 )
 def test_every_form_trains(parts):
     torch.manual_seed(0)
-    model = build_model(4, drop_path=0.0, **parts).train()
+    model = build_model(4, drop_path=0.0, **(SMALL | parts)).train()
     logits = model(torch.randn(2, 1, 50, 64))
     assert logits.shape == (2, 4, 50, 64)
     logits.square().mean().backward()

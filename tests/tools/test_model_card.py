@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from isic_polyp_rectal.task import CVC_CLINICDB
-from tests.support.manifests import quick_model
+from models.build import build_model
 from tests.support.released import to_released
 from tests.support.result_folders import write_result
 from tools import model_card
@@ -35,10 +36,17 @@ def save(path, cfg: Config = CFG, **changed):
         "epoch": 7,
         "iteration": 1234,
         "selection": "validation",
-        "model": quick_model(cfg.num_classes, cfg.ssd).state_dict(),
+        "model": build_model(cfg.num_classes, cfg.ssd).state_dict(),
     }
     checkpoint.save(path, state | changed)
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly():
+    """No test here looks at fresh weights."""
+    with mock.patch("torch.nn.init.trunc_normal_"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +181,7 @@ def test_names_are_shown_literally(tmp_path):
 
 def test_released_weights_say_little(tmp_path):
     path = tmp_path / "synapse_84.00.pth"
-    torch.save(to_released(quick_model(9)), path)
+    torch.save(to_released(build_model(9)), path)
     with pytest.raises(UserError, match="name their recipe"):
         write_card(tmp_path / "card.md", "--checkpoint", path)
     text = write_card(tmp_path / "card.md", "--checkpoint", path, "--recipe", "Synapse")

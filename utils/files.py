@@ -16,29 +16,25 @@ from typing import Any
 from utils.errors import UserError
 
 MAX_IMAGE_BYTES = 2 * 2**30  # of one decoded array, unless --max_image_bytes says otherwise
+LIMIT = "HETEROMEDSEG_MAX_IMAGE_BYTES"  # in the environment, so that a new process has it however it is started
 MAX_TEXT_BYTES = 64 * 2**20  # of a list, a CSV or a JSON file
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins so
 HOST = re.sub(r"[^A-Za-z0-9.]", "", platform.node())[:64]
 PART = f".part-{HOST}-"  # start of the name of a folder in which a process of this machine writes
 
-_allowed = {"bytes": MAX_IMAGE_BYTES}
-
 
 def allow_bytes(count: int) -> None:
-    """Set the size of the largest decoded image that this process reads, in bytes."""
-    _allowed["bytes"] = count
-
-
-def allowed_bytes() -> int:
-    return _allowed["bytes"]
+    """Set the size of the largest decoded image, in bytes, that this process and those it starts will read."""
+    os.environ[LIMIT] = str(count)
 
 
 def check_bytes(path: Path, count: int) -> None:
     """Refuse an image that would take more memory than allowed. raises: UserError"""
-    if count > _allowed["bytes"]:
+    allowed = int(os.environ.get(LIMIT, MAX_IMAGE_BYTES))
+    if count > allowed:
         raise UserError(
-            f"{path}: claims an image of {count:,} bytes, expected at most {_allowed['bytes']:,}; "
-            f"if it is as large as that, give --max_image_bytes {count}"
+            f"{path}: claims an image of {count:,} bytes, expected at most {allowed:,}; if it is as large as that, "
+            f"give train.py, test.py, predict.py or prepare_data.py --max_image_bytes {count}"
         )
 
 

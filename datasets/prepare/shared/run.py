@@ -19,7 +19,7 @@ from datasets.prepare.shared.manifest import MANIFEST, content_sha256, read_mani
 from datasets.prepare.shared.sources import SourceFile, check_room
 from datasets.prepared import Prepared, write_prepared
 from utils.errors import UserError, counted, join_listed
-from utils.files import allow_bytes, allowed_bytes, write_atomically
+from utils.files import write_atomically
 from utils.log import log
 
 SAVE_EVERY = 10  # seconds between two writes of the manifest
@@ -142,8 +142,7 @@ def _run(
         (target / folder).mkdir(exist_ok=True)
     workers = min(workers, len(plan.cases))
     parallel = workers > 1
-    limit = {"initializer": allow_bytes, "initargs": (allowed_bytes(),)}
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **limit) if parallel else nullcontext()
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if parallel else nullcontext()
     try:
         with pool, tqdm(total=len(plan.cases), desc=plan.dataset, leave=False, disable=None) as bar:
             for name, record, was_kept, problem in _each(plan.cases, target, old, pool if parallel else None):

@@ -18,7 +18,7 @@ from utils.errors import UserError
 
 @pytest.fixture
 def limit(monkeypatch):
-    monkeypatch.setitem(files._allowed, "bytes", 10_000)
+    monkeypatch.setenv(files.LIMIT, "10_000")
 
 
 def png_of(width, height):
@@ -100,14 +100,14 @@ TOO_LARGE = {
 @pytest.mark.parametrize("name", TOO_LARGE)
 def test_what_claims_too_much_is_refused_before_memory_is_taken(tmp_path, limit, name):
     TOO_LARGE[name](tmp_path / name)
-    with pytest.raises(UserError, match=rf"{name}: claims an image of [\d,]+ bytes, .* give --max_image_bytes \d+"):
+    with pytest.raises(UserError, match=rf"{name}: claims an image of [\d,]+ bytes, .* --max_image_bytes \d+"):
         read_image(tmp_path / name)
 
 
 def test_the_limit_is_that_of_the_decoded_image(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", VOLUME)
     for allowed in (VOLUME.nbytes - 1, VOLUME.nbytes):
-        monkeypatch.setitem(files._allowed, "bytes", files.MAX_IMAGE_BYTES)
+        monkeypatch.setenv(files.LIMIT, str(files.MAX_IMAGE_BYTES))
         files.allow_bytes(allowed)
         if allowed < VOLUME.nbytes:
             with pytest.raises(UserError, match=f"--max_image_bytes {VOLUME.nbytes}$"):

@@ -268,7 +268,7 @@ def test_a_checksum_is_of_what_arrays_hold(tmp_path):
 
 @pytest.mark.parametrize("kind", ["link", "size"])
 def test_a_checksum_of_a_file_that_points_elsewhere_or_claims_too_much(tmp_path, monkeypatch, kind):
-    monkeypatch.setitem(files._allowed, "bytes", 1000)
+    monkeypatch.setenv(files.LIMIT, "1000")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["image"] = np.zeros(2)
     with h5py.File(tmp_path / "a.h5", "w") as file:

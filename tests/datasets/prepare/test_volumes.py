@@ -230,9 +230,9 @@ def test_a_file_of_four_dimensions_that_is_damaged_is_not_read_as_zero(tmp_path,
 
 
 def test_the_largest_volume_can_be_chosen_and_holds_in_every_process(tmp_path, monkeypatch):
-    monkeypatch.setitem(files._allowed, "bytes", files.MAX_IMAGE_BYTES)
+    monkeypatch.setenv(files.LIMIT, str(files.MAX_IMAGE_BYTES))
     raw = nnunet(tmp_path / "raw", cases=2)
-    with pytest.raises(UserError, match=r"2 of 2 cases failed(.|\n)*claims an image of .* give --max_image_bytes"):
+    with pytest.raises(UserError, match=r"2 of 2 cases failed(.|\n)*claims an image of .* --max_image_bytes"):
         prepare(raw, tmp_path / "out", "--workers", "1" + "0" * 30, "--max_image_bytes", "100")
 
 

@@ -22,6 +22,8 @@ def weights(n, m, cubic):  # matrix (m, n) that resizes n values to m: SciPy's c
 
 network, file, asked = (*sys.argv[1:], "auto")[:3] if len(sys.argv) > 2 else sys.exit(__doc__)
 words = (session := onnxruntime.InferenceSession(network)).get_modelmeta().custom_metadata_map
+if "intensity" not in words:
+    sys.exit(f"{network}: does not say how its images were made; export the checkpoint again with tools.export")
 pre, (s, t), given = (json.loads(words[key]) for key in ("preprocess", "img_size", "intensity"))
 asked = given if asked == "auto" else asked  # what --intensity was in training
 if nifti := file.endswith((".nii", ".nii.gz")):

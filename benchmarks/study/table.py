@@ -73,7 +73,7 @@ def cost_of(result: Path) -> dict[str, Any]:
 
 
 def cost_of_arm(results: list[Path]) -> dict[str, Any]:
-    """Parameters, operations, seconds of an epoch (mean of the seeds), peak memory (the largest), size and epochs."""
+    """Parameters, operations, seconds of an epoch (the fastest seed), peak memory (the largest), size and epochs."""
     settings = settings_of(results[0].parent)
     each = [cost_of(result) for result in results]
     # runs of before the epochs were counted had one part
@@ -82,7 +82,7 @@ def cost_of_arm(results: list[Path]) -> dict[str, Any]:
     return {
         "parameters": each[0]["parameters"],
         "gflop": each[0]["gflop"],
-        "seconds_per_epoch": sum(seconds) / len(seconds) if seconds else None,
+        "seconds_per_epoch": min(seconds, default=None),
         "peak_bytes": max(cost["peak_bytes"] for cost in each),
         "memory": each[0].get("memory", "process"),
         "img_size": settings["img_size"],
@@ -134,7 +134,8 @@ def as_markdown(study: dict[str, Any]) -> str:
     memory = {"GPU": "what PyTorch had allocated on the GPU", "process": "what the training process held"}
     kinds = sorted({cost["memory"] for cost in study["costs"].values()})
     notes.append(
-        "s/epoch: the whole training with its start and validation over its epochs; compare it where nothing else ran. "
+        "s/epoch: the whole training with its start and validation over its epochs, of the fastest seed, because other "
+        "work on the machine slows a run. "
         f"Peak memory: {' or '.join(memory[kind] for kind in kinds)}."
     )
     return "\n".join([*lines, "", *(f"* {note}" for note in notes)]) + "\n"

@@ -137,6 +137,15 @@ def test_the_table_is_of_the_runs_that_are_finished_and_names_the_others(tmp_pat
     )
 
 
+def test_the_seconds_are_those_of_the_run_that_was_disturbed_least(tmp_path, made_up):
+    for seed, seconds in ((1, 80.0), (2, 6.0)):
+        out = tmp_path / "scsa" / f"seed_{seed}"
+        finish(out, seed)
+        cost = json.loads((out / "cost.json").read_text(encoding="utf-8"))
+        (out / "cost.json").write_text(json.dumps(cost | {"seconds": seconds}), encoding="utf-8")
+    assert summarise(made_up, tmp_path, "test")["costs"]["scsa"]["seconds_per_epoch"] == 3.0
+
+
 def test_arms_may_differ_in_input_size_and_epochs_and_the_table_says_so(tmp_path, made_up):
     finish(tmp_path / "scsa" / "seed_1", 1, img_size=[64, 64])
     finish(tmp_path / "plain" / "seed_1", 2, img_size=[64, 64])

@@ -66,7 +66,8 @@ def steps(warmup: int, ema: float, side: int) -> dict[str, tuple[str, ...]]:
     """What may help without another network, one by one and together, after the recipe as it was published.
 
     Choose among them on validation data: --val.
-    warmup: epochs; ema: decay of the moving average; side: of the larger input, in pixels
+    warmup: epochs; side: of the larger input, in pixels
+    ema: decay of the moving average; 1 / (1 - ema) updates must be a small part of a run
     """
     each = {
         "cosine": flags(f"--schedule cosine --warmup_epochs {warmup}"),

@@ -4,17 +4,20 @@ Each run has config.json, history.csv, cost.json and the results of its test (su
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.study.plans import Plan
 from tools.compare.comparison import compare
 from tools.compare.statistics import ALL_CLASSES, holm
-from utils.results.reading import check_comparable, parse_settings
+from utils.results.reading import Setting, check_comparable, parse_settings
 from utils.results.summary import SUMMARY
 
 COST, HISTORY = "cost.json", "history.csv"
 METRICS = ("dice", "hd95")
+MAY_DIFFER = ("img_size",)  # the standard protocol scores at the images' own size
 HEADER = ("arm", "seeds", "Dice %", "95 % over cases", "HD95", "p (Holm)", "parameters", "GFLOP", "s/epoch", "peak GiB")
 
 
@@ -49,8 +52,15 @@ def summarise(plan: Plan, folder: Path, part: str) -> dict[str, Any] | None:
     done = {arm: [path for path in paths if path] for arm, paths in found.items() if any(paths)}
     if not done:
         return None
-    settings = parse_settings([f"{arm}={','.join(map(str, paths))}" for arm, paths in done.items()], None)
-    check_comparable(settings, may_differ=("img_size",))  # the standard protocol scores at the images' own size
+    settings = read_settings(done)
+    folds = len({tuple(result.cases) for setting in settings for result in setting.results})
+    if part == "test":
+        check_comparable(settings, MAY_DIFFER)
+    else:  # --seed draws the folds, too, so each seed validates on another, the same one for all arms
+        for paths in zip(*found.values()):
+            if alike := {arm: [path] for arm, path in zip(found, paths) if path}:
+                check_comparable(read_settings(alike), MAY_DIFFER)
+        settings = of_all_folds(settings)
     metrics = [m for m in settings[0].results[0].metrics() if m.partition("_")[0] in METRICS]
     comparison = compare(settings, metrics)
     pairs = [pair for pair in comparison["pairs"] if pair["first"] == next(iter(plan.arms))]
@@ -64,8 +74,20 @@ def summarise(plan: Plan, folder: Path, part: str) -> dict[str, Any] | None:
         "costs": {arm: cost_of_arm(paths) for arm, paths in done.items()},
         "machines": [machine for i, machine in enumerate(machines) if machine not in machines[:i]],
         "p_holm": {pair["second"]: p for pair, p in zip(pairs, corrected)},
+        "folds": folds,
         "comparison": comparison,
     }
+
+
+def read_settings(results: Mapping[str, Sequence[Path]]) -> list[Setting]:
+    """The results in these folders, by arm."""
+    return parse_settings([f"{arm}={','.join(map(str, paths))}" for arm, paths in results.items()], None)
+
+
+def of_all_folds(settings: list[Setting]) -> list[Setting]:
+    """The settings with the cases of all their results; a case counts with the results that have it."""
+    cases = tuple({case for setting in settings for result in setting.results for case in result.cases})
+    return [Setting(s.name, tuple(replace(result, others=cases) for result in s.results)) for s in settings]
 
 
 def cost_of(result: Path) -> dict[str, Any]:
@@ -127,6 +149,9 @@ def as_markdown(study: dict[str, Any]) -> str:
     forms = {arm: f"{'x'.join(map(str, c['img_size']))}, {c['epochs']} epochs" for arm, c in study["costs"].items()}
     if len(set(forms.values())) > 1:
         notes.append(f"Arms differ: {'; '.join(f'{arm} {form}' for arm, form in forms.items())}.")
+    if study.get("folds", 1) > 1:
+        folds = f"Each seed drew its folds, and validated on another: the cases are of {study['folds']} folds"
+        notes.append(f"{folds}, and each counts with the seeds that have it. Arms with fewer seeds have fewer cases.")
     notes += comparison["warnings"]
     commits = sorted({machine["commit"] for machine in study["machines"]})
     if len(commits) > 1:

@@ -146,6 +146,30 @@ def test_the_seconds_are_those_of_the_run_that_was_disturbed_least(tmp_path, mad
     assert summarise(made_up, tmp_path, "test")["costs"]["scsa"]["seconds_per_epoch"] == 3.0
 
 
+def test_seeds_that_validated_on_different_folds_make_one_table(tmp_path, made_up):
+    """Each case counts with the seeds that have it, and arms are compared case by case."""
+
+    def of_fold(fold):
+        return lambda rows: [row.update(case=f"{row['case']}, fold {fold}") for row in rows]
+
+    for arm, shift in (("scsa", 0.0), ("plain", 0.05)):
+        for seed in (1, 2):
+            number = seed + 10 * (arm == "plain")
+            finish(tmp_path / arm / f"seed_{seed}", number, "val_standard_fold1", shift=shift, changed=of_fold(seed))
+    found = summarise(made_up, tmp_path, "val")
+    assert (found["folds"], found["comparison"]["cases"]) == (2, 24)
+    (pair,) = (p for p in found["comparison"]["pairs"] if p["class_name"] == "all classes" and p["metric"] == "dice")
+    assert pair["cases"] == 24
+    assert pair["difference"] == pytest.approx(0.05, abs=0.01)
+    for setting in found["comparison"]["settings"]:
+        means = setting["means"]["all classes"]["dice"]
+        assert means["mean"] == pytest.approx(sum(means["seeds"]) / 2)
+    assert "the cases are of 2 folds" in as_markdown(found)
+    finish(tmp_path / "plain" / "seed_2", 12, "val_standard_fold1", changed=of_fold(1))
+    with pytest.raises(UserError, match="different cases"):
+        summarise(made_up, tmp_path, "val")
+
+
 def test_arms_may_differ_in_input_size_and_epochs_and_the_table_says_so(tmp_path, made_up):
     finish(tmp_path / "scsa" / "seed_1", 1, img_size=[64, 64])
     finish(tmp_path / "plain" / "seed_1", 2, img_size=[64, 64])

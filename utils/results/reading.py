@@ -39,15 +39,19 @@ ONE_SETTING = {
 
 @dataclass(frozen=True)
 class Result:
-    """One folder of results: its summary and the rows of its cases."""
+    """One folder of results: its summary and the rows of its cases.
+
+    others: cases that have no row here, for tables beside those of results that have them
+    """
 
     folder: Path
     summary: dict[str, Any]
     rows: list[Row]
+    others: tuple[str, ...] = ()
 
     @cached_property
     def cases(self) -> list[str]:
-        return sorted(names_of(self.rows, "case"))
+        return sorted({*names_of(self.rows, "case"), *self.others})
 
     @cached_property
     def classes(self) -> list[str]:
@@ -58,7 +62,7 @@ class Result:
         return [origin["sha256"] for origin in self.summary["checkpoints"]]
 
     def table(self, metric: str) -> np.ndarray:
-        """(N, K) figures of one metric, cases sorted by name; `|volume_error|` is the size of `volume_error`."""
+        """(N, K) figures of one metric, cases sorted by name, NaN for none; `|volume_error|` is its size."""
         values = figures_table(self.rows, self.cases, self.classes, [metric.strip("|")])[..., 0]
         return np.abs(values) if metric.startswith("|") else values
 

@@ -17,7 +17,6 @@ from utils.results.summary import SUMMARY
 
 COST, HISTORY = "cost.json", "history.csv"
 METRICS = ("dice", "hd95")
-MAY_DIFFER = ("img_size",)  # the standard protocol scores at the images' own size
 HEADER = ("arm", "seeds", "Dice %", "95 % over cases", "HD95", "p (Holm)", "parameters", "GFLOP", "s/epoch", "peak GiB")
 
 
@@ -55,11 +54,11 @@ def summarise(plan: Plan, folder: Path, part: str) -> dict[str, Any] | None:
     settings = read_settings(done)
     folds = len({tuple(result.cases) for setting in settings for result in setting.results})
     if part == "test":
-        check_comparable(settings, MAY_DIFFER)
+        check_comparable(settings)
     else:  # --seed draws the folds, too, so each seed validates on another, the same one for all arms
         for paths in zip(*found.values()):
             if alike := {arm: [path] for arm, path in zip(found, paths) if path}:
-                check_comparable(read_settings(alike), MAY_DIFFER)
+                check_comparable(read_settings(alike))
         settings = of_all_folds(settings)
     metrics = [m for m in settings[0].results[0].metrics() if m.partition("_")[0] in METRICS]
     comparison = compare(settings, metrics)

@@ -5,8 +5,9 @@
     python -m tools.compare --seeds runs/c1 runs/c2 runs/c3
 
 A folder is one of results (summary.json and cases.csv) or a run's that holds one. Results of different protocols,
-data, cases or input sizes are refused. Settings are compared case by case with the Wilcoxon signed-rank test; the
-seeds of one setting (NAME=FOLDER,FOLDER) are averaged per case first; shown is mean ± SD [interval over cases].
+data or cases are refused; recipes and input sizes may differ. Settings are compared case by case with the Wilcoxon
+signed-rank test; the seeds of one setting (NAME=FOLDER,FOLDER) are averaged per case first; shown is mean ± SD
+[interval over cases].
 """
 
 import argparse

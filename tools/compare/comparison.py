@@ -57,7 +57,7 @@ def describe(setting: Setting, metrics: list[str]) -> dict[str, Any]:
     columns = {ALL_CLASSES: slice(None)} | {name: [k] for k, name in enumerate(results[0].classes)}
     parts = [{ALL_CLASSES: result.summary["overall"]} | result.summary["classes"] for result in results]
     kinds = ("missed", "false_positive")
-    kept = ("network", "ssd", "fit", "tta", "tta_scales", "precision", "selection")
+    kept = ("recipe", "img_size", "network", "ssd", "fit", "tta", "tta_scales", "precision", "selection")
     return {
         "name": setting.name,
         "num_seeds": len(results),

@@ -40,7 +40,9 @@ def text_report(comparison: Comparison) -> str:
 
 
 def heading(comparison: Comparison) -> str:
-    size = "x".join(map(str, comparison["img_size"]))
+    sizes = {setting["name"]: "x".join(map(str, setting["img_size"])) for setting in comparison["settings"]}
+    each = ", ".join(f"{size} ({name})" for name, size in sizes.items())
+    size = each if len(set(sizes.values())) > 1 else next(iter(sizes.values()))
     data = comparison["dataset"] or comparison["recipe"] or "data not named"
     rules = f"protocol {comparison['protocol']}, {data}, {comparison['cases']} cases"
     return f"{rules}, input {size}, split: {comparison['split']}"

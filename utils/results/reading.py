@@ -19,15 +19,15 @@ DEFAULT_PART = "test_standard"
 # Fields of summary.json that two results must share, and how the refusal calls them
 MUST_AGREE = {
     "protocol": "protocol",
-    "recipe": "recipe",
     "dataset": "data set",
     "split": "split",
-    "img_size": "input size",
     "tolerance": "surface tolerance",
     "unit": "unit of distances",
 }
 # ... and what the seeds of one setting must share besides
 ONE_SETTING = {
+    "recipe": "recipe",
+    "img_size": "input size",
     "network": "network",
     "ssd": "SSD form",
     "fit": "way to fit images",
@@ -152,15 +152,11 @@ def _short_name(folder: Path) -> str:
     return folder.parent.name if inner else folder.name
 
 
-def check_comparable(settings: Sequence[Setting], may_differ: tuple[str, ...] = ()) -> None:
-    """Raise UserError unless all results are of one protocol, one data and one input, and seeds of one setting.
-
-    may_differ: fields of MUST_AGREE that need not agree
-    """
+def check_comparable(settings: Sequence[Setting]) -> None:
+    """Raise UserError unless all results are of one protocol and the same labels, and seeds of one setting."""
     results = [result for setting in settings for result in setting.results]
-    fields = {field: words for field, words in MUST_AGREE.items() if field not in may_differ}
     for other in results[1:]:
-        _check_two(results[0], other, fields)
+        _check_two(results[0], other)
     for setting in settings:
         first, *others = setting.results
         for other in others:
@@ -171,8 +167,8 @@ def check_comparable(settings: Sequence[Setting], may_differ: tuple[str, ...] = 
             raise UserError(f"{setting.name}: one checkpoint counts as two seeds (same sha256) in {folders}")
 
 
-def _check_two(first: Result, other: Result, fields: dict[str, str]) -> None:
-    _check_fields(first, other, fields, "results cannot be compared")
+def _check_two(first: Result, other: Result) -> None:
+    _check_fields(first, other, MUST_AGREE, "results cannot be compared")
     for what in ("classes", "cases"):
         mine, theirs = getattr(first, what), getattr(other, what)
         if mine != theirs:

@@ -128,6 +128,14 @@ def test_selection_on_the_test_part_and_legacy_are_pointed_out(tmp_path, capsys)
     assert "legacy protocol: a missed class" in printed
 
 
+def test_another_recipe_and_input_size_are_compared_on_the_same_labels(tmp_path, capsys):
+    a = write_result(tmp_path / "a", seed=1)
+    b = write_result(tmp_path / "b", seed=2, recipe="cvc_clinicdb_plus", img_size=[256, 256])
+    assert "12 cases, input 224x224 (a), 256x256 (b), split" in run(capsys, a, b)
+    with pytest.raises(UserError, match=r"x: seeds of one setting: different recipe: cvc_clinicdb in .*"):
+        command.main([f"x={a},{b}"])
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
@@ -137,8 +145,6 @@ def test_selection_on_the_test_part_and_legacy_are_pointed_out(tmp_path, capsys)
         ({"protocol": "legacy"}, "different protocol: standard in .*a, legacy in .*b"),
         ({"split": "fold 1"}, "different split: test part in .*a, fold 1 in .*b"),
         ({"dataset": "/data/isic2018"}, "different data set: cvc_clinicdb in .*a, isic2018 in .*b"),
-        ({"recipe": "rectal"}, "different recipe: cvc_clinicdb in .*a, rectal in .*b"),
-        ({"img_size": [256, 256]}, r"different input size: \[224, 224\] in .*a, \[256, 256\] in .*b"),
         ({"tolerance": 1.0}, "different surface tolerance: 2.0 in .*a, 1.0 in .*b"),
         ({"cases": 11}, r"different cases: .*a has 12 \(only there: case11\), .*b has 11 \(only there: none\)"),
         ({"classes": ("liver", "aorta")}, r"different classes: .*only there: spleen.*only there: aorta"),

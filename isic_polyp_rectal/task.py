@@ -55,6 +55,10 @@ CVC_CLINICDB = replace(
     batch_size=44,
     folds=9,
 )
+# Not published: what won on validation data (docs/results.md, better_arm_cpu_val), the input larger in its proportion.
+CVC_CLINICDB_PLUS = replace(
+    CVC_CLINICDB, recipe="cvc_clinicdb_plus", loss="dice_bce", strong_augment=True, img_size=(384, 384)
+)
 RECTAL = replace(
     CVC_CLINICDB,
     dataset="rectal",
@@ -63,9 +67,14 @@ RECTAL = replace(
     img_size=(224, 224),
     epochs=180,
 )
-RECIPES = {"isic2018": ISIC2018, "cvc_clinicdb": CVC_CLINICDB, "rectal": RECTAL}
+RECIPES = {
+    "isic2018": ISIC2018,
+    "cvc_clinicdb": CVC_CLINICDB,
+    "rectal": RECTAL,
+    "cvc_clinicdb_plus": CVC_CLINICDB_PLUS,
+}
 FEW = 3  # images for validation below which there is a warning
-FOREGROUND = {"isic2018": "lesion", "cvc_clinicdb": "polyp", "rectal": "tumour"}
+FOREGROUND = {"isic2018": "lesion", "cvc_clinicdb": "polyp", "cvc_clinicdb_plus": "polyp", "rectal": "tumour"}
 
 
 def build_task(cfg: Config) -> Task:

@@ -19,7 +19,7 @@ from utils.fields import check_bounds, item_types, plain_type
 OF_RECIPES = (
     *("dataset", "recipe", "num_classes", "img_size", "epochs", "batch_size", "loss", "optimizer", "lr", "min_lr"),
     *("weight_decay", "schedule", "schedule_epochs", "warmup_epochs", "restart_iterations", "drop_last", "folds"),
-    *("clip_grad", "drop_path", "val_cases", "eval_every"),
+    *("clip_grad", "drop_path", "val_cases", "eval_every", "strong_augment"),
 )
 MEANT = {"--learning_rate": "--lr", "--num_workers": "--workers", "--gpu": "--device", "--weights": "--checkpoint"}
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

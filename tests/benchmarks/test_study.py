@@ -19,12 +19,13 @@ from benchmarks.study import __main__ as study
 from benchmarks.study.plans import PLANS, Plan
 from benchmarks.study.table import as_markdown, result_of, summarise
 from datasets.images.make_split import split_dataset
+from recipes import RECIPES
 from tests.support.commands import SMALL_NETWORK
 from tests.support.places import ROOT
 from tests.support.result_folders import write_result
 from tests.support.trees import write_picture_tree
 from utils.command_line import parse_flags
-from utils.config import TRAIN
+from utils.config import FIELDS, TRAIN
 from utils.errors import UserError
 
 ARMS = {"scsa": (), "plain": ("--skips", "plain")}
@@ -86,6 +87,18 @@ def test_a_study_trains_what_is_missing_and_writes_one_table(tmp_path, plan, cal
     with pytest.raises(UserError, match=r"plain, seed 1: .*seed_1 is from other flags than the plan's"):
         study.main(["toy", "--output", str(tmp_path / "out")])
     assert calls == []
+
+
+def test_the_recipe_that_won_is_the_published_one_with_the_flags_of_its_arm():
+    plan = PLANS["better_arm_cpu"]
+    published, plus = RECIPES["cvc_clinicdb"], RECIPES["cvc_clinicdb_plus"]
+    given = parse_flags([*plan.train, *plan.arms["chosen"]], TRAIN, "")
+    small = parse_flags(list(plan.train), TRAIN, "")
+    changed = {name: getattr(plus, name) for name in FIELDS if getattr(plus, name) != getattr(published, name)}
+    assert changed.keys() == {name for name in given if given[name] != small.get(name)} | {"recipe"}
+    sides = [size["img_size"][0] for size in (given, small)]
+    assert changed.pop("img_size")[0] / published.img_size[0] == sides[0] / sides[1]
+    assert changed == {name: given.get(name, "cvc_clinicdb_plus") for name in changed}
 
 
 # --- runs that are made up, for all that is not training ------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.study.plans import Plan
 from tools.compare.comparison import compare
 from tools.compare.statistics import ALL_CLASSES, holm
-from utils.results.reading import Setting, check_comparable, parse_settings
+from utils.results.reading import Result, Setting, check_comparable, parse_settings
 from utils.results.summary import SUMMARY
 
 COST, HISTORY = "cost.json", "history.csv"
@@ -85,8 +85,12 @@ def read_settings(results: Mapping[str, Sequence[Path]]) -> list[Setting]:
 
 def of_all_folds(settings: list[Setting]) -> list[Setting]:
     """The settings with the cases of all their results; a case counts with the results that have it."""
-    cases = tuple({case for setting in settings for result in setting.results for case in result.cases})
-    return [Setting(s.name, tuple(replace(result, others=cases) for result in s.results)) for s in settings]
+    cases = {case for setting in settings for result in setting.results for case in result.cases}
+
+    def among_all(result: Result) -> Result:
+        return replace(result, others=tuple(cases - {*result.cases}))
+
+    return [Setting(setting.name, tuple(map(among_all, setting.results))) for setting in settings]
 
 
 def cost_of(result: Path) -> dict[str, Any]:

@@ -168,15 +168,17 @@ def test_seeds_that_validated_on_different_folds_make_one_table(tmp_path, made_u
     for arm, shift in (("scsa", 0.0), ("plain", 0.05)):
         for seed in (1, 2):
             number = seed + 10 * (arm == "plain")
-            finish(tmp_path / arm / f"seed_{seed}", number, "val_standard_fold1", shift=shift, changed=of_fold(seed))
+            kept = {"shift": shift, "cases": 12 if seed == 1 else 4, "changed": of_fold(seed)}
+            finish(tmp_path / arm / f"seed_{seed}", number, "val_standard_fold1", **kept)
     found = summarise(made_up, tmp_path, "val")
-    assert (found["folds"], found["comparison"]["cases"]) == (2, 24)
+    assert (found["folds"], found["comparison"]["cases"]) == (2, 16)
     (pair,) = (p for p in found["comparison"]["pairs"] if p["class_name"] == "all classes" and p["metric"] == "dice")
-    assert pair["cases"] == 24
+    assert pair["cases"] == 16
     assert pair["difference"] == pytest.approx(0.05, abs=0.01)
     for setting in found["comparison"]["settings"]:
         means = setting["means"]["all classes"]["dice"]
-        assert means["mean"] == pytest.approx(sum(means["seeds"]) / 2)
+        assert means["mean"] == pytest.approx((12 * means["seeds"][0] + 4 * means["seeds"][1]) / 16)
+        assert means["ci95"][0] < means["mean"] < means["ci95"][1]
     assert "the cases are of 2 folds" in as_markdown(found)
     finish(tmp_path / "plain" / "seed_2", 12, "val_standard_fold1", changed=of_fold(1))
     with pytest.raises(UserError, match="different cases"):

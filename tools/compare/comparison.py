@@ -70,13 +70,17 @@ def describe(setting: Setting, metrics: list[str]) -> dict[str, Any]:
 
 
 def _means(setting: Setting, metric: str, columns: slice | list[int]) -> dict[str, Any]:
-    """Mean over classes of their means over cases: of each seed, their mean and SD, and the interval over cases."""
+    """Mean over classes of their means over cases: of each seed, their mean and SD, and the interval over cases.
+
+    Where the seeds have different cases, the mean is over all of these, as the interval is.
+    """
     seeds = np.array([mean_over(mean_over(result.table(metric)[:, columns], 0), 0) for result in setting.results])
     known = seeds[~np.isnan(seeds)]
     table = setting.table(metric)[:, columns]
     several = (~np.isnan(table)).any(1).sum() > 1
+    pooled = any(result.others for result in setting.results)
     return {
-        "mean": float(mean_over(seeds, 0)),
+        "mean": float(mean_over(mean_over(table, 0) if pooled else seeds, 0)),
         "sd": known.std(ddof=1) if len(known) > 1 else math.nan,
         "ci95": interval(mean_over(bootstrap_means(table), 1)) if several else (math.nan, math.nan),
         "seeds": seeds.tolist(),

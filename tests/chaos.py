@@ -33,7 +33,7 @@ from utils.checkpoint_content import leaves
 from utils.errors import UserError, run_main
 from utils.training.folder import BEST, LAST
 
-EPOCHS = 6
+EPOCHS = 4
 OF_THE_CLOCK = ("images_per_s", "output_dir", "resume", "force")  # what may differ between two runs
 
 

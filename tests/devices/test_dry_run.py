@@ -12,6 +12,7 @@ from tests.devices import programs
 from tests.support.fake_cuda import fake_device
 
 CUDA, APPLE = "cuda:0", "mps:0"
+FORMS = ("causal", "noncausal")  # bidirectional is causal twice; its gradients are tested
 
 
 def places(events):
@@ -22,7 +23,7 @@ def places(events):
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "form", "precision"), [*((9, form, "bf16") for form in SSD_FORMS), (1, "causal", "fp16")]
+    ("num_classes", "form", "precision"), [*((9, form, "bf16") for form in FORMS), (1, "causal", "fp16")]
 )
 def test_a_training_step_copies_its_batch_and_nothing_else(num_classes, form, precision):
     with fake_device(CUDA) as watch:
@@ -124,7 +125,7 @@ def test_an_image_comes_home_once(protocol):
 # --- Apple's GPU: everything once, nothing in float64 -----------------------------------------------
 
 
-@pytest.mark.parametrize("form", SSD_FORMS)
+@pytest.mark.parametrize("form", FORMS)
 def test_training_on_apple_has_no_float64(form):
     with fake_device(APPLE, disguised=True) as watch:
         run = programs.run_of(programs.network(9, form), APPLE, ema=0.9)

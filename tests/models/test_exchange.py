@@ -10,7 +10,7 @@ from models.vssd import VSSDBlock
 from tests.support.shallow import shallow_model
 
 
-@pytest.fixture(scope="module", params=SSD_FORMS)
+@pytest.fixture(scope="module", params=("causal", "noncausal"))
 def model(request):
     return shallow_model(3, request.param).eval()
 

@@ -84,7 +84,7 @@ def read_settings(results: Mapping[str, Sequence[Path]]) -> list[Setting]:
 
 
 def of_all_folds(settings: list[Setting]) -> list[Setting]:
-    """The settings with the cases of all their results; a case counts with the results that have it."""
+    """The same settings, each result with the cases of all; it has no figures for those that are not its own."""
     cases = {case for setting in settings for result in setting.results for case in result.cases}
 
     def among_all(result: Result) -> Result:
@@ -163,7 +163,6 @@ def as_markdown(study: dict[str, Any]) -> str:
     kinds = sorted({cost["memory"] for cost in study["costs"].values()})
     notes.append(
         "s/epoch: the whole training with its start and validation over its epochs, of the fastest seed, because other "
-        "work on the machine slows a run. "
-        f"Peak memory: {' or '.join(memory[kind] for kind in kinds)}."
+        f"work on the machine slows a run. Peak memory: {' or '.join(memory[kind] for kind in kinds)}."
     )
     return "\n".join([*lines, "", *(f"* {note}" for note in notes)]) + "\n"

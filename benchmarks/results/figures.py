@@ -54,7 +54,7 @@ def draw(study: Study, path: Path) -> None:
         right.set_xlabel("epoch")
         right.set_ylabel("Dice of the validation part, %")
         if study.curves:
-            right.legend(frameon=False)
+            right.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
         with replacing(path) as part:

@@ -14,7 +14,7 @@ from tests.support.commands import SMALL_NETWORK, command
 CLASSES = {1: 7, 2: 4, 3: 3, 4: 2, 6: 5, 7: 8, 8: 1, 11: 6}
 CASE = 8  # of the test part
 SMALL = ("--img_size", 64, *SMALL_NETWORK, "--val_cases", 0)
-FAST = ("--epochs", 8, "--batch_size", 6, "--optimizer", "adamw", "--lr", 0.002, "--schedule", "cosine")
+FAST = ("--epochs", 5, "--batch_size", 6, "--optimizer", "adamw", "--lr", 0.003, "--schedule", "cosine")
 CPU = ("--device", "cpu", "--precision", "fp32")
 
 

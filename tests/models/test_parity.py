@@ -109,13 +109,14 @@ def test_whole_network(tag, shape, num_classes, form, device, looser):
 
 @pytest.mark.parametrize("form", SSD_FORMS)
 def test_blocks_compile_with_their_gradients(form, device, looser):
-    """As one graph each, without generating code. The decoder is that of every form."""
+    """As one graph each, without generating code, with stochastic depth. The decoder is that of every form."""
     torch.manual_seed(0)
-    model = OneOfEach(form, stride=2) if form == "causal" else VSSDBlock(32, 1, form)
+    model, blocks = (OneOfEach(form, stride=2), (2,)) if form == "causal" else (VSSDBlock(32, 1, form), ())
     model, x = model.to(device), torch.randn(2, 32, 48, 32, device=device)
+    keep = torch.tensor([[1.25, 0], [0, 1.25]], device=device).expand(*blocks, 2, 2)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     (out, *gradients), (plain_out, *plain_gradients) = (
-        (y := network(x), *torch.autograd.grad(y.square().mean(), list(model.parameters())))
+        (y := network(x, keep), *torch.autograd.grad(y.square().mean(), list(model.parameters())))
         for network in (compiled, model)
     )
     torch.testing.assert_close(out, plain_out, rtol=1e-4 * looser, atol=1e-5 * looser)

@@ -12,7 +12,7 @@ from models.vssd import VSSDBlock
 SMALL = {"width": 32, "encoder_depths": (1, 1, 1), "decoder_depths": (1, 1, 1)}
 
 
-def shallow_model(num_classes: int, ssd: str = "causal", **parts: str) -> HeteroMedSeg:
+def shallow_model(num_classes: int, ssd: str = "causal", **parts: str | float) -> HeteroMedSeg:
     torch.manual_seed(0)
     return build_model(num_classes, ssd, **SMALL, **parts)
 
@@ -21,7 +21,8 @@ class OneOfEach(nn.Module):
     """A block of the encoder, a step down, and a stage of the decoder.
 
     stride: input pixels in a pixel of the map, in each direction
-    in/out: (B, H, W, 32)
+    in:  x (B, H, W, 32); keep (2, B, 2) as HeteroMedSeg draws it, for the two blocks
+    out: (B, H, W, 32)
     """
 
     def __init__(self, form: str, stride: int) -> None:
@@ -32,7 +33,8 @@ class OneOfEach(nn.Module):
             32, stride, num_heads=4, topk=2, depth=1, skips="scsa", decoder="bra", variant="published"
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        skip = self.block(x)
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        first, second = (None, None) if keep is None else keep.unbind()
+        skip = self.block(x, first)
         x = to_nhwc(self.downsample(to_nchw(skip)))
-        return self.stage(x, skip, [None], lambda part, *inputs: part(*inputs))
+        return self.stage(x, skip, [second], lambda part, *inputs: part(*inputs))

@@ -23,7 +23,6 @@ from recipes import RECIPES
 from tests.support.exporting import CT, NAMES, POLYPS, SCRIPT, onnx_of, run, save, small_networks, words_of  # noqa: F401 - a fixture
 from tests.support.manifests import quick_model
 from tests.support.released import to_released
-from tests.support.shallow import OneOfEach
 from tools import export
 from utils import checkpoint
 from utils.config import Config
@@ -57,41 +56,40 @@ class AtStride8(nn.Module):
         return self.head(to_nchw(self.blocks(to_nhwc(self.stem(image)))))
 
 
-def test_the_networks_parts_are_those_of_pytorch_for_any_batch(tmp_path, monkeypatch):
-    runtime = pytest.importorskip("onnxruntime")
-    monkeypatch.setitem(build.NETWORKS, "heteromedseg", lambda cfg: AtStride8(OneOfEach(cfg.ssd, stride=8), cfg))
-    path = save(tmp_path / "best.pth", replace(CT, img_size=(64, 32)))
-    session = runtime.InferenceSession(onnx_of(path, tmp_path / "network.onnx"))
-    model = load_network(path, RECIPES).model
-    for batch in (1, 3):
-        images = torch.randn(batch, 1, 64, 32)
-        with torch.inference_mode():
-            expected = model(images).numpy()
-        np.testing.assert_allclose(session.run(None, {"image": images.numpy()})[0], expected, atol=1e-4)
-    words = session.get_modelmeta().custom_metadata_map
-    assert json.loads(words["class_names"]) == ["liver", "spleen"]
-    assert json.loads(words["img_size"]) == [64, 32]
-    assert json.loads(words["preprocess"])["intensity"] == "ct"
-    assert words["checkpoint_sha256"] == checkpoint.sha256(path)
-    assert words["licence"].startswith("Apache-2.0")
-    assert "not a medical device" in words["use"]
-    assert "/home" not in str(words)
-
-
-def test_a_file_for_any_size_computes_what_pytorch_does(tmp_path, monkeypatch):
-    pytest.importorskip("onnxscript")
+def test_a_file_computes_what_pytorch_does_for_any_batch_and_size(tmp_path, monkeypatch):
+    """A file for one size holds the same operators, with one size in the place of any."""
     monkeypatch.setitem(build.NETWORKS, "heteromedseg", lambda cfg: AtStride8(OneMap(cfg.ssd), cfg))
     path = save(tmp_path / "best.pth", replace(CT, img_size=(128, 160)))
-    other = run(path, tmp_path / "network.onnx", "--size", "any")
+    other = onnx_of(path, tmp_path / "network.onnx", "--size", "any")
     ours, theirs = (load_network(one, RECIPES).model for one in (path, other))
-    for size in ((128, 128), (224, 192), (448, 160)):
-        images = torch.randn(1, 1, *size)
+    for shape in ((1, 1, 128, 128), (3, 1, 224, 192), (1, 1, 448, 160)):
+        images = torch.randn(shape)
         with torch.inference_mode():
             torch.testing.assert_close(theirs(images), ours(images), atol=1e-4, rtol=0)
     for size in ((96, 128), (128, 144)):
         with pytest.raises(UserError, match=rf"multiples of 32 from 128, not of {size[0]}x{size[1]}"):
             theirs(torch.zeros(1, 1, *size))
     assert theirs.session.get_modelmeta().custom_metadata_map["sizes"].startswith("multiples of 32 from 128")
+
+
+def test_a_file_for_one_size_takes_any_batch_and_says_what_it_is(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    path = save(tmp_path / "best.pth", replace(CT, network="conv"))
+    session = runtime.InferenceSession(onnx_of(path, tmp_path / "network.onnx"))
+    model = load_network(path, RECIPES).model
+    for batch in (1, 3):
+        images = torch.randn(batch, 1, 32, 48)
+        with torch.inference_mode():
+            expected = model(images).numpy()
+        np.testing.assert_allclose(session.run(None, {"image": images.numpy()})[0], expected, atol=1e-4)
+    words = session.get_modelmeta().custom_metadata_map
+    assert json.loads(words["class_names"]) == ["liver", "spleen"]
+    assert json.loads(words["img_size"]) == [32, 48]
+    assert json.loads(words["preprocess"])["intensity"] == "ct"
+    assert words["checkpoint_sha256"] == checkpoint.sha256(path)
+    assert words["licence"].startswith("Apache-2.0")
+    assert "not a medical device" in words["use"]
+    assert "/home" not in str(words)
 
 
 @pytest.mark.parametrize(

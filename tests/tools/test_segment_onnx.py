@@ -47,8 +47,16 @@ def test_the_script_without_pytorch_gives_the_masks_of_predict_for_pictures(tmp_
         np.testing.assert_array_equal(mask, expected)
 
 
-@pytest.mark.parametrize(("size", "values"), [((32, 48), "hu"), ((20, 24), "fraction"), ((20, 24), "8 bit")])
-@pytest.mark.parametrize("fit", ["squash", "pad"])
+@pytest.mark.parametrize(
+    ("fit", "size", "values"),
+    [
+        ("squash", (32, 48), "hu"),
+        ("squash", (20, 24), "fraction"),
+        ("squash", (20, 24), "8 bit"),
+        ("pad", (32, 48), "hu"),
+        ("pad", (20, 24), "8 bit"),
+    ],
+)
 def test_the_script_without_pytorch_gives_the_masks_of_predict_for_volumes(tmp_path, monkeypatch, fit, size, values):
     pre = replace(CT.preprocess, fit=fit)
     path = save(tmp_path / "best.pth", replace(CT, network="conv", img_size=size, preprocess=pre))

@@ -1,4 +1,4 @@
-"""The one look-up: the name of a recipe -> its Config and its family."""
+"""Find the Config and the family of data of a recipe by its name."""
 
 import difflib
 import re

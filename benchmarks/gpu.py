@@ -1,4 +1,4 @@
-"""What is to be known on a GPU, in one command of under ten minutes.
+"""Measure speed, training loop and memory on a GPU in under ten minutes.
 
     python -m benchmarks.gpu [--budget 540] [--only peers forms] [--output results/gpu.json]
 

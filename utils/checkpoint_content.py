@@ -1,6 +1,6 @@
 """What a checkpoint file holds: plain tensors and containers, a checksum of them, and the fields of our own files.
 
-A file is walked once after it was read. Nothing that it says of itself is believed before.
+The content is checked once, directly after reading, and is not used before.
 """
 
 import hashlib

@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from utils.config import AUTO_BATCH, FIELDS, PREDICT, TRAIN, Config, check_together
+from utils.config import AUTO_BATCH, FIELDS, PREDICT, TEST, TRAIN, Config, check_together
 from utils.errors import UserError
 from utils.fields import check_bounds, item_types, plain_type
 
@@ -61,8 +61,12 @@ def build_parser(verb: str, description: str) -> argparse.ArgumentParser:
 def _default(name: str, verb: str) -> str:
     """What holds where the flag is not given, for --help; nothing where that is a matter of course."""
     field = FIELDS[name]
-    if name in OF_RECIPES and verb == TRAIN:
+    if name == "recipe" and verb == TRAIN:
+        return "; default: that of the data"
+    if name in OF_RECIPES and name != "dataset" and verb == TRAIN:
         return "; default: the recipe's"
+    if name in ("epochs", "lr") and verb == TEST:
+        return "; only compared with the checkpoint's"
     if name in (*OF_RECIPES, "fold") and verb != TRAIN:
         return "; default: the checkpoint's"
     if name == "output_dir" and verb != TRAIN:

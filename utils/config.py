@@ -33,7 +33,7 @@ class Config:
 
     # What is segmented
     dataset: str = option("phantom", "name of a recipe, or a data folder", verbs=RUNS)
-    recipe: str = option("phantom", "recipe to use for a data folder, or for released weights", verbs=ALL)
+    recipe: str = option("phantom", "recipe to train a data folder with, or that of released weights", verbs=ALL)
     root_path: str | None = option(
         None, "data folder, or its train_npz, test_vol_h5 or images folder", "--volume_path", verbs=RUNS
     )
@@ -44,7 +44,7 @@ class Config:
     num_classes: int = option(9, "classes with background, or 1 for a binary mask", verbs=RUNS, least=1, below=256)
     class_names: tuple[str, ...] | None = option(None, "names of the foreground classes, with commas", verbs=RUNS)
     folds: int = option(0, "cut the training part of a CSV split in this many folds", verbs=RUNS, least=0)
-    fold: str = option("0", "fold kept for validation: its number from 0, or 'all' to train each in turn", verbs=RUNS)
+    fold: str = option("0", "fold kept for validation, from 0; in train.py also 'all': each in turn", verbs=RUNS)
     val_cases: int = option(0, "training cases of a Synapse-like set kept for validation", least=0)
 
     # What the network sees
@@ -63,7 +63,7 @@ class Config:
     network: str = option("heteromedseg", "network to train, e.g. unet_resnet34, nnunet_plain, smp:Unet:resnet50")
     ssd: str = option("causal", "state-space form", choices=("causal", "noncausal", "bidirectional"))
     drop_path: float = option(0.2, "stochastic depth of the deepest block", least=0, below=1)
-    skips: str = option("scsa", "what weighs the skips", choices=("scsa", "plain"))
+    skips: str = option("scsa", "attention on the skip connections", choices=("scsa", "plain"))
     decoder: str = option("bra", "blocks of the decoder", choices=("bra", "conv"))
     width: int = option(96, "channels at stride 4, a multiple of 32", least=32)
     encoder_depths: tuple[int, ...] = option((2, 2, 2), "VSSD blocks at strides 4, 8 and 16", least=1)
@@ -141,10 +141,10 @@ class Config:
         below=2**63,
     )
     workers: int = option(min(4, num_cores()), "loader processes where the set is not kept in memory", least=0)
-    log_every: int = option(20, "updates between two looks at the loss", least=1)
+    log_every: int = option(20, "updates between two lines of the log", least=1)
 
     # Where things are
-    output_dir: str = option("save_models", "folder of the run: checkpoints, log, curves, results", verbs=ALL)
+    output_dir: str = option("save_models", "folder to write to: a run with its results, or masks", verbs=ALL)
     resume: bool = option(False, "go on from output_dir/epoch_last.pth")
     force: bool = option(False, "replace the run, the results or the masks that output_dir already holds", verbs=ALL)
 

@@ -1,4 +1,4 @@
-"""What of the settings of a training holds when it goes on, and when its network is tested or predicts."""
+"""Which settings of a training --resume, test.py and predict.py take over."""
 
 from utils.config import Config
 

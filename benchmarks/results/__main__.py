@@ -5,6 +5,7 @@
 Every figure on the page comes from a file; what explains it stands in page.md.
 """
 
+import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ README_TABLE = re.compile(r"(<!-- made by python -m benchmarks\.results -->\n).*
 
 
 def main(argv: list[str]) -> None:
+    argparse.ArgumentParser(
+        "python -m benchmarks.results", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(argv)
     files, studies = read_json(ROOT / "results"), read_json(ROOT / "results" / "study")
     for study in all_studies(files, studies):
         draw(study, ROOT / "docs" / f"results_{study.name}.svg")

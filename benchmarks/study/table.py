@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.study.plans import Plan
 from tools.compare.comparison import compare
 from tools.compare.statistics import ALL_CLASSES, holm
+from utils.errors import counted
 from utils.results.reading import Result, Setting, check_comparable, parse_settings
 from utils.results.summary import SUMMARY
 
@@ -65,13 +66,15 @@ def summarise(plan: Plan, folder: Path, part: str) -> dict[str, Any] | None:
     pairs = [pair for pair in comparison["pairs"] if pair["first"] == next(iter(plan.arms))]
     pairs = [pair for pair in pairs if pair["class_name"] == ALL_CLASSES and pair["metric"] == metrics[0]]
     corrected = holm([float("nan") if pair["p"] is None else pair["p"] for pair in pairs]).tolist()
-    machines = [machine for paths in done.values() for path in paths for machine in cost_of(path).get("machines", [])]
+    costs = [cost_of(path) for paths in done.values() for path in paths]
+    machines = [machine for cost in costs for machine in cost.get("machines", [])]
     return {
         "part": part,
         "plan": {"data": plan.data, "train": plan.train, "arms": dict(plan.arms), "seeds": plan.seeds},
         "missing": {arm: seeds for arm, seeds in missing.items() if seeds},
         "costs": {arm: cost_of_arm(paths) for arm, paths in done.items()},
         "machines": [machine for i, machine in enumerate(machines) if machine not in machines[:i]],
+        "without_machine": sum(not cost.get("machines") for cost in costs),
         "p_holm": {pair["second"]: p for pair, p in zip(pairs, corrected)},
         "folds": folds,
         "comparison": comparison,
@@ -159,6 +162,8 @@ def as_markdown(study: dict[str, Any]) -> str:
     commits = sorted({machine["commit"] for machine in study["machines"]})
     if len(commits) > 1:
         notes.append(f"The trainings ran at the commits {', '.join(commits)}.")
+    if unknown := study["without_machine"]:
+        notes.append(f"{counted(unknown, 'training')} did not record machine and commit (results/README.md).")
     memory = {"GPU": "what PyTorch had allocated on the GPU", "process": "what the training process held"}
     kinds = sorted({cost["memory"] for cost in study["costs"].values()})
     notes.append(

@@ -1,4 +1,4 @@
-"""How large a picture says that it is: OpenCV cannot be asked before it takes the memory.
+"""Read a picture's size from its header, before OpenCV takes the memory for it.
 
 Formats: PNG (RFC 2083), JPEG (ITU T.81, annex B), BMP (DIB headers), TIFF 6.0 and BigTIFF.
 """

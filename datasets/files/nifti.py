@@ -1,4 +1,4 @@
-"""NIfTI files against what their header says: the library reads a file that was cut short as if it were whole."""
+"""Check a NIfTI file against its header, because SimpleITK reads a file that was cut short as if it were whole."""
 
 import contextlib
 import gzip

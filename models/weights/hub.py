@@ -1,4 +1,4 @@
-"""A trained network to give away: on the Hugging Face Hub, or in a folder of the same form.
+"""Save and load a trained network in the form of the Hugging Face Hub.
 
 Such a folder holds safetensors, config.json and a model card. Both need `huggingface_hub` and `safetensors`
 (requirements-hub.txt); `portable` does not, and `python -m tools.export --format safetensors` uses it, too.

@@ -123,11 +123,12 @@ def warn_of_figures(metric: str, rows: list[PairResult], ranking: Ranking, num_c
             f"{metric}: with {fewest} cases and {singles} comparisons of single classes none of those can reach "
             f"p < {LEVEL} after correction; only all classes together can"
         )
-    left_out = [f"{row.one_sided} between {row.first} and {row.second}" for row in overall if row.one_sided]
+    left_out = sorted(row.one_sided for row in overall if row.one_sided)
     if left_out:
+        number = f"{left_out[0]}" if left_out[0] == left_out[-1] else f"{left_out[0]} to {left_out[-1]}"
         warnings.append(
-            f"{metric}: figures that only one of two settings has are left out ({', '.join(left_out)}; "
-            "a structure that the other missed or invented has no distance): read it together with the misses"
+            f"{metric}: figures that only one of two settings has are left out ({number} in {len(left_out)} of {pairs} "
+            "pairs; a structure that the other missed or invented has no distance): read it together with the misses"
         )
     if ranking.cases < num_cases and len(ranking.average) > 2:
         warnings.append(

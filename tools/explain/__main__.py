@@ -85,9 +85,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--img_size", metavar="SIZE", help="input size (the checkpoint's; 224 for a fresh network)")
     parser.add_argument("--recipe", help=f"recipe of released weights: {', '.join(RECIPES)}")
-    parser.add_argument("--intensity", default="auto", help="how values become [0, 1]: see predict.py --help")
+    parser.add_argument("--intensity", default="auto", help="how values become [0, 1], as predict.py has it")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--output_dir", default="explanation", help="folder for the figures and explain.json")
+    parser.add_argument("--output_dir", default="explanation", help="folder for figures and explain.json (explanation)")
     parser.add_argument("--force", action="store_true", help="replace what output_dir already holds")
     return parser
 

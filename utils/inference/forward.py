@@ -1,4 +1,4 @@
-"""One function out of one or several networks: batches of images in, logits out.
+"""Make one function, images to logits, of one or several networks.
 
 It may average over networks, over the four flips of an image and over its sizes, and may run
 through torch.compile. B batch, C channels, K classes, S/T the networks' input size.

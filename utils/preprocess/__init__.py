@@ -1,8 +1,8 @@
 """How an image becomes what the network sees, and how its output comes back to the image's own grid.
 
-Training sets, validation, test.py, predict.py and the tools all call the functions of this room with the `Preprocess`
-of the run's Config, so that training and testing see an image alike: `intensities.py` makes values in [0, 1],
-`sizes.py` brings them to the network's input size, and labels and logits back.
+Training sets, validation, test.py, predict.py and the tools all call the functions of this package with the
+`Preprocess` of the run's Config, so that training and testing see an image alike: `intensities.py` makes values in
+[0, 1], `sizes.py` brings them to the network's input size, and labels and logits back.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Where the results of a test go, under a name that says what makes them; and cases that are no test at all."""
+"""Name the folder of a test's results; find test cases that the network was trained on."""
 
 import json
 from collections.abc import Mapping, Sequence

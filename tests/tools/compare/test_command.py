@@ -33,7 +33,7 @@ def test_two_runs_end_to_end(tmp_path, capsys):
     assert "protocol standard, cvc_clinicdb, 12 cases, input 224x224, split: test part" in printed
     assert "a → b" in printed
     assert "hd95_px: figures that only one of two settings has are left out" in printed
-    assert "left out (1 between a and b; a structure" in printed
+    assert "left out (1 in 1 of 1 pairs; a structure" in printed
     assert "one seed each" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     assert [s["name"] for s in found["settings"]] == ["a", "b"]

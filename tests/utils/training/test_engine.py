@@ -203,7 +203,7 @@ def test_a_diverged_loss_stops_with_a_remedy_and_keeps_the_last_checkpoint(tmp_p
 @pytest.mark.parametrize(
     ("at", "fields", "name"),
     [
-        (4, {"select": "cycle_end", "log_every": 1000}, BEST),  # the cycle's last update, between two looks at the loss
+        (4, {"select": "cycle_end", "log_every": 1000}, BEST),  # the cycle's last update, between two lines of the log
         (6, {}, LAST),  # the last update of an epoch, after a finite loss
         (6, {"ema": 0.9}, LAST),
     ],

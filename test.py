@@ -3,6 +3,7 @@
 `python test.py --help` lists every flag.
 """
 
+import os
 from pathlib import Path
 
 from models.build import form_notes, load_network
@@ -10,7 +11,7 @@ from recipes import RECIPES, class_names_of, family_of, resolve_dataset
 from utils.command_line import parse_flags
 from utils.config import TEST, describe
 from utils.device import choose_device, choose_precision, describe_device
-from utils.errors import run_main
+from utils.errors import UserError, run_main
 from utils.files import allow_bytes
 from utils.inference.checkpoints import check_alike, find_checkpoints, settle
 from utils.inference.forward import forward_fn
@@ -23,6 +24,8 @@ from utils.training.resume import check_places
 
 
 def main(argv: list[str]) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("test.py runs in one process: start it with python, not with torchrun")
     given = resolve_dataset(parse_flags(argv, TEST, "Evaluate a checkpoint on a data set."), guess=False)
     paths = find_checkpoints(given, given.get("recipe"))
     device = choose_device(given.get("device", "auto"))

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -9,6 +10,7 @@ from datasets.memory import estimate_bytes, keep_in_memory
 from models.build import build_network, cases_before, count_flops, name_weights
 from models.memory import settle_memory
 from recipes import RECIPES, family_of, resolve_dataset
+from utils import checkpoint
 from utils.command_line import apply, parse_flags
 from utils.config import AUTO_BATCH, TRAIN, Config, describe, own_data, settle_preprocess
 from utils.device import choose_device, choose_precision, describe_device, deterministic_algorithms, seed_everything
@@ -19,25 +21,38 @@ from utils.log import log, logging_to
 from utils.results.summary import dataset_of
 from utils.training.allocator import keep_freed_memory
 from utils.training.engine import fit
-from utils.training.folder import LAST, claim_folder, hold_folder
+from utils.training.folder import claim_folder, hold_folder
 from utils.training.resume import check_places, check_settings, settings_of_run
 from utils.training.schedule import rate_warnings
 from utils.training.stopping import Stopped
+
+WEIGHTS = ("pretrained", "pretrained_vssd")
 
 
 def configure(argv: list[str]) -> Config:
     """The recipe that argv names, or under --resume the settings of the run, with the flags that argv gives."""
     given = parse_flags(argv, TRAIN, "Train HeteroMedSeg on a data set.")
     if given.get("resume"):
-        given = resolve_dataset(given, guess=False)
+        given = as_recorded(resolve_dataset(given, guess=False))
         before, source = settings_of_run(given, RECIPES)
         cfg = apply(before, given)
         check_settings(before, cfg, source)
         return check_places(cfg, given, source)
     given = resolve_dataset({"dataset": "phantom"} | given, guess=True)
-    length = {"schedule_epochs": 0} if "schedule" in given else {}  # the recipe's length is that of its own schedule
-    cfg = settle_preprocess(own_data(apply(RECIPES[given["recipe"]], length | given)))
+    # length and warm-up of the recipe are those of its own schedule
+    own = {"schedule_epochs": 0, "warmup_epochs": 0.0} if "schedule" in given else {}
+    if given.get("schedule") == "cosine":
+        del own["warmup_epochs"]
+    cfg = settle_preprocess(own_data(apply(RECIPES[given["recipe"]], own | given)))
+    if given.get("warmup_epochs") and cfg.schedule != "cosine":
+        raise UserError(f"--warmup_epochs: --schedule {cfg.schedule} has no warm-up; expected --schedule cosine")
     return family_of(cfg).settle(cfg, given)
+
+
+def as_recorded(given: dict[str, Any]) -> dict[str, Any]:
+    """The flags of --resume in the words of the run: without `--batch_size auto`, files of weights by their paths."""
+    files = {name: str(checkpoint.locate(given[name]) or given[name]) for name in WEIGHTS if name in given}
+    return {name: value for name, value in (given | files).items() if (name, value) != ("batch_size", AUTO_BATCH)}
 
 
 def train(cfg: Config) -> None:
@@ -52,7 +67,7 @@ def train(cfg: Config) -> None:
     precision = choose_precision(cfg.precision, device)
     cfg = replace(cfg, precision=precision)  # `auto` is measured: --resume goes on in what was found
     task = family_of(cfg).build_task(cfg)
-    cfg, notes = settle_memory(cfg, device, precision, task.loss, estimate_bytes(task.train_set), out / LAST)
+    cfg, notes = settle_memory(cfg, device, precision, task.loss, estimate_bytes(task.train_set))
     validate = task.validate and replace(task.validate, batch_size=cfg.batch_size)
     task = replace(task, train_set=keep_in_memory(task.train_set, cfg.cache), validate=validate)
     seed_everything(cfg.seed)
@@ -70,14 +85,15 @@ def train(cfg: Config) -> None:
         best = fit(model, task, cfg, device, precision)
         if device.type == "cuda":
             log(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
-        log(f"done; test it with: python test.py --checkpoint {best}")
+        log(f"done; test it with: python test.py --checkpoint {shlex.quote(str(best))}")
 
 
 def main(argv: list[str]) -> None:
     cfg = configure(argv)
     train_folds = family_of(cfg).train_folds
-    if cfg.fold == "all" and train_folds is None:
-        raise UserError(f"--fold all: recipe {cfg.recipe} has no folds; use --val_cases")
+    if train_folds is None and (cfg.folds or cfg.fold != "0"):
+        flag = "--folds" if cfg.fold == "0" else f"--fold {cfg.fold}"
+        raise UserError(f"{flag}: recipe {cfg.recipe} has no folds; use --val_cases")
     try:
         with deterministic_algorithms(cfg.deterministic):
             if cfg.fold == "all":

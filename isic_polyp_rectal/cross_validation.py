@@ -6,6 +6,7 @@ trained with `--fold k --output_dir OUT/fold_k` counts as trained.
 """
 
 import json
+import shlex
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -111,8 +112,9 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
         log(f"note: {OPTIMISTIC}")
     best = write_best_fold(out, parts)
     log(f"results in {(out / RESULTS).resolve()}")
-    log(f"best fold on validation: fold {best}; test it with: python test.py --checkpoint {out / BEST_WEIGHTS}")
-    log(f"all folds averaged: python test.py --checkpoint {' '.join(files)}")
+    weights = shlex.quote(str(out / BEST_WEIGHTS))
+    log(f"best fold on validation: fold {best}; test it with: python test.py --checkpoint {weights}")
+    log(f"all folds averaged: python test.py --checkpoint {shlex.join(files)}")
 
 
 def over_folds(parts: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:

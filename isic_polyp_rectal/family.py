@@ -6,4 +6,4 @@ from isic_polyp_rectal.evaluation import evaluate
 from isic_polyp_rectal.task import RECIPES, build_task, class_names, settle
 from utils.family import Family
 
-PICTURES = Family(RECIPES, "isic2018", is_data, build_task, class_names, evaluate, train_folds, settle)
+PICTURES = Family(RECIPES, "isic2018", is_data, build_task, class_names, evaluate, settle, train_folds)

@@ -180,6 +180,8 @@ def fold_parts(cfg: Config, split: Split) -> tuple[list[Pair], list[Pair]]:
     if split.val and cfg.fold != "0":
         raise UserError(f"--fold {cfg.fold}: the CSV has images of the category val for validation; leave --fold out")
     if split.folds is None:
+        if cfg.fold != "0":
+            raise UserError(f"--fold {cfg.fold}: the training part is not cut into folds; give --folds 5, too")
         return split.train, split.val
     if not cfg.fold.isdigit():
         raise UserError(f"--fold {cfg.fold}: expected a number from 0, or all (train.py)")

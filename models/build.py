@@ -49,7 +49,8 @@ def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[s
     Under --resume the weights stay those of a new network, because the run replaces all of them.
     raises: UserError when weights that were asked for are missing or do not fit, and for a flag of another network
     """
-    for name in ("variant", "deep_supervision"):
+    parts = [name for name in ARCHITECTURE if name not in ("num_classes", "drop_path")]  # recipes set drop_path
+    for name in ("deep_supervision", *(parts if is_baseline(cfg.network) else ("variant",))):
         if not is_ours(cfg) and getattr(cfg, name) != FIELDS[name].default:
             raise UserError(f"--{name}: only for --network heteromedseg; leave it out")
     weights = None if is_ours(cfg) or cfg.resume or cfg.init or cfg.pretrained in ("auto", "none") else cfg.pretrained
@@ -101,7 +102,7 @@ def cases_before(cfg: Config) -> dict[str, list[str]]:
     """{"earlier": hashes of the cases that the checkpoint cfg.init was trained on}; empty without one."""
     if not cfg.init or cfg.resume:
         return {}
-    cases = load_network(checkpoint.find(cfg.init), {"": cfg}, "").cases
+    cases = checkpoint.read(checkpoint.find(cfg.init)).get("cases", {})  # checked when the weights were taken
     return {"earlier": sorted({*cases.get("train", ()), *cases.get("earlier", ())})}
 
 

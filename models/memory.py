@@ -5,14 +5,12 @@ import shutil
 import tempfile
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from models.baselines import is_baseline
 from models.build import make_network
-from utils import checkpoint
-from utils.config import AUTO_BATCH, Config, from_dict
+from utils.config import AUTO_BATCH, Config
 from utils.device import autocast, free_memory
 from utils.distributed import acting_alone, local_world_size, smallest_of_ranks, world_size
 from utils.errors import UserError
@@ -25,12 +23,11 @@ FAILED = -1
 
 
 def settle_memory(
-    cfg: Config, device: torch.device, precision: str, loss: Loss, data_bytes: int, last: Path
+    cfg: Config, device: torch.device, precision: str, loss: Loss, data_bytes: int
 ) -> tuple[Config, tuple[str, ...]]:
     """Replace `auto` in cache, batch size and recomputation by what fits in memory; also return lines for the log.
 
     data_bytes: size of the decoded training set
-    last: epoch_last.pth, whose batch size a resumed run keeps
     raises: UserError if not even one image fits, or for --recompute yes of another network than ours
     """
     notes = []
@@ -43,10 +40,7 @@ def settle_memory(
     free = free_memory(device)
     if cfg.cache == "yes" and device.type != "cuda":
         free -= data_bytes
-    if cfg.batch_size == AUTO_BATCH and cfg.resume:
-        before = from_dict(checkpoint.read(last)["config"], str(last), {cfg.recipe: cfg})
-        cfg = replace(cfg, batch_size=before.batch_size)
-    elif cfg.batch_size == AUTO_BATCH:
+    if cfg.batch_size == AUTO_BATCH:
         cfg = fit_batch(cfg, device, precision, loss, free)
         notes.append(f"batch size {cfg.batch_size}: the largest that fits; the learning rate is not adapted to it")
     if cfg.recompute == "auto":

@@ -9,7 +9,7 @@ import numpy as np
 from models.build import Loaded, load_network
 from models.weights.hub import from_hub, to_hub
 from utils import checkpoint
-from utils.command_line import apply
+from utils.command_line import apply, check_setting
 from utils.config import Config
 from utils.device import choose_device, choose_precision
 from utils.errors import UserError
@@ -30,11 +30,11 @@ class Predictor:
     def __init__(self, loaded: Sequence[Loaded], device: str = "auto", **settings: Any) -> None:
         """settings: fields of Config that predict.py takes as flags, such as tta=True or intensity="ct".
 
-        raises: UserError for networks whose probabilities cannot be averaged
+        raises: UserError for networks whose probabilities cannot be averaged, and for settings that are none
         """
         check_alike(loaded)
         self.loaded = tuple(loaded)
-        self.cfg = apply(loaded[0].cfg, settings)
+        self.cfg = apply(loaded[0].cfg, {name: check_setting(name, value) for name, value in settings.items()})
         self.device = choose_device(device)
         self.precision = choose_precision(self.cfg.precision, self.device)
         self.models = [one.model for one in loaded]

@@ -5,4 +5,4 @@ from synapse_train_test.evaluation import evaluate
 from synapse_train_test.task import RECIPES, build_task, class_names, settle
 from utils.family import Family
 
-VOLUMES = Family(RECIPES, "synapse", is_data, build_task, class_names, evaluate, settle=settle)
+VOLUMES = Family(RECIPES, "synapse", is_data, build_task, class_names, evaluate, settle)

@@ -137,8 +137,8 @@ def test_cases_of_the_training_part_are_pointed_out(pictures):
 
 def test_several_checkpoints_are_averaged(pictures):
     folder, *_ = pictures
-    both = "save_models/best_model.pth,save_models/epoch_last.pth"
-    command("test.py", "--checkpoint", both, "--tta", "--tta_scales", "1.5", "--output_dir", "ensemble", cwd=folder)
+    both = ("save_models/best_model.pth", "save_models/epoch_last.pth")
+    command("test.py", "--checkpoint", *both, "--tta", "--tta_scales", "1.5", "--output_dir", "ensemble", cwd=folder)
     summary = json.loads(
         (folder / "ensemble" / "test_standard_tta_scales1.5_mean2" / "summary.json").read_text(encoding="utf-8")
     )

@@ -47,9 +47,9 @@ def organs(tmp_path, monkeypatch):
     return save_toy(tmp_path / "organs.pth", monkeypatch, SYNAPSE, CLASS_NAMES)
 
 
-def segment(checkpoint, *words, out="masks"):
-    flags = ["--checkpoint", checkpoint, "--device", "cpu", "--precision", "fp32", "--output_dir", out, "--input"]
-    predict.main([str(word) for word in [*flags, *words]])
+def segment(checkpoint, *words, out="masks", more=()):
+    flags = ["--checkpoint", checkpoint, *more, "--device", "cpu", "--precision", "fp32", "--output_dir", out]
+    predict.main([str(word) for word in [*flags, "--input", *words]])
 
 
 def picture(path, *shape):
@@ -342,6 +342,6 @@ def test_clean_up_of_masks(polyps, tmp_path):
 
 def test_several_checkpoints_are_averaged(polyps, tmp_path):
     source = picture(tmp_path / "a.png", 20, 24)
-    segment(f"{polyps},{polyps}", source)
+    segment(polyps, source, more=[polyps])
     segment(polyps, source, out="one")
     assert np.array_equal(cv2.imread("masks/a_mask.png"), cv2.imread("one/a_mask.png"))

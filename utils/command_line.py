@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from utils.config import AUTO_BATCH, FIELDS, PREDICT, TEST, TRAIN, Config, check_together
 from utils.errors import UserError
-from utils.fields import check_bounds, item_types, plain_type
+from utils.fields import check_bounds, check_saved, item_types, plain_type
 
 # The fields that recipes set
 OF_RECIPES = (
@@ -85,8 +85,18 @@ def check_value(name: str, value: Any) -> Any:
     if not value or plain_type(FIELDS[name].type) is not tuple:  # argparse turns `--dataset=--` into no words
         raise UserError(f"--{name}: expected one value")
     # commas separate words, too, but they may be part of a file's name
-    words = value if name == "input" else [p.strip() for w in value for p in w.split(",") if p.strip()]
+    words = value if name in ("input", "checkpoint") else [p.strip() for w in value for p in w.split(",") if p.strip()]
     return tuple(_check_one(name, *pair) for pair in zip(words, item_types(FIELDS[name].type, len(words))))
+
+
+def check_setting(name: str, value: Any) -> Any:
+    """`value` as the field `name`, which predict.py has as a flag. raises: UserError"""
+    if name not in FIELDS or PREDICT not in FIELDS[name].metadata["verbs"]:
+        raise UserError(f"{name}: no setting of a prediction; python predict.py --help lists them")
+    try:
+        return check_saved(FIELDS[name], value)
+    except ValueError as error:
+        raise UserError(f"{name}={value!r}: expected {error}") from None
 
 
 def _check_one(name: str, text: str, kind: type) -> Any:

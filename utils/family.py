@@ -28,5 +28,5 @@ class Family:
     build_task: Callable[[Config], Task]
     class_names: Callable[[Config], tuple[str, ...]]
     evaluate: Callable[..., tuple[list[dict[str, Any]], str]]
+    settle: Callable[[Config, Mapping[str, Any]], Config]
     train_folds: Callable[[Config, Callable[[Config], None]], None] | None = None
-    settle: Callable[[Config, Mapping[str, Any]], Config] = lambda cfg, given: cfg

@@ -86,6 +86,8 @@ def wanted(model: nn.Module, rules: tuple[tuple[str, str], ...]) -> dict[str, st
     """Map our names to the names in a file, by the first of the `rules` that fits."""
     names = {}
     for own in model.state_dict():
+        if ".branch." in own:  # of a ConvBlock, which no file has
+            continue
         released = released_name(own)
         for pattern, replacement in rules:
             if match := re.match(pattern, released):

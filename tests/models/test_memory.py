@@ -13,9 +13,7 @@ from models import memory
 from models.memory import LARGEST, choose_cache, fit_batch, largest, settle_memory, step_bytes
 from tests.support.shallow import SMALL
 from tests.support.strict_group import under_torchrun
-from tests.support.toy import toy_config
-from utils import checkpoint
-from utils.config import AUTO_BATCH, Config, to_dict
+from utils.config import AUTO_BATCH, Config
 from utils.distributed import barrier, init_distributed, rank
 from utils.errors import UserError
 from utils.training.losses import loss_for
@@ -27,8 +25,8 @@ def config(**fields) -> Config:
     return Config(img_size=(64, 96), **fields)
 
 
-def settle(cfg, data_bytes=0, last=None):
-    return settle_memory(cfg, CPU, "fp32", None, data_bytes, last)
+def settle(cfg, data_bytes=0):
+    return settle_memory(cfg, CPU, "fp32", None, data_bytes)
 
 
 @pytest.fixture
@@ -163,12 +161,6 @@ def test_the_data_set_is_kept_where_it_fits(free, monkeypatch, gigabytes, disk, 
     assert choose_cache(10**9) == expected
     assert settle(config(batch_size=1), data_bytes=10**9)[0].cache == expected
     assert settle(config(batch_size=1, cache="no"), data_bytes=10**9)[0].cache == "no"
-
-
-def test_a_resumed_run_keeps_its_batch(tmp_path):
-    cfg, last = toy_config(tmp_path, batch_size=AUTO_BATCH, resume=True), tmp_path / "epoch_last.pth"
-    checkpoint.save(last, {"config": to_dict(dataclasses.replace(cfg, batch_size=5))})
-    assert settle(cfg, last=last)[0].batch_size == 5
 
 
 def test_folds_all_take_the_same_batch():

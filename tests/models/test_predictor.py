@@ -82,6 +82,20 @@ def test_settings_are_those_of_predict_py(organs):
 
 
 @pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"intensity": "CT"}, "intensity='CT': expected one of auto, ct"),
+        ({"tta": "no"}, "tta='no': expected True or False"),
+        ({"fit": "pad"}, "fit: no setting of a prediction"),
+        ({"keep_largst": True}, "keep_largst: no setting of a prediction"),
+    ],
+)
+def test_settings_that_there_are_not(organs, setting, message):
+    with pytest.raises(UserError, match=message):
+        load(organs, **setting)
+
+
+@pytest.mark.parametrize(
     ("array", "given", "message"),
     [
         (np.zeros(3), {}, r"array: found float64 of shape \(3,\), expected real numbers"),

@@ -40,6 +40,7 @@ def find_checkpoints(given: Mapping[str, Any], recipe: str | None) -> list[Path]
 def settle(trained: Config, given: Mapping[str, Any]) -> Config:
     """What a checkpoint passes on, with the flags of the command line on top.
 
+    Where --dataset names other data than the training's, folder, lists and CSV of the training do not hold.
     raises: UserError for classes that the network does not have
     """
     if "num_classes" in given and given["num_classes"] != trained.num_classes:
@@ -51,7 +52,17 @@ def settle(trained: Config, given: Mapping[str, Any]) -> Config:
         if name in given and given[name] != getattr(trained, name):
             log(f"warning: --{name} {given[name]}: the checkpoint was trained with {getattr(trained, name)}")
     given = {name: value for name, value in given.items() if name not in TRAINED_WITH}
+    if names_other_data(given.get("dataset"), trained):
+        trained = replace(trained, root_path=None, list_dir=None, csvfile=None)
     return check_together(replace(trained, **given))
+
+
+def names_other_data(word: str | None, trained: Config) -> bool:
+    """Whether --dataset `word` is neither the recipe nor a folder of the training; not where it was not given."""
+    if word is None or word in (trained.dataset, trained.recipe):
+        return False
+    places = [Path(place).resolve() for place in (trained.dataset, trained.root_path) if place]
+    return Path(word).resolve() not in places
 
 
 def check_alike(loaded: Sequence[Any]) -> None:

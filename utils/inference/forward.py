@@ -7,6 +7,7 @@ through torch.compile. B batch, C channels, K classes, S/T the networks' input s
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -34,19 +35,21 @@ def forward_fn(
     models = [model.to(device).eval() for model in models]
     networks = [Compiled(model, device, cfg.graphs) for model in models] if cfg.compile else models
     flips = FLIPS if cfg.tta else FLIPS[:1]
-    views = [(network, scale, dims) for network in networks for scale in (1.0, *cfg.tta_scales) for dims in flips]
 
     @torch.inference_mode()
     def forward(batch: Tensor) -> Tensor:
         total = None
-        for network, scale, dims in views:
-            view = resized(batch, scaled_size(batch.shape[-2:], scale)).flip(dims)
+        own = batch.shape[-2:]
+        sizes = dict.fromkeys(scaled_size(own, scale) for scale in (1.0, *cfg.tta_scales))  # each once
+        views = list(product(networks, sizes, flips))
+        for network, size, dims in views:
+            view = resized(batch, size).flip(dims)
             with autocast(device, precision):
                 logits = network(view)
             logits = logits.flip(dims).float()
             if len(views) == 1:
                 return logits
-            probability = probabilities(resized(logits, batch.shape[-2:]))
+            probability = probabilities(resized(logits, own))
             total = probability if total is None else total + probability
         mean = total / len(views)
         return mean.logit(1e-7) if mean.shape[1] == 1 else mean.clamp_min(1e-30).log()

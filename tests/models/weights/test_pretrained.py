@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from models.weights.pretrained import initialise
+from models.weights.pretrained import FORMS, initialise, wanted
 from tests.support.manifests import quick_model, shapes_of, state_of
+from tests.support.shallow import shallow_model
 from utils import checkpoint
 from utils.errors import UserError
 
@@ -240,6 +241,12 @@ def test_swapped_files_are_refused_and_nothing_is_copied(model, biformer, vssd, 
     with pytest.raises(UserError, match=r"(?s)\.pth: only \d+ of the \d+ tensors .* no pretrained weights"):
         initialise(model, *swap(biformer, vssd), form, "b.pth", "v.pth")
     assert sources(model) == {}
+
+
+def test_convolution_blocks_are_not_looked_for_in_a_file():
+    names = wanted(shallow_model(2, decoder="conv"), FORMS["extended"])
+    assert names
+    assert not [name for name in names if ".branch." in name]
 
 
 def test_half_of_a_file_is_the_limit(model, vssd):

@@ -18,6 +18,28 @@ def test_the_precision_of_training_is_not_that_of_testing():
     assert settle(passed_on(trained), {"precision": "fp16"}).precision == "fp16"
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, True),
+        ({"dataset": "isic2018"}, True),  # the recipe of the training, as in the published command
+        ({"dataset": "data/isic"}, True),
+        ({"dataset": "data/../data/isic/", "root_path": "data/../data/isic/"}, True),
+        ({"dataset": "cvc_clinicdb"}, False),
+        ({"dataset": "data/other", "root_path": "data/other"}, False),
+    ],
+)
+def test_the_csv_of_the_training_is_not_that_of_other_data(given, kept):
+    own = {"root_path": "data/isic", "csvfile": "data/isic/split.csv", "list_dir": None}
+    trained = Config(dataset="data/isic", recipe="isic2018", **own)
+    other = {"root_path": None, "csvfile": None, "list_dir": None}
+    cfg = settle(trained, given)
+    assert {name: getattr(cfg, name) for name in own} == (own if kept else other) | {
+        name: value for name, value in given.items() if name != "dataset"
+    }
+    assert settle(trained, given | {"csvfile": "new.csv"}).csvfile == "new.csv"
+
+
 def loaded(file, class_names=("polyp",), **changed):
     cfg = Config(num_classes=1, preprocess=replace(PICTURES, **changed))
     return SimpleNamespace(origin={"file": file}, cfg=cfg, class_names=class_names)

@@ -94,6 +94,18 @@ def test_probabilities_are_averaged_over_sizes(tta):
     torch.testing.assert_close(logits.softmax(1), torch.stack(views).mean(0).detach(), atol=2e-6, rtol=1e-5)
 
 
+def test_sizes_that_are_the_same_after_rounding_count_once():
+    sizes = []
+
+    class Spy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(tuple(x.shape[2:]))
+            return x.expand(-1, 3, -1, -1)
+
+    forward_fn([Spy()], DEVICE, cfg=Config(tta_scales=(0.9, 1.0, 1.1, 1.4)))(torch.rand(1, 1, 96, 96))
+    assert sizes == [(96, 96), (128, 128)]
+
+
 def test_a_smaller_batch_is_filled_up_instead_of_compiled_again(monkeypatch):
     seen, given = [], []
 

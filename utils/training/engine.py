@@ -70,6 +70,8 @@ def fit(model: nn.Module, task: Task, cfg: Config, device: torch.device, precisi
             if (rule in ("validation", "test") and better) or (rule != "cycle_end" and final):
                 save_best(run, cfg, task, rule, out)
             save_last(run, cfg, task, out)
+    if not (out / BEST).is_file():  # a resumed run that had no epoch left to train
+        save_best(run, cfg, task, "last", out)
     history.close(cfg)
     return out / BEST
 

@@ -94,8 +94,9 @@ def case_counts(pred: Tensor, target: Tensor, case_index: Tensor, num_cases: int
     for label in range(num_classes) if num_classes > 1 else (1,):
         p, t = (pred == label).flatten(1), (target == label).flatten(1)
         per_image.append(torch.stack([(p & t).sum(1), p.sum(1), t.sum(1)], dim=1))
-    counts = torch.zeros(num_cases, num_classes, 3, dtype=torch.int64, device=pred.device)
-    return counts.index_add_(0, case_index, torch.stack(per_image, dim=1))
+    # int32 is enough for a batch, and Apple's GPU adds no int64 at indices before PyTorch 2.9
+    counts = torch.zeros(num_cases, num_classes, 3, dtype=torch.int32, device=pred.device)
+    return counts.index_add_(0, case_index, torch.stack(per_image, dim=1).int()).long()
 
 
 def dice_from_counts(counts: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ def scores(device):
     for count in (1, 4, 11):
         generator = torch.Generator().manual_seed(0)
         images, targets = torch.randint(0, 3, (2, count, 8, 8), generator=generator, dtype=torch.uint8)
-        held = ValidationSet(images[:, None], targets, torch.arange(count) // 2, ("one", "two"), 3, 2)
+        held = ValidationSet(images[:, None], targets, torch.arange(count) // 2, ("one", "two"), 3, 2, (8, 8))
         validation = held(lambda batch: torch.cat([batch.to(device) == k for k in range(3)], 1).float(), device)
         found.append((validation.dice, validation.mean_dice, len(validation.previews)))
     return found

@@ -29,7 +29,8 @@ from utils.training.resume import restore
 from utils.training.run import Run, check_finite, save_best, save_last, start, update_average, write_config
 from utils.training.schedule import RULES, ends_cycle, learning_rate, selection_rule
 from utils.training.stopping import Stopped, StopRequest
-from utils.training.task import Task, Validation
+from utils.training.task import Task
+from utils.training.validation import Validation
 
 # Between the seeds of a batch, for its dropped branches and for its augmentation: more than a run has batches, and
 # within the 32 bits of a seed that a CPU looks at.

@@ -68,7 +68,8 @@ def train(cfg: Config) -> None:
     cfg = replace(cfg, precision=precision)  # `auto` is measured: --resume goes on in what was found
     task = family_of(cfg).build_task(cfg)
     cfg, notes = settle_memory(cfg, device, precision, task.loss, estimate_bytes(task.train_set))
-    validate = task.validate and replace(task.validate, batch_size=cfg.batch_size)
+    share = cfg.batch_size // world_size()  # at least 1, as checked above
+    validate = task.validate and replace(task.validate, batch_size=share)
     task = replace(task, train_set=keep_in_memory(task.train_set, cfg.cache), validate=validate)
     seed_everything(cfg.seed)
     model, more = build_network(cfg, device)

@@ -66,13 +66,20 @@ def train_folds(cfg: Config, train: Callable[[Config], None]) -> None:
 def plan(cfg: Config) -> Config | None:
     """The config to train the one fold of `cfg` with, from the start or from its last epoch; None if it is finished.
 
-    raises: UserError for a folder that holds a run without --resume, or a run with other settings or other cases
+    raises: UserError for a folder that holds a run without --resume, a run with other settings or other cases, or only
+        the weights of one
     """
     out = Path(cfg.output_dir)
     if not cfg.resume:
         claim_folder(cfg)
         return cfg
-    if not (out / LAST).is_file():  # never begun, or stopped within its first epoch
+    if not (out / LAST).is_file():
+        if (out / BEST).is_file():
+            raise UserError(
+                f"--resume: {out} holds {BEST}, but no {LAST} that tells whether its training was finished; "
+                f"put {LAST} back, or move {out} away to train this fold again"
+            )
+        # never begun, or stopped within its first epoch
         return replace(cfg, resume=False, force=True)
     _, split = open_split(cfg)
     state, parts = checkpoint.read(out / LAST), fold_parts(cfg, split)

@@ -33,8 +33,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 def recomputed(part: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """part(*inputs), computed again in the backward pass to save memory. Plain form: part(*inputs).
 
-    It takes a few images at a time, because no part mixes images: only what these need is in memory at once.
+    It takes a few images at a time: only what these need is in memory at once.
 
+    part: mixes no images and changes no state, so it holds no BatchNorm
     inputs: tensors whose first axis is the batch, and anything that is the same for all images
     """
     count = images_at_once(*(x for x in inputs if torch.is_tensor(x)))

@@ -26,8 +26,8 @@ from utils.training.engine import prepare, train_one_epoch, train_step, validate
 from utils.training.losses import BINARY, MULTI_CLASS, loss_for
 from utils.training.run import Run, start
 from utils.training.stopping import StopRequest
-from utils.training.task import Task, Validation
-from utils.training.validation import ValidationSet
+from utils.training.task import Task
+from utils.training.validation import Validation, ValidationSet
 
 SIZE = (64, 96)
 AUGMENT = partial(augment, recipe=partial(augment_synapse, native=(120, 130)), strong=False)
@@ -131,7 +131,7 @@ def validation(run: Run, num_images: int, num_classes: int) -> tuple[Validation,
     images, targets = host_batch(num_images)
     names = tuple("abcdefgh") if num_classes > 1 else ("a",)
     cases = torch.arange(num_images) // max(num_images // 2, 1)
-    held = ValidationSet(images, targets, cases, names, num_classes, 2)
+    held = ValidationSet(images, targets, cases, names, num_classes, 2, SIZE)
     return validate(run, task(num_classes, held), toy_config("unused"), Path(), StopRequest()), held
 
 

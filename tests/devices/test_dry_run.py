@@ -1,7 +1,7 @@
 """The whole program on a GPU that is not there: no tensors of two devices meet, and the host does not wait.
 
 CUDA: a batch is copied to the device once, and values come home only at a log interval and at the end of
-validation and inference. Apple's GPU: no float64 in anything that runs there.
+validation and inference. Apple's GPU: no float64 in anything that runs there, and no int64 added at indices.
 """
 
 import pytest

@@ -98,6 +98,14 @@ def test_double_precision_is_noted(make):
     assert len(watch.doubles) == 1
 
 
+def test_apple_adds_no_int64_at_indices():
+    with fake_device("mps:0", disguised=True):
+        counts = torch.zeros(4, 3, dtype=torch.int64, device="mps:0")
+        counts.int().index_add_(0, counts[:, 0], counts.int())
+        with pytest.raises(RuntimeError, match="non int64 dtype"):
+            counts.index_add_(0, counts[:, 0], counts)
+
+
 def test_gradients_behind_a_disguise_and_autocast_without():
     with fake_device("mps:0", disguised=True):
         x = ones("mps:0").requires_grad_()

@@ -15,9 +15,10 @@ from utils.config import Config
 CPU = torch.device("cpu")
 
 
-def gradients(recompute, watch=None):
+def gradients(recompute, watch=None, decoder="bra"):
+    """(loss, gradients and buffers by name) of one training step."""
     torch.manual_seed(0)
-    model = build_model(3, drop_path=0.3, **SMALL).train()
+    model = build_model(3, drop_path=0.3, decoder=decoder, **SMALL).train()
     model.recompute = recompute
     for module in model.modules():
         if watch and isinstance(module, (VSSDBlock, BRABlock, Head)):
@@ -25,16 +26,18 @@ def gradients(recompute, watch=None):
     torch.manual_seed(1)
     loss = model(torch.randn(5, 1, 32, 64)).square().mean()
     loss.backward()
-    return loss.item(), {name: p.grad for name, p in model.named_parameters()}
+    return loss.item(), {name: p.grad for name, p in model.named_parameters()} | dict(model.named_buffers())
 
 
+@pytest.mark.parametrize("decoder", ["bra", "conv"])
 @pytest.mark.parametrize("at_once", [1, 300, 10**6], ids=["one image", "two images of the largest map", "all"])
-def test_recomputing_changes_no_number(monkeypatch, at_once):
+def test_recomputing_changes_no_number(monkeypatch, at_once, decoder):
+    """BatchNorm sees the whole batch, and counts it once."""
     monkeypatch.setitem(fast.PIXELS_AT_ONCE, "cpu", at_once)
-    (kept, kept_gradients), (again, again_gradients) = gradients(False), gradients(True)
+    (kept, kept_values), (again, again_values) = (gradients(recompute, decoder=decoder) for recompute in (False, True))
     assert again == pytest.approx(kept, rel=1e-6)
-    for name, gradient in kept_gradients.items():
-        torch.testing.assert_close(again_gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    for name, value in kept_values.items():
+        torch.testing.assert_close(again_values[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_no_part_takes_more_images_at_once_than_it_may(monkeypatch):

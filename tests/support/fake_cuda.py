@@ -104,6 +104,9 @@ class FakeDevice(TorchDispatchMode):
             return self._bring_home(name, args, here[0])
         if name in INDEXING and not self._on_device(args[0]):
             raise AssertionError(f"{self._event(name, args[0])}: a CPU tensor indexed with one on the device")
+        if name in ("index_add", "index_add_") and self.device.type == "mps" and args[3].dtype == torch.int64:
+            # PyTorch 2.6 to 2.8; pull request 160926 mended it
+            raise RuntimeError(f"{self._event(name, args[0])}: index_add(): Expected non int64 dtype for source.")
         self.copies += [self._event(name, x) for x in self._copied(name, args, here)]
         if target.type == self.device.type:
             kwargs["device"] = self.behind

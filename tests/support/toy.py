@@ -47,8 +47,10 @@ def toy_task(num_images=11, size=8, validate=True):
     target = target.repeat_interleave(4, 1).repeat_interleave(4, 2).to(torch.uint8)
     image = target[:, None] / 4 + torch.rand(num_images, 1, size, size, generator=generator) / 4
     data = TensorDataset(image, target)
-    held = ValidationSet(image[:4], target[:4], torch.tensor([0, 0, 1, 1]), CLASSES, 3, 3) if validate else None
-    return Task("toy", CLASSES, data, add_noise, HALF, loss_for("ce_dice", 3), held, split="toy split")
+    held = ValidationSet(image[:4], target[:4], torch.tensor([0, 0, 1, 1]), CLASSES, 3, 3, (size, size))
+    return Task(
+        "toy", CLASSES, data, add_noise, HALF, loss_for("ce_dice", 3), held if validate else None, split="toy split"
+    )
 
 
 def add_noise(images, targets, generator, total, offset):

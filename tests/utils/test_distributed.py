@@ -85,7 +85,7 @@ def scores(device):
     for count in (1, 4, 11):
         generator = torch.Generator().manual_seed(0)
         images, targets = torch.randint(0, 3, (2, count, 8, 8), generator=generator, dtype=torch.uint8)
-        held = ValidationSet(images[:, None], targets, torch.arange(count) // 2, ("one", "two"), 3, 2)
+        held = ValidationSet(images[:, None], targets, torch.arange(count) // 2, ("one", "two"), 3, 2, (8, 8))
         validation = held(lambda batch: torch.cat([batch.to(device) == k for k in range(3)], 1).float(), device)
         found.append((validation.dice, validation.mean_dice, len(validation.previews)))
     return found
@@ -198,17 +198,20 @@ def test_only_rank_0_writes_when_all_folds_are_finished(tmp_path):
 
 
 def train_command(out, tree):
+    """Train for an epoch; returns the most images that this process validated together."""
     warnings.simplefilter("error", FutureWarning)
     flags = ["--dataset", tree, "--list_dir", tree / "lists", "--output_dir", out, "--img_size", 32, "--epochs", 1]
     flags += ["--batch_size", 5, "--precision", "fp32", "--device", "cpu", "--val_cases", 1, "--schedule", "cosine"]
-    train_script.main([*map(str, flags), *map(str, SMALL_NETWORK)])
+    with mock.patch.object(ValidationSet, "look", autospec=True, side_effect=ValidationSet.look) as look:
+        train_script.main([*map(str, flags), *map(str, SMALL_NETWORK)])
+    return max(len(chosen) for _, _, chosen in (call.args for call in look.mock_calls))
 
 
 def test_ranks_of_torchrun_give_the_losses_of_one_process(tmp_path):
-    """8 training slices in global batches of 5 and 3, cut 3 + 2 and 2 + 1 between the ranks."""
+    """8 training slices in global batches of 5 and 3, cut 3 + 2 and 2 + 1 between the ranks; 4 to validate."""
     tree = write_synapse_tree(tmp_path / "tree", num_cases=3, slices=4, size=32)
-    train_command(tmp_path / "one", tree)
-    under_torchrun(2, train_command, tmp_path / "two", tree)
+    assert train_command(tmp_path / "one", tree) == 4
+    assert under_torchrun(2, train_command, tmp_path / "two", tree) == [2, 2]
     (one,), (two,) = (checkpoint.read(tmp_path / name / LAST)["history"] for name in ("one", "two"))
     assert "x 2 processes" in (tmp_path / "two" / "log.txt").read_text(encoding="utf-8")
     assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)

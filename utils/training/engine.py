@@ -29,7 +29,12 @@ from utils.training.resume import restore
 from utils.training.run import Run, check_finite, save_best, save_last, start, update_average, write_config
 from utils.training.schedule import RULES, ends_cycle, learning_rate, selection_rule
 from utils.training.stopping import Stopped, StopRequest
-from utils.training.task import Task, Validation
+from utils.training.task import Task
+from utils.training.validation import Validation
+
+# Between the seeds of a batch, for its dropped branches and for its augmentation: more than a run has batches, and
+# within the 32 bits of a seed that a CPU looks at.
+AUGMENTING = 2**31
 
 
 def fit(model: nn.Module, task: Task, cfg: Config, device: torch.device, precision: str) -> Path:
@@ -66,6 +71,8 @@ def fit(model: nn.Module, task: Task, cfg: Config, device: torch.device, precisi
             if (rule in ("validation", "test") and better) or (rule != "cycle_end" and final):
                 save_best(run, cfg, task, rule, out)
             save_last(run, cfg, task, out)
+    if not (out / BEST).is_file():  # a resumed run that had no epoch left to train
+        save_best(run, cfg, task, "last", out)
     history.close(cfg)
     return out / BEST
 
@@ -132,16 +139,16 @@ def prepare(
 ) -> tuple[Tensor, Tensor]:
     """Move a batch to the device, scale integers to [0, 1], augment and normalise it there.
 
-    Seeds PyTorch's generator, which stochastic depth uses, and one for augmentation with the number `position` of the
-    global batch, counted from the start of the run. The batch has `total` images, of which this process holds those
-    from `offset` on.
+    Seeds PyTorch's generator, which stochastic depth uses, and another one for augmentation with the number `position`
+    of the global batch, counted from the start of the run. The batch has `total` images, of which this process holds
+    those from `offset` on.
     """
     images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
     images = as_fraction(images)
     seed = (cfg.seed * 1_000_003 + position) % 2**63
     torch.manual_seed(seed)
     if cfg.augment:
-        generator = torch.Generator(device).manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed + AUGMENTING)
         images, targets = task.augment(images, targets, generator, total, offset)
     return normalise(images, task.preprocess), targets
 

@@ -7,7 +7,7 @@ from utils.config import Config, to_dict
 from utils.distributed import is_main
 from utils.files import csv_text, write_atomically
 from utils.log import log
-from utils.training.task import Validation
+from utils.training.validation import Validation
 
 
 class History:

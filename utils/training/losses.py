@@ -72,24 +72,22 @@ def dice_bce_loss(logits: Tensor, target: Tensor, weights: Weights = None) -> Te
     return binary_dice_loss(logits, target) + binary_cross_entropy_loss(logits, target, weights)
 
 
-def focal_loss(logits: Tensor, target: Tensor, weights: Weights = None, gamma: float = 2.0) -> Tensor:
-    """Cross-entropy times (1 - probability of the true class) ** gamma, mean over all pixels.
+def focal_loss(logits: Tensor, target: Tensor, weights: Weights = None) -> Tensor:
+    """Cross-entropy times (1 - probability of the true class) ** 2, mean over all pixels.
 
     in:  logits (B, K, H, W), or (B, 1, H, W) of a binary task; target (B, H, W)
-    Source: Lin et al. 2017, arXiv 1708.02002, without its alpha: give class weights in its place.
+    Source: Lin et al. 2017, arXiv 1708.02002, with gamma 2 and without its alpha: give class weights in its place.
     """
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)  # a softmax over (0, x) is the sigmoid of x
     losses = F.cross_entropy(logits.float(), target.long(), reduction="none")
-    return _global_mean((1 - (-losses).exp()) ** gamma * losses, target, weights)
+    return _global_mean((1 - (-losses).exp()) ** 2 * losses, target, weights)
 
 
-def tversky_loss(
-    logits: Tensor, target: Tensor, fp: float = 0.3, fn: float = 0.7, exponent: float = 1.0, smooth: float = 1.0
-) -> Tensor:
+def tversky_loss(logits: Tensor, target: Tensor, exponent: float = 1.0) -> Tensor:
     """(1 - Tversky index) ** exponent of each class over the whole batch, mean of the classes.
 
-    The index is TP / (TP + fp * FP + fn * FN), with `smooth` added above and below.
+    The index is (TP + 1) / (TP + 0.3 FP + 0.7 FN + 1).
     in:  logits (B, K, H, W), or (B, 1, H, W) of a binary task, where only the foreground counts; target (B, H, W)
     out: scalar in [0, 1]
     Source: Salehi et al. 2017, arXiv 1706.05721; with exponent 0.75 the focal form of Abraham and Khan 2019,
@@ -101,9 +99,9 @@ def tversky_loss(
     onehot = (target[:, None] == classes).to(prob.dtype)
     dims = (0, 2, 3)
     overlap, found, true = all_reduce_sum(torch.stack([(prob * onehot).sum(dims), prob.sum(dims), onehot.sum(dims)]))
-    missing = fp * (found - overlap) + fn * (true - overlap)
+    missing = 0.3 * (found - overlap) + 0.7 * (true - overlap)
     # 1 - index, written so that rounding cannot make it negative: a power of that has no gradient
-    return (missing.clamp_min(1e-6) / (overlap + missing + smooth)).pow(exponent).mean()
+    return (missing.clamp_min(1e-6) / (overlap + missing + 1)).pow(exponent).mean()
 
 
 def lovasz_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -7,27 +7,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utils.inference.forward import Forward
 from utils.preprocess import Preprocess
 from utils.training.losses import Loss
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Scores of one validation: Dice per foreground class, their mean, and a few pictures.
-
-    dice: class name -> mean over cases, NaN where no case has the class
-    previews: uint8 (H, W, 3) overlays
-    """
-
-    dice: dict[str, float]
-    mean_dice: float
-    previews: Sequence[np.ndarray] = ()
+from utils.training.validation import ValidationSet
 
 
 @dataclass(frozen=True)
@@ -39,7 +24,7 @@ class Task:
         first image in it -> augmented images and targets
     preprocess: how images in [0, 1] become the input of the network
     loss: logits, targets -> scalar
-    validate: forward function, its device -> Validation; None without a validation part
+    validate: scores a network; None without a validation part
     validated_on: the part that `validate` scores: "validation" or "test"
     found: lines for the log: which data was found
     split: description of the split, copied into every result
@@ -53,7 +38,7 @@ class Task:
     augment: Callable[..., tuple[Tensor, Tensor]]
     preprocess: Preprocess
     loss: Loss
-    validate: Callable[[Forward, torch.device], Validation] | None = None
+    validate: ValidationSet | None = None
     validated_on: str = "validation"
     found: tuple[str, ...] = ()
     split: str = ""

@@ -20,10 +20,22 @@ from utils.inference.forward import Forward, labels_from_logits
 from utils.inference.predict import in_windows
 from utils.results.overlay import overlay
 from utils.scoring.statistics import mean_over
-from utils.training.task import Validation
 
 PREVIEWS = 4
 PREVIEW_SIDE = 256  # at least, in pixels: larger ones fill the event files
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores of one validation: Dice per foreground class, their mean, and a few pictures.
+
+    dice: class name -> mean over cases, NaN where no case has the class
+    previews: uint8 (H, W, 3) overlays
+    """
+
+    dice: dict[str, float]
+    mean_dice: float
+    previews: Sequence[np.ndarray] = ()
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class ValidationSet:
     """The images of all validation cases; calling it scores a network on them.
 
     images (N, C, S, T), integer or in [0, 1]; targets (N, S, T); cases (N,): the case each image belongs to
-    window: the network's input size; with it images and targets may be N tensors of their own sizes, seen through
+    window: the network's input size; images and targets may be N tensors of their own sizes, which it sees through
         windows (`--fit slide`)
     """
 
@@ -41,7 +53,7 @@ class ValidationSet:
     class_names: tuple[str, ...]
     num_classes: int
     batch_size: int
-    window: tuple[int, int] | None = None
+    window: tuple[int, int]
 
     def __call__(self, forward: Forward, device: torch.device) -> Validation:
         """Score `forward` (images -> logits on `device`). The ranks share the batches; all get the same result."""
@@ -65,8 +77,7 @@ class ValidationSet:
             images, targets = self.images[chosen], self.targets[chosen]
         else:
             images, targets = (torch.stack([items[i] for i in chosen]) for items in (self.images, self.targets))
-        size = self.window or tuple(images.shape[-2:])
-        return labels_from_logits(in_windows(forward, images, size, self.batch_size)), targets
+        return labels_from_logits(in_windows(forward, images, self.window, self.batch_size)), targets
 
     def previews(self, forward: Forward) -> list[np.ndarray]:
         """Overlays of a few cases, each the image with the most foreground; on ranks other than 0 none."""
@@ -94,8 +105,9 @@ def case_counts(pred: Tensor, target: Tensor, case_index: Tensor, num_cases: int
     for label in range(num_classes) if num_classes > 1 else (1,):
         p, t = (pred == label).flatten(1), (target == label).flatten(1)
         per_image.append(torch.stack([(p & t).sum(1), p.sum(1), t.sum(1)], dim=1))
-    counts = torch.zeros(num_cases, num_classes, 3, dtype=torch.int64, device=pred.device)
-    return counts.index_add_(0, case_index, torch.stack(per_image, dim=1))
+    # int32 is enough for a batch, and Apple's GPU adds no int64 at indices before PyTorch 2.9
+    counts = torch.zeros(num_cases, num_classes, 3, dtype=torch.int32, device=pred.device)
+    return counts.index_add_(0, case_index, torch.stack(per_image, dim=1).int()).long()
 
 
 def dice_from_counts(counts: np.ndarray) -> np.ndarray:

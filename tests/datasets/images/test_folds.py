@@ -119,12 +119,16 @@ def test_what_is_unfinished_goes_on(run, monkeypatch):
     ]
     assert not (out / "out_of_fold" / "summary.json").exists()  # it told of the folds as they were
     assert not (out / "best_fold.pth").exists()
-    last = out / "fold_1" / "epoch_last.pth"
-    last.rename(out / "aside.pth")
+    files = [out / "fold_1" / name for name in ("epoch_last.pth", "best_model.pth")]
+    files[0].rename(out / "epoch_last.pth")  # somebody removes the large file of a finished fold
+    with pytest.raises(UserError, match=r"fold_1 holds best_model.pth, but no epoch_last.pth .* move .*fold_1 away"):
+        resumed(flags)
+    files[1].rename(out / "best_model.pth")
     try:  # stopped within the first epoch
         assert [(cfg.fold, cfg.resume, cfg.force) for cfg in resumed(flags)] == [("1", False, True)]
     finally:
-        (out / "aside.pth").rename(last)
+        for file in files:
+            (out / file.name).rename(file)
         for path, content in kept.items():
             path.write_bytes(content)
 

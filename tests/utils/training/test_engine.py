@@ -10,6 +10,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from datasets.augment import Draws, binary_warp
+from models import build_model
+from tests.support.shallow import SMALL
 from tests.support.strict_group import DEVICE, ComputeDevice
 from tests.support.toy import ToyNetwork, assert_same_weights, losses, toy_config, toy_task, train_toy
 from utils import checkpoint
@@ -37,6 +40,27 @@ def test_training_learns_and_a_seed_means_one_train_toy(tmp_path):
 
 def test_augmentation_and_its_switch(tmp_path):
     assert losses(train_toy(tmp_path / "with")) != losses(train_toy(tmp_path / "without", augment=False))
+
+
+def test_what_is_augmented_does_not_follow_from_what_is_dropped():
+    """Each flip and the rotation happen to a quarter of the images, and of those that drop any one branch."""
+    changed, dropped = [], []
+
+    def record(images, targets, generator, total, offset):
+        plan = binary_warp(Draws(generator, len(images), total, offset))
+        changed.append(torch.stack([plan.flip_x, plan.flip_y, plan.moved]))
+        return images, targets
+
+    model = build_model(1, drop_path=0.5, **SMALL)
+    task, batch = dataclasses.replace(toy_task(), augment=record), (torch.zeros(42, 1, 1, 1), torch.zeros(42, 1, 1))
+    for position in range(200):
+        prepare(*batch, task, toy_config("unused"), torch.device("cpu"), position, 42, 0)
+        dropped.append(model.draw_paths(42, torch.device("cpu")) == 0)
+    changed, dropped = torch.cat(changed, dim=1), torch.cat(dropped, dim=1).movedim(2, 1).flatten(0, 1)
+    branches = dropped[dropped.any(1)]
+    assert len(branches) == 4
+    for branch in branches:
+        assert changed[:, branch].float().mean(1).tolist() == pytest.approx([0.25] * 3, abs=0.05)
 
 
 def test_accumulated_batches_have_the_mean_of_their_gradients(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.strict_group import STARTER, free_port, on_ranks
-from tests.support.toy import ToyNetwork, assert_same_weights, losses, train_toy
+from tests.support.toy import ToyNetwork, assert_same_weights, losses, toy_task, train_toy
 from utils import checkpoint, distributed
 from utils.distributed import any_rank, rank
 from utils.errors import run_main
@@ -78,6 +78,23 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path, monkeypatch):
     for _ in range(3):
         stop_toy(tmp_path / "stopped", monkeypatch, 0, epochs=2, resume=True)
     assert_same_run(whole, train_toy(tmp_path / "stopped", epochs=2, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("validated", "fields"),
+    [
+        (False, {"select": "last"}),
+        (False, {"restart_iterations": 6}),  # stopped before its first cycle ended
+        (True, {"eval_every": 4}),
+    ],
+)
+def test_a_run_that_is_told_to_end_where_it_was_stopped_has_weights_to_test(tmp_path, monkeypatch, validated, fields):
+    fields |= {"task": toy_task(validate=validated)}
+    stop_toy(tmp_path, monkeypatch, 3, **fields)
+    assert not (tmp_path / BEST).exists()
+    state, best = train_toy(tmp_path, epochs=1, resume=True, **fields), checkpoint.read(tmp_path / BEST)
+    assert (best["selection"], best["iteration"]) == ("last", 4)
+    assert_same_weights(best["model"], state["model"])
 
 
 def test_the_second_signal_does_what_it_did_before():

@@ -13,6 +13,7 @@ from utils.scoring.metrics import dice, overlap
 from utils.training.validation import ValidationSet, case_counts, dice_from_counts
 
 CPU = torch.device("cpu")
+SIZE = (8, 8)
 
 
 def halves(left: int, right: int) -> torch.Tensor:
@@ -30,7 +31,7 @@ def test_names_go_with_classes_and_slices_with_cases(batch_size):
         chosen = (batch[:, 0, 0, 0] * 10).round().long()
         return F.one_hot(predicted[chosen].long(), 3).movedim(3, 1).float()
 
-    held = ValidationSet(images, targets, torch.tensor([0, 0, 1]), ("liver", "spleen"), 3, batch_size)
+    held = ValidationSet(images, targets, torch.tensor([0, 0, 1]), ("liver", "spleen"), 3, batch_size, SIZE)
     found = held(forward, CPU)
     # case 0: the liver is right in both slices, the spleen is missed; case 1: no liver, half of the spleen is not one
     assert found.dice == pytest.approx({"liver": 1.0, "spleen": (0 + 2 * 32 / (64 + 32)) / 2})
@@ -42,10 +43,10 @@ def test_names_go_with_classes_and_slices_with_cases(batch_size):
 def test_binary_masks_and_a_class_that_no_case_has():
     targets = torch.stack([halves(0, 1), halves(0, 0)])
     images = targets[:, None].float()
-    held = ValidationSet(images, targets, torch.arange(2), ("polyp",), 1, 2)
+    held = ValidationSet(images, targets, torch.arange(2), ("polyp",), 1, 2, SIZE)
     assert held(lambda x: x * 2 - 1, CPU).dice == {"polyp": 1.0}  # the empty image is rightly empty: NaN, left out
     assert held(lambda x: x * 0 + 1, CPU).dice["polyp"] == pytest.approx((2 / 3 + 0) / 2)
-    nothing = ValidationSet(images * 0, targets * 0, torch.arange(2), ("polyp",), 1, 2)
+    nothing = ValidationSet(images * 0, targets * 0, torch.arange(2), ("polyp",), 1, 2, SIZE)
     assert math.isnan(nothing(lambda x: x - 1, CPU).mean_dice)
 
 
@@ -93,5 +94,7 @@ class NoFloat64(TorchDispatchMode):
 def test_no_tensor_is_float64():
     targets = torch.stack([halves(0, 1), halves(1, 0)])
     with NoFloat64():
-        found = ValidationSet(targets[:, None], targets, torch.arange(2), ("polyp",), 1, 1)(lambda x: x - 0.5, CPU)
+        found = ValidationSet(targets[:, None], targets, torch.arange(2), ("polyp",), 1, 1, SIZE)(
+            lambda x: x - 0.5, CPU
+        )
     assert found.mean_dice == 1.0

@@ -14,6 +14,7 @@ from datasets.prepare.shared.run import Case, Plan
 from datasets.prepare.shared.sources import SourceFile
 from datasets.prepare.shared.volumes import FOLDERS, lists_of, prepare_volume
 from datasets.prepared import Prepared
+from datasets.volumes.lists import patient_of
 from utils.errors import UserError, counted, join_listed
 
 NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
@@ -27,7 +28,10 @@ def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list
     pairs = pair_volumes(images, labels, args.channel)
     names, label_map = class_names(described, labels)
     intensity = args.intensity or ("ct" if "CT" in channels(described) else "percentile")
-    train = choose_training(list(pairs), args.size, SEED)
+    patients = [patient_of(name) for name in pairs]
+    # groups of one case each would give another split than the cases themselves
+    groups = patients if len(set(patients)) < len(patients) else None
+    train = choose_training(list(pairs), args.size, SEED, groups)
     parts = {part: [n for n, trains in zip(pairs, train) if trains == (part == "train")] for part in ("train", "test")}
     shared = {"orientation": args.orientation, "intensity": intensity, "label_map": label_map, "channel": args.channel}
     cases = [

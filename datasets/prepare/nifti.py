@@ -122,6 +122,8 @@ def pair_volumes(
         stem = stem if stem in by_name else MASK_SUFFIX.sub("", stem)
         if stem not in by_name:
             problems.append(f"{file.name}: no image")
+        elif stem in pairs:
+            problems.append(f"{pairs[stem][1].name} and {file.name}: two labels for one image")
         else:
             pairs[stem] = (*by_name[stem][:1], file)
     problems += [f"{file.name}: no label" for name in by_name.keys() - pairs.keys() for file in by_name[name]]

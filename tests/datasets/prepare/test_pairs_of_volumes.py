@@ -1,7 +1,10 @@
 """Which label, patient and channel a NIfTI volume has, and whether image and label lie at one place."""
 
+import pytest
+
 from datasets.volumes.lists import patient_of, read_list
 from tests.datasets.prepare.test_volumes import draw, nnunet, prepare, write_nifti
+from utils.errors import UserError
 
 # --- patients -----------------------------------------------------------------------------------
 
@@ -22,3 +25,17 @@ def test_frames_of_a_patient_stay_in_one_part(tmp_path):
 def test_cases_without_frames_are_split_as_ever(tmp_path):
     out = prepare(nnunet(tmp_path / "raw", cases=10), tmp_path / "out")
     assert read_list(out / "lists/test_vol.txt") == ["abd_01", "abd_02", "abd_05"]
+
+
+# --- pairs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("liver_1_gt.nii.gz", "liver_1_seg.nii.gz"), ("liver_1.nii.gz", "liver_1_seg.nii")])
+def test_two_labels_of_one_image_are_refused(tmp_path, names):
+    for number in (1, 2):
+        write_nifti(tmp_path / f"images/liver_{number}.nii.gz", draw(number)[0])
+    for name in (*names, "liver_2.nii.gz"):
+        write_nifti(tmp_path / "labels" / name, draw(1)[1])
+    expected = rf"1 file cannot be paired(.|\n)*labels/{names[0]} and labels/{names[1]}: two labels for one image"
+    with pytest.raises(UserError, match=expected):
+        prepare(tmp_path, tmp_path / "out")

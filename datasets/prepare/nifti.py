@@ -105,10 +105,18 @@ def class_names(described: dict[str, Any], labels: list[SourceFile]) -> tuple[li
 def pair_volumes(
     images: list[SourceFile], labels: list[SourceFile], channel: int | None
 ) -> dict[str, tuple[SourceFile, SourceFile]]:
-    """Name of the label -> (image, label). An image may end in _0000 (its channel); a label in _seg, _gt ..."""
+    """Name of the case -> (image, label).
+
+    An image may end in _0000, its channel, unless a label has the whole name; a label in _seg, _gt ...
+    raises: UserError for files without partner, several labels for one image, and channels of which none is chosen
+    """
+    stems = {NIFTI.sub("", file.base) for file in labels}
+    labelled = stems | {MASK_SUFFIX.sub("", stem) for stem in stems}
     by_name: dict[str, list[SourceFile]] = {}
     for file in images:
-        by_name.setdefault(CHANNEL.sub("", NIFTI.sub("", file.base)), []).append(file)
+        stem = NIFTI.sub("", file.base)
+        name = next((name for name in (stem, CHANNEL.sub("", stem)) if name in labelled), stem)
+        by_name.setdefault(name, []).append(file)
     for name, files in by_name.items():
         if len(files) > 1:
             if channel is None:

@@ -1,10 +1,20 @@
 """Which label, patient and channel a NIfTI volume has, and whether image and label lie at one place."""
 
+from pathlib import Path
+
+import h5py
+import numpy as np
 import pytest
 
 from datasets.volumes.lists import patient_of, read_list
 from tests.datasets.prepare.test_volumes import draw, nnunet, prepare, write_nifti
 from utils.errors import UserError
+
+
+def rename(folder: Path, old: str, new: str) -> None:
+    for path in sorted(folder.rglob("*.nii.gz")):
+        path.rename(path.with_name(path.name.replace(old, new)))
+
 
 # --- patients -----------------------------------------------------------------------------------
 
@@ -39,3 +49,21 @@ def test_two_labels_of_one_image_are_refused(tmp_path, names):
     expected = rf"1 file cannot be paired(.|\n)*labels/{names[0]} and labels/{names[1]}: two labels for one image"
     with pytest.raises(UserError, match=expected):
         prepare(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("ending", ["", "_0000"])
+@pytest.mark.parametrize("word", ["", "_seg"])
+def test_names_of_cases_may_end_in_four_digits(tmp_path, ending, word):
+    raw = nnunet(tmp_path / "raw")
+    rename(raw / "imagesTr", "_0000", ending)
+    rename(raw / "imagesTr", "abd_", "amos_00")
+    rename(raw / "labelsTr", "abd_", "amos_00")
+    rename(raw / "labelsTr", ".nii", f"{word}.nii")
+    out = prepare(raw, tmp_path / "out")
+    for name in read_list(out / "lists/test_vol.txt"):
+        with h5py.File(out / f"test_vol_h5/{name}.npy.h5") as file:
+            assert np.array_equal(file["label"], draw(int(name.removeprefix("amos_")))[1])
+    for number in (2, 4):
+        (raw / f"labelsTr/amos_{number:04d}{word}.nii.gz").unlink()
+    with pytest.raises(UserError, match=rf"2 files cannot(.|\n)*amos_000[24]{ending}\.nii\.gz: no label"):
+        prepare(raw, tmp_path / "out")

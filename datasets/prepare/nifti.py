@@ -27,7 +27,7 @@ def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list
     described = read_description(files)
     pairs = pair_volumes(images, labels, args.channel)
     names, label_map = class_names(described, labels)
-    intensity = args.intensity or ("ct" if "CT" in channels(described) else "percentile")
+    intensity = args.intensity or ("ct" if channel_name(described, args.channel) == "CT" else "percentile")
     patients = [patient_of(name) for name in pairs]
     # groups of one case each would give another split than the cases themselves
     groups = patients if len(set(patients)) < len(patients) else None
@@ -70,10 +70,14 @@ def read_description(files: list[SourceFile]) -> dict[str, Any]:
     return described if isinstance(described, dict) else {}
 
 
-def channels(described: dict[str, Any]) -> list[str]:
-    """The names of the channels, in capitals: MSD calls them modality, nnU-Net channel_names."""
+def channel_name(described: dict[str, Any], channel: int | None) -> str:
+    """Name of a channel (the first, unless one is chosen) in capitals; empty where dataset.json does not give it.
+
+    MSD calls the names modality, nnU-Net channel_names.
+    """
     named = described.get("channel_names", described.get("modality", {}))
-    return [str(name).upper() for name in (named.values() if isinstance(named, dict) else named)]
+    named = named if isinstance(named, dict) else {str(number): name for number, name in enumerate(named)}
+    return str(named.get(str(channel or 0), "")).upper()
 
 
 def class_names(described: dict[str, Any], labels: list[SourceFile]) -> tuple[list[str], dict[int, int]]:

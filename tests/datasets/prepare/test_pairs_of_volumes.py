@@ -1,11 +1,13 @@
 """Which label, patient and channel a NIfTI volume has, and whether image and label lie at one place."""
 
+import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from datasets.prepared import read_prepared
 from datasets.volumes.lists import patient_of, read_list
 from tests.datasets.prepare.test_volumes import draw, nnunet, prepare, write_nifti
 from utils.errors import UserError
@@ -67,3 +69,20 @@ def test_names_of_cases_may_end_in_four_digits(tmp_path, ending, word):
         (raw / f"labelsTr/amos_{number:04d}{word}.nii.gz").unlink()
     with pytest.raises(UserError, match=rf"2 files cannot(.|\n)*amos_000[24]{ending}\.nii\.gz: no label"):
         prepare(raw, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("channel", "named", "expected"),
+    [
+        (0, {"0": "CT", "1": "PET"}, "ct"),
+        (1, {"0": "CT", "1": "PET"}, "percentile"),
+        (1, ["PET", "ct"], "ct"),
+        (0, {"1": "CT"}, "percentile"),
+    ],
+)
+def test_the_chosen_channel_alone_says_whether_it_is_ct(tmp_path, channel, named, expected):
+    raw = nnunet(tmp_path / "raw", channel_names=named)
+    for path in sorted((raw / "imagesTr").iterdir()):
+        shutil.copy(path, path.with_name(path.name.replace("_0000", "_0001")))
+    out = prepare(raw, tmp_path / "out", "--channel", str(channel))
+    assert read_prepared(out).intensity == expected

@@ -1,11 +1,13 @@
 """Which label, patient and channel a NIfTI volume has, and whether image and label lie at one place."""
 
+import json
 import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from datasets.prepared import read_prepared
 from datasets.volumes.lists import patient_of, read_list
@@ -86,3 +88,79 @@ def test_the_chosen_channel_alone_says_whether_it_is_ct(tmp_path, channel, named
         shutil.copy(path, path.with_name(path.name.replace("_0000", "_0001")))
     out = prepare(raw, tmp_path / "out", "--channel", str(channel))
     assert read_prepared(out).intensity == expected
+
+
+# --- geometry -----------------------------------------------------------------------------------
+
+
+def change_label(raw: Path, **changes) -> None:
+    """Change the header of the first label, not its voxels: SetSpacing=... and so on."""
+    path = raw / "labelsTr/abd_00.nii.gz"
+    label = sitk.ReadImage(str(path))
+    for name, value in changes.items():
+        getattr(label, name)(value)
+    sitk.WriteImage(label, str(path))
+
+
+IDENTITY = {"SetSpacing": (1, 1, 1), "SetOrigin": (0, 0, 0), "SetDirection": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}  # in NIfTI
+TURNED = (np.cos(0.05), -np.sin(0.05), 0, np.sin(0.05), np.cos(0.05), 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("stored", ["LPS", "PIR"])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (IDENTITY, r"spacing \(1, 1, 1\).*direction \(-1, .*expected .*spacing \(.*8.*direction"),
+        ({"SetSpacing": (1.6, 1.6, 8.0)}, r"spacing \(1\.6, 1\.6, 8\); expected spacing"),
+        ({"SetOrigin": (0.0, 0.0, 4.0)}, r"origin \(0, 0, 4\); expected origin \("),
+        ({"SetDirection": TURNED}, r"direction \(0\.9987\d*, -0\.0499\d*, 0, .*expected .*direction"),
+    ],
+)
+def test_a_label_that_lies_elsewhere_is_refused(tmp_path, stored, changes, expected):
+    raw = nnunet(tmp_path / "raw", stored=(stored,), cases=2)
+    change_label(raw, **changes)
+    with pytest.raises(UserError, match=rf"1 of 2 cases failed(.|\n)*abd_00: abd_00\.nii\.gz: found {expected}") as e:
+        prepare(raw, tmp_path / "out")
+    assert "as abd_00_0000.nii.gz has" in str(e.value)
+    assert "label.CopyInformation(image)" in str(e.value)
+
+
+def test_the_remedy_works(tmp_path):
+    raw = nnunet(tmp_path / "raw", cases=2)
+    wanted = json.loads((prepare(raw, tmp_path / "a") / "manifest.json").read_text())["sha256"]
+    change_label(raw, **IDENTITY)
+    change_label(raw, CopyInformation=sitk.ReadImage(str(raw / "imagesTr/abd_00_0000.nii.gz")))
+    assert json.loads((prepare(raw, tmp_path / "b") / "manifest.json").read_text())["sha256"] == wanted
+
+
+def write_oblique(path: Path, array: np.ndarray, stored: str) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.7, 0.9, 5.0))
+    image.SetOrigin((-1185.23, 210.6, -616.7))
+    about_z, about_x = (sitk.Euler3DTransform((0, 0, 0), *angles) for angles in ((0, 0, 0.04), (0.002, 0, 0)))
+    image.SetDirection((np.reshape(about_z.GetMatrix(), (3, 3)) @ np.reshape(about_x.GetMatrix(), (3, 3))).ravel())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(sitk.DICOMOrient(image, stored), str(path))
+
+
+@pytest.mark.parametrize(
+    ("stored", "cleared"),
+    [("LPS", [252, 254]), *((stored, [code]) for stored in ("LPS", "RAS", "PIR") for code in (252, 254))],
+)
+def test_headers_may_be_rounded_and_stored_in_another_order(tmp_path, stored, cleared):
+    """The label has only its sform (a matrix) or its qform (a quaternion), or neither: then it has the image's."""
+    for number in range(2):
+        image, label = draw(number)
+        write_oblique(tmp_path / f"raw/images/{number}.nii", image, "LPS")
+        path = tmp_path / f"raw/labels/{number}.nii"
+        write_oblique(path, label, stored)
+        data = bytearray(path.read_bytes())
+        for code in cleared:  # qform_code at byte 252, sform_code at 254
+            data[code : code + 2] = bytes(2)
+        if len(cleared) == 2:
+            data[80:92] = np.ones(3, "<f4").tobytes()  # the spacing
+        path.write_bytes(data)
+    out = prepare(tmp_path / "raw", tmp_path / "out")
+    for name in read_list(out / "lists/test_vol.txt"):
+        with h5py.File(out / f"test_vol_h5/{name}.npy.h5") as file:
+            assert np.array_equal(file["label"], draw(int(name))[1])

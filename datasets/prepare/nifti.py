@@ -14,6 +14,7 @@ from datasets.prepare.shared.run import Case, Plan
 from datasets.prepare.shared.sources import SourceFile
 from datasets.prepare.shared.volumes import FOLDERS, lists_of, prepare_volume
 from datasets.prepared import Prepared
+from datasets.volumes.lists import patient_of
 from utils.errors import UserError, counted, join_listed
 
 NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
@@ -26,8 +27,11 @@ def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list
     described = read_description(files)
     pairs = pair_volumes(images, labels, args.channel)
     names, label_map = class_names(described, labels)
-    intensity = args.intensity or ("ct" if "CT" in channels(described) else "percentile")
-    train = choose_training(list(pairs), args.size, SEED)
+    intensity = args.intensity or ("ct" if channel_name(described, args.channel) == "CT" else "percentile")
+    patients = [patient_of(name) for name in pairs]
+    # groups of one case each would give another split than the cases themselves
+    groups = patients if len(set(patients)) < len(patients) else None
+    train = choose_training(list(pairs), args.size, SEED, groups)
     parts = {part: [n for n, trains in zip(pairs, train) if trains == (part == "train")] for part in ("train", "test")}
     shared = {"orientation": args.orientation, "intensity": intensity, "label_map": label_map, "channel": args.channel}
     cases = [
@@ -66,10 +70,14 @@ def read_description(files: list[SourceFile]) -> dict[str, Any]:
     return described if isinstance(described, dict) else {}
 
 
-def channels(described: dict[str, Any]) -> list[str]:
-    """The names of the channels, in capitals: MSD calls them modality, nnU-Net channel_names."""
+def channel_name(described: dict[str, Any], channel: int | None) -> str:
+    """Name of a channel (the first, unless one is chosen) in capitals; empty where dataset.json does not give it.
+
+    MSD calls the names modality, nnU-Net channel_names.
+    """
     named = described.get("channel_names", described.get("modality", {}))
-    return [str(name).upper() for name in (named.values() if isinstance(named, dict) else named)]
+    named = named if isinstance(named, dict) else {str(number): name for number, name in enumerate(named)}
+    return str(named.get(str(channel or 0), "")).upper()
 
 
 def class_names(described: dict[str, Any], labels: list[SourceFile]) -> tuple[list[str], dict[int, int]]:
@@ -101,10 +109,18 @@ def class_names(described: dict[str, Any], labels: list[SourceFile]) -> tuple[li
 def pair_volumes(
     images: list[SourceFile], labels: list[SourceFile], channel: int | None
 ) -> dict[str, tuple[SourceFile, SourceFile]]:
-    """Name of the label -> (image, label). An image may end in _0000 (its channel); a label in _seg, _gt ..."""
+    """Name of the case -> (image, label).
+
+    An image may end in _0000, its channel, unless a label has the whole name; a label in _seg, _gt ...
+    raises: UserError for files without partner, several labels for one image, and channels of which none is chosen
+    """
+    stems = {NIFTI.sub("", file.base) for file in labels}
+    labelled = stems | {MASK_SUFFIX.sub("", stem) for stem in stems}
     by_name: dict[str, list[SourceFile]] = {}
     for file in images:
-        by_name.setdefault(CHANNEL.sub("", NIFTI.sub("", file.base)), []).append(file)
+        stem = NIFTI.sub("", file.base)
+        name = next((name for name in (stem, CHANNEL.sub("", stem)) if name in labelled), stem)
+        by_name.setdefault(name, []).append(file)
     for name, files in by_name.items():
         if len(files) > 1:
             if channel is None:
@@ -118,6 +134,8 @@ def pair_volumes(
         stem = stem if stem in by_name else MASK_SUFFIX.sub("", stem)
         if stem not in by_name:
             problems.append(f"{file.name}: no image")
+        elif stem in pairs:
+            problems.append(f"{pairs[stem][1].name} and {file.name}: two labels for one image")
         else:
             pairs[stem] = (*by_name[stem][:1], file)
     problems += [f"{file.name}: no label" for name in by_name.keys() - pairs.keys() for file in by_name[name]]

@@ -23,6 +23,9 @@ from utils.preprocess.intensities import to_unit
 
 FOLDERS = ("train_npz", "test_vol_h5", "lists")
 AXIAL = "SPL"  # slices grow upwards, rows to the back, columns to the left: a standard axial CT
+# How far headers of image and label may differ, in voxels: the step along each axis, and the place of the first voxel.
+# More than rounding: qform and sform of one NIfTI file, both float32, differ by up to 0.00025 and 0.015 (60 volumes).
+MAX_STEP, MAX_SHIFT = 0.001, 0.05
 
 
 def add_orientation(parser: ArgumentParser, default: str) -> None:
@@ -83,11 +86,12 @@ def read_labelled(
     out: image (D, H, W) in its stored type, label (D, H, W) uint8, spacing (D, H, W) in mm, affine (4, 4):
         (slice, row, column, 1) -> a point in mm in the patient's space, which grows to the left, to the back and
         upwards, as in DICOM
-    raises: UserError where their sizes differ or values cannot be used
+    A label without geometry lies where the image does.
+    raises: UserError where their sizes or geometries differ or values cannot be used
     """
     image, label = _read(image_path, channel), read_image(label_path)
     if label.array.shape == image.array.shape and not stored_orientation(label.meta):
-        label = replace(label, meta=image.meta)
+        label = replace(label, spacing=image.spacing, meta=image.meta)
     arrays = []
     for one in (image, label):
         if one.kind != "volume" or one.spacing is None or not stored_orientation(one.meta):
@@ -95,9 +99,8 @@ def read_labelled(
             raise UserError(f"{one.path.name}: the file does not say how its volume lies in the patient; {remedy}")
         arrays.append(orient(one.array, one.meta, orientation))
     pixels, classes = arrays
-    if pixels.shape != classes.shape:
-        found = f"found {classes.shape} voxels (slice, row, column), expected {pixels.shape}"
-        raise UserError(f"{label.path.name}: {found} as {image.path.name} has; is it the label of this image?")
+    if pixels.shape != classes.shape or not _lie_alike(image, label):
+        raise UserError(_what_differs(image, label))
     spacing = orient_spacing(image.spacing, image.meta, orientation)
     return pixels, _map_labels(classes, label_map, label.path), spacing, _affine(image, orientation)
 
@@ -121,6 +124,29 @@ def _read(path: Path, channel: int | None) -> Image:
         found = reader.Execute()
     meta = {"origin": found.GetOrigin(), "direction": found.GetDirection(), "dimension": 3}
     return Image(sitk.GetArrayFromImage(found), found.GetSpacing()[::-1], "volume", path, meta)
+
+
+def _lie_alike(image: Image, label: Image) -> bool:
+    """Whether the voxels of two volumes of one size are at the same places, in whatever order they are stored."""
+    wanted, found = (_affine(one, image.orientation) for one in (image, label))
+    sizes = np.linalg.norm(wanted[:3, :3], axis=0)
+    apart = np.linalg.norm((found - wanted)[:3], axis=0) / (*sizes, min(sizes))
+    return bool((apart < (MAX_STEP, MAX_STEP, MAX_STEP, MAX_SHIFT)).all())
+
+
+def _what_differs(image: Image, label: Image) -> str:
+    """The message with all that the two headers do not have in common."""
+    words = []
+    for one in (label, image):
+        facts = {"size": one.array.shape[::-1], "spacing": one.spacing[::-1]}
+        facts |= {name: one.meta[name] for name in ("origin", "direction")}
+        words.append([f"{name} ({', '.join(f'{value:.7g}' for value in facts[name])})" for name in facts])
+    found, expected = (", ".join(a for a, b in zip(these, others) if a != b) for these, others in (words, words[::-1]))
+    remedy = "copy the image's geometry to it (SimpleITK: label.CopyInformation(image))"
+    return (
+        f"{label.path.name}: found {found}; expected {expected} as {image.path.name} has (x, y, z); "
+        f"give the label of this image, or, if it was drawn on this image voxel by voxel, {remedy}"
+    )
 
 
 def _map_labels(label: np.ndarray, label_map: dict[int, int], path: Path) -> np.ndarray:

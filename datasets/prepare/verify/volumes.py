@@ -3,7 +3,6 @@
 Letters: D slices, H rows, W columns.
 """
 
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from datasets.prepare.verify.checksums import check_manifest
 from datasets.prepare.verify.duplicates import alike
 from datasets.prepare.verify.findings import Report
 from datasets.prepared import find_prepared
-from datasets.volumes.lists import read_list
+from datasets.volumes.lists import patient_of, read_list
 from utils.errors import UserError
 
 # Slices of two patients differ more than this, though they show the same organs; found on ACDC and CHAOS.
@@ -108,11 +107,11 @@ def tabulate(report: Report, cases: dict[str, Case], classes: tuple[str, ...]) -
 
 
 def check_patients(report: Report, names: dict[str, list[str]]) -> None:
-    """An error for each patient in several lists; frames of a patient (`_frameNN`) are one patient."""
+    """An error for each patient in several lists; frames of one (`patient_of`) count as one."""
     parts: dict[str, set[str]] = {}
     for part, listed in names.items():
         for name in listed:
-            parts.setdefault(re.sub(r"_frame\d+$", "", name.partition("_slice")[0]), set()).add(part)
+            parts.setdefault(patient_of(name), set()).add(part)
     for patient, found in sorted(parts.items()):
         if len(found) > 1:
             report.error("patients in several parts", patient, f"is in {' and '.join(sorted(found))}")

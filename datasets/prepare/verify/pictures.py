@@ -61,7 +61,7 @@ def verify_pictures(data: Path, csvfile: Path | None) -> Report:
     parts = check_split(report, root, csvfile, pairs)
     tabulate(report, table, looks, parts)
     find_duplicates(report, pairs, looks, parts)
-    check_manifest(report, root)
+    check_manifest(report, root, parts)
     return report
 
 

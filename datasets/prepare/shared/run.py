@@ -24,7 +24,7 @@ from utils.log import log
 
 SAVE_EVERY = 10  # seconds between two writes of the manifest
 
-# Of one case: {"sources": name -> sha256, "outputs": name -> {sha256, bytes}, "facts": {...}}.
+# Of one case: {"sources": name -> sha256, "arguments": text, "outputs": name -> {sha256, bytes}, "facts": {...}}.
 # The sources are None where the outputs were made with other parameters than the manifest has.
 Record = dict[str, Any]
 
@@ -186,15 +186,16 @@ def _each(cases: Sequence[Case], target: Path, old: dict[str, Record], pool: Pro
 def _do(case: Case, target: Path, old: Record | None) -> tuple[str, Record | None, bool, str | None]:
     """(name, record, whether it was there already, what is wrong) of one case."""
     try:
-        hashes = {source.name: source.sha256() for source in case.sources}
-        same = old and old["sources"] == hashes
+        made_of = {"sources": {source.name: source.sha256() for source in case.sources}}
+        made_of["arguments"] = str(case.arguments)  # such as whether it tests, which more cases can change
+        same = old and all(old.get(name) == value for name, value in made_of.items())
         if same and all(_is_there(target / name, out) for name, out in old["outputs"].items()):
             return case.name, old, True, None
         outputs, facts = case.make(target, *case.sources, **case.arguments)
         found = {
             name: {"sha256": content_sha256(target / name), "bytes": (target / name).stat().st_size} for name in outputs
         }
-        return case.name, {"sources": hashes, "outputs": found, "facts": facts}, False, None
+        return case.name, made_of | {"outputs": found, "facts": facts}, False, None
     except UserError as error:
         return case.name, None, False, f"{case.name}: {error}"
 

@@ -119,6 +119,17 @@ def test_cases_that_are_gone_are_removed_after_a_stopped_call_too(root, monkeypa
     assert cases_of(out / "train_npz") | cases_of(out / "test_vol_h5") == {f"p{number}" for number in range(1, 6)}
 
 
+def test_a_test_case_that_trains_now_is_made_anew(root):
+    """With p21 as a seventh case, p2 is no longer the last tenth."""
+    out = root / "out"
+    assert read_list(out / "lists/test_vol.txt") == ["p2"]
+    write_case(root / "raw", 21)
+    prepare(root)
+    assert read_list(out / "lists/test_vol.txt") == ["p21"]
+    assert cases_of(out / "test_vol_h5") == {"p21"}
+    assert "p2_slice000" in read_list(out / "lists/train.txt")
+
+
 def test_a_list_that_the_user_changed_stays_through_a_call_that_fails(root):
     path = root / "out/lists/train.txt"
     path.write_text("p1_slice000\n")

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datasets.images.classes import CLASSES_FILE, parse_label_colours
+from datasets.images.folds import parse_size
 from datasets.images.mask_values import guess_classes
 from datasets.prepare.nifti import NIFTI, plan_volumes
 from datasets.prepare.shared.pictures import FOLDERS, is_picture, new_split, pair_sources
@@ -24,7 +25,7 @@ MASK_WORDS = ("mask", "label", "groundtruth", "gt", "seg", "annotation", "annot"
 
 def add_flags(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--size", type=float, default=0.9, help="share of the images or cases that trains (default 0.9)")
+    add("--size", type=parse_size, default=0.9, help="share of the images or cases that trains (default 0.9)")
     add("--copy", action="store_true", help="pictures: copy the files; else links to them are made")
     add("--label_colours", metavar="JSON|NAME:#HEX,...", help="pictures: the classes of masks in colours")
     add_orientation(parser, AXIAL)

@@ -45,6 +45,14 @@ def test_a_dry_run_writes_nothing(download, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["cvc", "isic", "folder"])
+@pytest.mark.parametrize("size", ["90", "-0.5", "nan", "half"])
+def test_a_share_that_is_none_is_refused_before_any_work(download, tmp_path, name, size):
+    with pytest.raises(UserError, match=f"--size {size}: expected the share of training images, above 0 and below 1"):
+        main([name, str(download), str(tmp_path / "out"), f"--size={size}"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_pictures_are_links_and_the_download_stays_as_it_is(download, tmp_path):
     before = contents(download)
     cvc(download, tmp_path / "out")

@@ -109,6 +109,12 @@ def other_part(data, name, part):
     path.write_text("\n".join(f"{name},{part},{name[0]}" if line.startswith(name) else line for line in lines) + "\n")
 
 
+def cut_folds(data):
+    path = data / "test_train_data.csv"
+    head, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([f"{head},fold", *(f"{line},{k % 2}" for k, line in enumerate(lines)), ""]))
+
+
 DAMAGES = {
     "no mask": (lambda d: (d / "masks/a_00.png").unlink(), "files that do not pair"),
     "cut image": (lambda d: (d / "images/a_00.png").write_bytes(b"\x89PNG cut"), "unreadable"),
@@ -123,6 +129,7 @@ DAMAGES = {
         "the split",
     ),
     "group": (lambda d: other_part(d, part_of(d, "train")[0], "test"), "patients or videos in several parts"),
+    "fold": (cut_folds, "patients or videos in several folds"),
     "copy": (copy_across, "images alike in different parts"),
     "darker copy": (lambda d: copy_across(d, lambda i: (i * 0.6).astype(np.uint8)), "images alike in different parts"),
     "small copy": (

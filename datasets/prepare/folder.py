@@ -53,7 +53,7 @@ def images_and_masks(files: list[SourceFile]) -> tuple[list[SourceFile], list[So
     folders: dict[tuple[Path, PurePosixPath], list[SourceFile]] = {}
     for file in files:
         place = file.path if file.member else file.path.parent
-        folders.setdefault((place, PurePosixPath(file.member or "").parent), []).append(file)
+        folders.setdefault((place, PurePosixPath(file.name if file.member else "").parent), []).append(file)
     named = {key: found for key, found in folders.items() if found[0].folder.lower() not in ("imagests", "labelsts")}
     names = [found[0].folder for found in named.values()]
     if len(named) != 2:

@@ -163,6 +163,16 @@ def test_what_is_unusual_is_a_note(data, name):
     assert verify(data) == (0, [("note", kind)])
 
 
+def test_signed_images_are_an_error_with_its_remedy(data):
+    path = data / "images" / part_of(data, "train")[0]
+    path.unlink()
+    cv2.imwrite(str(path.with_suffix(".tif")), blobs(0)[..., 0].astype(np.int16) - 100)
+    assert verify(data) == (1, [("error", "unreadable")])
+    text = json.loads((data / "verify.json").read_text())["findings"][0]["text"]
+    assert "found int16 values from -" in text
+    assert "for images give --intensity to train.py (ct for HU, else percentile)" in text
+
+
 def test_images_in_no_part_are_a_note(data):
     path = data / "test_train_data.csv"
     name = part_of(data, "train")[0]

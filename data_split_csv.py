@@ -2,6 +2,7 @@
 
 import argparse
 
+from datasets.images.folds import parse_size
 from datasets.images.make_split import split_dataset
 from utils.errors import UserError, run_main
 from utils.log import printable
@@ -11,7 +12,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--dataset", required=True, metavar="DATA", help="folder with images/ and masks/")
-    add("--size", type=float, default=0.9, help="share of the images that trains (default 0.9)")
+    add("--size", type=parse_size, default=0.9, help="share of the images that trains (default 0.9)")
     add("--seed", type=int, default=1234, help="another seed, another split (default 1234)")
     add("--output", metavar="CSV", help="file to write (default DATA/test_train_data.csv)")
     add("--force", action="store_true", help="replace the file where it exists")

@@ -80,8 +80,9 @@ def type_range(array: np.ndarray, path: Path) -> float:
         return float(np.iinfo(array.dtype).max)
     if array.dtype.kind == "b" or (array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1):
         return 1.0
-    expected = "expected unsigned integers or fractions in [0, 1]; convert the picture to 8 or 16 bits"
-    raise UserError(f"{path}: found {array.dtype} values from {array.min()} to {array.max()}, {expected}")
+    found = f"found {array.dtype} values from {array.min()} to {array.max()}, expected unsigned integers or fractions"
+    remedy = "for images give --intensity to train.py (ct for HU, else percentile), or save unsigned 8 or 16 bits"
+    raise UserError(f"{path}: {found} in [0, 1]; {remedy}")
 
 
 def to_rgb8(picture: np.ndarray, path: Path) -> np.ndarray:

@@ -13,6 +13,17 @@ from datasets.images.pairs import stem_of
 from utils.errors import UserError, counted
 
 
+def parse_size(text: str) -> float:
+    """The share of images that trains, as --size gives it. raises: UserError unless above 0 and below 1"""
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < 1:
+        raise UserError(f"--size {text}: expected the share of training images, above 0 and below 1, such as 0.9")
+    return size
+
+
 def choose_training(ids: Sequence[str], size: float, seed: int, groups: Sequence[str] | None = None) -> list[bool]:
     """Whether each image trains: the share `size` of them, rounded, at least one image in each part.
 

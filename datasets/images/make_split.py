@@ -27,8 +27,6 @@ def split_dataset(
     `num_folds` also writes the folds of the training part.
     raises: UserError before anything is written
     """
-    if not 0 < size < 1:
-        raise UserError(f"--size {size}: expected the share of training images, above 0 and below 1, such as 0.9")
     if group_by and group_cuts:
         raise UserError("--group-by and --group-cuts: found both, expected one of them")
     path = Path(output) if output else data_root(dataset) / DEFAULT_NAME

@@ -1,14 +1,14 @@
 """The CSV that says which images train and which test: reading it, writing it, making one.
 
-Columns: image_id, category (train, val or test), and where wanted group (a patient, a video: never in
-two parts) and fold (of a training image). Images of the category val are for validation, in place of folds.
+Columns: image_id, category (train, val or test), and where wanted group (a patient, a video) and fold (of a training
+image). Images of the category val are for validation, in place of folds.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from datasets.images.classes import ClassTable
 from datasets.images.folds import assign_folds
@@ -66,8 +66,9 @@ def load_split(path: str | Path, pairs: Sequence[Pair], num_folds: int | None = 
     parts = {name: [by_stem[stem_of(r.image_id)] for r in rows if r.category == name] for name in CATEGORIES}
     if parts["val"] and any(row.fold is not None for row in rows):
         raise UserError(f"{path}: found the category val and the column fold, expected one of them for validation")
-    training = [row for row in rows if row.category == "train"]
-    folds = None if parts["val"] or not training else _training_folds(path, training, num_folds, seed)
+    folds = None if parts["val"] or not parts["train"] else _training_folds(path, rows, num_folds, seed)
+    fold_of = iter(folds or ())
+    rows = [row._replace(fold=next(fold_of, None)) if row.category == "train" else row for row in rows]
     description = describe(rows)
     if unlisted := len(pairs) - len(rows):
         description += f"; not in the CSV and so not used: {counted(unlisted, 'image')} of the folder"
@@ -75,7 +76,12 @@ def load_split(path: str | Path, pairs: Sequence[Pair], num_folds: int | None = 
 
 
 def _training_folds(path: str | Path, rows: Sequence[Row], num_folds: int | None, seed: int) -> list[int] | None:
-    given = [row.fold for row in rows]
+    """The fold of each training image: the one given, or drawn.
+
+    Whole groups are drawn where none is in several parts. Else the split is by image, and so are its folds.
+    """
+    training = [row for row in rows if row.category == "train"]
+    given = [row.fold for row in training]
     if seen := set(given) - {None}:
         if None in given or seen != set(range(len(seen))) or len(seen) < 2:
             found = f"column fold: found {sorted(seen)} and {given.count(None)} training images without one"
@@ -84,24 +90,41 @@ def _training_folds(path: str | Path, rows: Sequence[Row], num_folds: int | None
         return given
     if num_folds is None:
         return None
-    groups = [row.group for row in rows]
-    return assign_folds([row.image_id for row in rows], num_folds, seed, groups if groups[0] else None)
+    whole = rows[0].group is not None and not cut_groups(rows, "category")
+    groups = [row.group for row in training] if whole else None
+    return assign_folds([row.image_id for row in training], num_folds, seed, groups)
+
+
+def cut_groups(rows: Sequence[Row], column: str) -> dict[str, Counter[Any]]:
+    """Groups with images in several categories or, of those that train, folds, sorted: group -> how many in each."""
+    counts: dict[str, Counter[Any]] = {}
+    for row in rows if column == "category" else (row for row in rows if row.category == "train"):
+        value = getattr(row, column)
+        if row.group is not None and value is not None:
+            counts.setdefault(row.group, Counter())[value] += 1
+    return {group: found for group, found in sorted(counts.items()) if len(found) > 1}
 
 
 def describe(rows: Sequence[Row]) -> str:
-    """How the parts were kept apart, for reports: images of one patient or video look alike."""
+    """How parts and folds were kept apart, for reports: images of one patient or video look alike."""
     counts = Counter(row.category for row in rows)
     parts = [name for name in CATEGORIES if counts[name]]
     text = " + ".join(f"{counts[name]} {name}" for name in parts) + (" image" if len(rows) == 1 else " images")
-    if len(parts) == 1:
-        return text
-    if rows[0].group is None:
-        return f"{text}, split by image: patients or videos may be in both parts"
-    groups = [{row.group for row in rows if row.category == name} for name in parts]
-    several = "both" if len(parts) == 2 else "several"
-    if shared := sum(number > 1 for number in Counter(group for part in groups for group in part).values()):
-        return f"{text}, split by image: {counted(shared, 'group')} in {several} parts"
-    return f"{text}, split by group: {' + '.join(str(len(part)) for part in groups)} groups, none in {several} parts"
+    grouped = rows[0].group is not None
+    if len(parts) > 1:
+        several = "both" if len(parts) == 2 else "several"
+        if not grouped:
+            text += f", split by image: patients or videos may be in {several} parts"
+        elif cut := cut_groups(rows, "category"):
+            text += f", split by image: {counted(len(cut), 'group')} in {several} parts"
+        else:
+            numbers = [str(len({row.group for row in rows if row.category == name})) for name in parts]
+            text += f", split by group: {' + '.join(numbers)} groups, none in {several} parts"
+    if any(row.fold is not None for row in rows if row.category == "train"):
+        cut = cut_groups(rows, "fold")
+        text += "; folds by group" if grouped and not cut else "; folds by image"
+        text += f": {counted(len(cut), 'group')} in several folds" if cut else ""
+    return text
 
 
 def read_split(path: str | Path) -> list[Row]:

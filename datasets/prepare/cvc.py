@@ -4,7 +4,7 @@ import re
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from datasets.images.folds import groups_by_cuts
+from datasets.images.folds import groups_by_cuts, parse_size
 from datasets.prepare.shared.pictures import FOLDERS, in_folder, new_split, pair_sources
 from datasets.prepare.shared.run import Plan
 from datasets.prepare.shared.sources import SourceFile
@@ -24,7 +24,7 @@ CUTS = (
 def add_flags(parser: ArgumentParser) -> None:
     text = "image: at random, as published, though frames of one video look alike; video: whole videos"
     parser.add_argument("--split", default="image", choices=("image", "video"), help=text)
-    parser.add_argument("--size", type=float, default=0.9, help="share of the images that trains (default 0.9)")
+    parser.add_argument("--size", type=parse_size, default=0.9, help="share of the images that trains (default 0.9)")
     parser.add_argument("--copy", action="store_true", help="copy the files; else links to them are made")
 
 

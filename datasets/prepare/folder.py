@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datasets.images.classes import CLASSES_FILE, parse_label_colours
+from datasets.images.folds import parse_size
 from datasets.images.mask_values import guess_classes
 from datasets.prepare.nifti import NIFTI, plan_volumes
 from datasets.prepare.shared.pictures import FOLDERS, is_picture, new_split, pair_sources
@@ -24,7 +25,7 @@ MASK_WORDS = ("mask", "label", "groundtruth", "gt", "seg", "annotation", "annot"
 
 def add_flags(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--size", type=float, default=0.9, help="share of the images or cases that trains (default 0.9)")
+    add("--size", type=parse_size, default=0.9, help="share of the images or cases that trains (default 0.9)")
     add("--copy", action="store_true", help="pictures: copy the files; else links to them are made")
     add("--label_colours", metavar="JSON|NAME:#HEX,...", help="pictures: the classes of masks in colours")
     add_orientation(parser, AXIAL)
@@ -52,7 +53,7 @@ def images_and_masks(files: list[SourceFile]) -> tuple[list[SourceFile], list[So
     folders: dict[tuple[Path, PurePosixPath], list[SourceFile]] = {}
     for file in files:
         place = file.path if file.member else file.path.parent
-        folders.setdefault((place, PurePosixPath(file.member or "").parent), []).append(file)
+        folders.setdefault((place, PurePosixPath(file.name if file.member else "").parent), []).append(file)
     named = {key: found for key, found in folders.items() if found[0].folder.lower() not in ("imagests", "labelsts")}
     names = [found[0].folder for found in named.values()]
     if len(named) != 2:

@@ -4,6 +4,7 @@ import re
 from argparse import ArgumentParser, Namespace
 from functools import partial
 
+from datasets.images.folds import parse_size
 from datasets.prepare.shared.pictures import FOLDERS, new_split, pair_sources
 from datasets.prepare.shared.run import Plan
 from datasets.prepare.shared.sources import SourceFile
@@ -19,7 +20,7 @@ OTHER_PARTS = re.compile(r"ISIC2018_Task1(-2)?_(Validation|Test)_", re.IGNORECAS
 
 
 def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--size", type=float, default=0.9, help="share of the images that trains (default 0.9)")
+    parser.add_argument("--size", type=parse_size, default=0.9, help="share of the images that trains (default 0.9)")
     parser.add_argument("--copy", action="store_true", help="copy the files; else links to them are made")
 
 

@@ -142,6 +142,13 @@ def test_the_card_lies_beside_the_checkpoint(weights):
     card.unlink()
 
 
+def test_groups_in_both_parts_are_a_limit(tmp_path):
+    for words, limited in (("split by image: 25 groups in both parts", True), ("split by group: 4 + 1 groups", False)):
+        path = save(tmp_path / "polyps.pth", CFG, split=f"8 train + 2 test images, {words}")
+        text = write_card(tmp_path / "card.md", "--checkpoint", path, "--force")
+        assert ("Split by image: images of one patient or video may be in both parts" in text) == limited
+
+
 def test_its_python_code_segments_an_image(weights, tmp_path, monkeypatch):
     text = write_card(tmp_path / "card.md", "--checkpoint", weights)
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]

@@ -158,13 +158,11 @@ def test_a_folder_has_the_recipe_of_its_layout_unless_one_is_given(tmp_path):
     assert recipe_of(tmp_path, recipe="rectal") == "rectal"
     assert recipe_of(tmp_path / "images") == "isic2018"
     assert recipe_of(volumes) == "synapse"
-    manifest = {"format": 1, "dataset": "cvc", "cases": {}}
+    manifest = {"format": 1, "dataset": "cvc", "sha256": "", "parameters": {}, "lists": {}, "cases": {}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert recipe_of(tmp_path) == "cvc_clinicdb"
     assert recipe_of(tmp_path, recipe="rectal") == "rectal"
     assert recipe_of(tmp_path, guess=False) is None
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "cases": {}}), encoding="utf-8")
-    assert recipe_of(tmp_path) == "isic2018"
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"dataset": "folder"}), encoding="utf-8")
     assert recipe_of(tmp_path) == "isic2018"
     assert recipe_of(volumes, guess=False) is None  # the checkpoint's own

@@ -21,7 +21,7 @@ from utils.files import read_text, reading, write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-MAY_LACK = {"dataset": "", "sha256": "", "parameters": {}, "lists": {}}  # fields -> what they are where they lack
+KINDS = {"dataset": str, "sha256": str, "parameters": dict, "lists": dict}  # of fields
 LIBRARIES = ("numpy", "h5py", "SimpleITK", "opencv-python-headless")
 
 
@@ -64,20 +64,21 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         found = json.loads(text)
     if not _is_manifest(found):
         raise UserError(f"{path}: no manifest of format {FORMAT}; remove it to prepare the folder anew")
-    return MAY_LACK | found
+    return found
 
 
 def _is_manifest(found: Any) -> bool:
     """Whether the fields are of the kinds that `write_manifest` writes, and all names those of files below a folder."""
     try:
         cases = found["cases"].values()
-        outputs = [pair for case in cases for pair in case["outputs"].items()]
+        outputs = {name: out for case in cases for name, out in case["outputs"].items()}
+        paths = [PurePath(name) for name in [*outputs, *found["lists"]]]
         return (
             found["format"] == FORMAT
-            and all(type(found.get(name, value)) is type(value) for name, value in MAY_LACK.items())
+            and all(type(found[name]) is kind for name, kind in KINDS.items())
             and all("sources" in case for case in cases)
-            and all(isinstance(out["sha256"], str) and isinstance(out["bytes"], int) for _, out in outputs)
-            and not any(PurePath(name).is_absolute() or ".." in PurePath(name).parts for name, _ in outputs)
+            and all(isinstance(out["sha256"], str) and isinstance(out["bytes"], int) for out in outputs.values())
+            and not any(path.is_absolute() or ".." in path.parts for path in paths)
         )
     except (LookupError, TypeError, AttributeError):
         return False

@@ -77,7 +77,7 @@ def split_files(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
 def new_split(records: dict[str, Any], size: float, groups: dict[str, str] | None = None, together: bool = True):
     """`split_files` of a new split of all images, seed 1234.
 
-    groups: image -> patient or video; whole groups are kept `together`, or else the groups are only written down
+    groups: image -> patient or video; whole groups are kept `together`, or else only written down: folds are by image
     """
     ids = sorted(record["facts"]["image"] for record in records.values())
     group_of = [groups[name] for name in ids] if groups else None

@@ -17,14 +17,16 @@ from tqdm import tqdm
 
 from datasets.prepare.shared.manifest import MANIFEST, content_sha256, read_manifest, text_sha256, write_manifest
 from datasets.prepare.shared.sources import SourceFile, check_room
-from datasets.prepared import Prepared, write_prepared
+from datasets.prepared import PREPARED, Prepared, write_prepared
 from utils.errors import UserError, counted, join_listed
 from utils.files import write_atomically
 from utils.log import log
 
 SAVE_EVERY = 10  # seconds between two writes of the manifest
 
-Record = dict[str, Any]  # of one case: {"sources": name -> sha256, "outputs": name -> {sha256, bytes}, "facts": {...}}
+# Of one case: {"sources": name -> sha256, "arguments": text, "outputs": name -> {sha256, bytes}, "facts": {...}}.
+# The sources are None where the outputs were made with other parameters than the manifest has.
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _write_texts(target: Path, texts: dict[str, str], lists: dict[str, str]) -> 
 
 
 def _earlier(plan: Plan, target: Path) -> tuple[dict[str, Record], dict[str, str]]:
-    """Records and checksums of lists of an earlier call; with other parameters, the records match no source."""
+    """Records and checksums of lists of an earlier call; with other parameters, the records have no sources."""
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is a file; expected the folder to prepare, which may be new")
     for source in (source for case in plan.cases for source in case.sources):
@@ -128,16 +130,20 @@ def _earlier(plan: Plan, target: Path) -> tuple[dict[str, Record], dict[str, str
 def _run(
     plan: Plan, target: Path, workers: int, old: dict[str, Record], lists: dict[str, str]
 ) -> tuple[dict[str, Record], int, list[str]]:
-    """(records, how many cases were kept, what failed); the manifest is saved first, now and then, and at the end."""
-    records, failed, kept, saved = {}, [], 0, time.monotonic()
-    wanted = {case.name for case in plan.cases}
-    earlier = {name: record for name, record in old.items() if name in wanted and record["sources"]}
+    """(records, how many cases were kept, what failed); the manifest is saved first, now and then, and at the end.
+
+    Until all cases are made, the manifest also has the `old` records, so that a later call removes their outputs. With
+    other parameters, the lists and prepared.json go first: nobody should train on a mixture of both.
+    """
+    records, failed, kept, saved = dict(old), [], 0, time.monotonic()
 
     def save() -> None:
-        write_manifest(target, plan.dataset, plan.parameters, earlier | records, lists)
+        write_manifest(target, plan.dataset, plan.parameters, records, lists)
 
-    if not (target / MANIFEST).exists():  # a folder of files without one is taken for somebody else's
-        save()
+    if not all(record["sources"] for record in old.values()):
+        there = [name for name in lists if (target / name).exists()]
+        _remove(target, {PREPARED} | {name for name in there if content_sha256(target / name) == lists[name]})
+    save()  # a folder of files without a manifest is taken for somebody else's
     for folder in plan.folders:
         (target / folder).mkdir(exist_ok=True)
     workers = min(workers, len(plan.cases))
@@ -155,10 +161,11 @@ def _run(
                 if time.monotonic() > saved + SAVE_EVERY:
                     save()
                     saved = time.monotonic()
+        gone = [records.pop(name) for name in old.keys() - {case.name for case in plan.cases}]
+        wanted = {out for record in records.values() for out in record["outputs"]}
+        _remove(target, {out for record in gone for out in record["outputs"]} - wanted)
     finally:
         save()
-    for name in old.keys() - wanted:
-        _remove(target, set(old[name]["outputs"]) - {out for record in records.values() for out in record["outputs"]})
     return records, kept, sorted(failed)
 
 
@@ -179,15 +186,16 @@ def _each(cases: Sequence[Case], target: Path, old: dict[str, Record], pool: Pro
 def _do(case: Case, target: Path, old: Record | None) -> tuple[str, Record | None, bool, str | None]:
     """(name, record, whether it was there already, what is wrong) of one case."""
     try:
-        hashes = {source.name: source.sha256() for source in case.sources}
-        same = old and old["sources"] == hashes
+        made_of = {"sources": {source.name: source.sha256() for source in case.sources}}
+        made_of["arguments"] = str(case.arguments)  # such as whether it tests, which more cases can change
+        same = old and all(old.get(name) == value for name, value in made_of.items())
         if same and all(_is_there(target / name, out) for name, out in old["outputs"].items()):
             return case.name, old, True, None
         outputs, facts = case.make(target, *case.sources, **case.arguments)
         found = {
             name: {"sha256": content_sha256(target / name), "bytes": (target / name).stat().st_size} for name in outputs
         }
-        return case.name, {"sources": hashes, "outputs": found, "facts": facts}, False, None
+        return case.name, made_of | {"outputs": found, "facts": facts}, False, None
     except UserError as error:
         return case.name, None, False, f"{case.name}: {error}"
 
@@ -197,8 +205,8 @@ def _is_there(path: Path, output: dict[str, Any]) -> bool:
 
 
 def _remove(target: Path, names: set[str]) -> None:
-    """Remove what an earlier call made and this one does not."""
+    """Remove files that an earlier call made, in `target` itself or below it."""
     for name in names:
         path = target / name
-        if target.resolve() in path.parent.resolve().parents:
+        if target.resolve() in (path.parent.resolve() / path.name).parents:
             path.unlink(missing_ok=True)

@@ -108,11 +108,12 @@ def _members(path: Path) -> list[SourceFile]:
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path}: found no complete zip archive; expected a folder or a zip (unpack other archives)")
     with reading(path, "download the archive again"), zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir() and _is_wanted(member.filename)]
+        members = [(member.filename.replace("\\", "/"), member) for member in archive.infolist()]  # "\\": of Windows
+    members = [(name, member) for name, member in members if not name.endswith("/") and _is_wanted(name)]
     problems = []
-    for member in members:
-        name, kind = PurePosixPath(member.filename.replace("\\", "/")), stat.S_IFMT(member.external_attr >> 16)
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+    for name, member in members:
+        parts, kind = PurePosixPath(name).parts, stat.S_IFMT(member.external_attr >> 16)
+        if PurePosixPath(name).is_absolute() or ".." in parts or ":" in parts[0]:
             problems.append(f"{member.filename!r}: leads out of the folder that it would be unpacked into")
         elif kind not in (0, stat.S_IFREG):
             problems.append(f"{member.filename!r}: is a link or no plain file")
@@ -120,7 +121,7 @@ def _members(path: Path) -> list[SourceFile]:
             problems.append(f"{member.filename!r}: {member.file_size} bytes unpacked; expected at most {LARGEST}")
     if problems:
         raise UserError(f"{path}: {counted(len(problems), 'member')} must not be unpacked:\n  {join_listed(problems)}")
-    return [SourceFile(member.filename, member.file_size, path, member.filename) for member in members]
+    return [SourceFile(name, member.file_size, path, member.filename) for name, member in members]
 
 
 def find_once(files: Sequence[SourceFile], pattern: re.Pattern[str]) -> dict[tuple[str | None, ...], SourceFile]:
@@ -138,7 +139,7 @@ def find_once(files: Sequence[SourceFile], pattern: re.Pattern[str]) -> dict[tup
 
 
 def _is_wanted(name: str) -> bool:
-    parts = PurePosixPath(name.replace("\\", "/")).parts
+    parts = PurePosixPath(name).parts
     return not any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
 
 

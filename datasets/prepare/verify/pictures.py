@@ -12,7 +12,7 @@ from datasets.files.pictures import read_picture, silent_opencv, to_rgb8
 from datasets.images.classes import ClassTable, find_classes, read_mask
 from datasets.images.mask_values import foreground_areas, guess_classes
 from datasets.images.pairs import Pair, check_sizes, data_root, pair_files, stem_of
-from datasets.images.split import DEFAULT_NAME, Row, describe, read_split
+from datasets.images.split import DEFAULT_NAME, Row, cut_groups, describe, read_split
 from datasets.prepare.verify.checksums import check_manifest
 from datasets.prepare.verify.duplicates import alike, sketch
 from datasets.prepare.verify.findings import Report, thumbnail
@@ -61,7 +61,7 @@ def verify_pictures(data: Path, csvfile: Path | None) -> Report:
     parts = check_split(report, root, csvfile, pairs)
     tabulate(report, table, looks, parts)
     find_duplicates(report, pairs, looks, parts)
-    check_manifest(report, root)
+    check_manifest(report, root, parts)
     return report
 
 
@@ -131,18 +131,15 @@ def check_split(report: Report, root: Path, csvfile: Path | None, pairs: list[Pa
 
 
 def check_groups(report: Report, rows: list[Row]) -> None:
-    """An error for each patient or video that has images in several parts."""
+    """An error for each patient or video that has images in several parts, or training images in several folds."""
     if rows[0].group is None:
         text = "the split names no patients or videos: whether they are in both parts is not known"
         report.note("no groups", "", text)
         return
-    parts: dict[str, Counter[str]] = {}
-    for row in rows:
-        parts.setdefault(row.group, Counter())[row.category] += 1
-    for group, counts in sorted(parts.items()):
-        if len(counts) > 1:
-            text = " and ".join(f"{counted(count, 'image')} in {part}" for part, count in sorted(counts.items()))
-            report.error("patients or videos in several parts", group, text)
+    for column, kind, word in (("category", "parts", ""), ("fold", "folds", "fold ")):
+        for group, counts in cut_groups(rows, column).items():
+            text = " and ".join(f"{counted(count, 'image')} in {word}{k}" for k, count in sorted(counts.items()))
+            report.error(f"patients or videos in several {kind}", group, text)
 
 
 def tabulate(report: Report, table: ClassTable | None, looks: list[Look], parts: dict[str, str]) -> None:

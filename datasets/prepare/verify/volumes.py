@@ -42,7 +42,8 @@ def verify_volumes(data: Path, list_dir: Path | None, synapse_lists: Path) -> Re
     if classes and orientation:
         check_anatomy(report, [case.centres() for case in cases.values()], classes, orientation)
     find_duplicates(report, cases)
-    if not check_manifest(report, root):
+    listed = [name for part in names.values() for name in part]
+    if not check_manifest(report, root, listed, made):
         report.note("manifest", "", "no manifest.json: not written by prepare_data.py, so no checksum to compare with")
     return report
 

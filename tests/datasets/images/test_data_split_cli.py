@@ -60,6 +60,7 @@ def test_every_option_does_what_it_says(dataset, tmp_path, capsys):
         (["--size", "1.5"], "--size 1.5"),
         (["--size", "0"], "--size 0"),
         (["--size", "nan"], "--size nan"),
+        (["--size", "90%"], "--size 90%"),
         (["--group-by", "patient"], "finds nothing in 20 names"),
         (["--group-cuts", "3;5"], "--group-cuts 3;5"),
         (["--group-cuts", "3", "--group-by", "c"], "found both"),

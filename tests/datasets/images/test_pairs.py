@@ -282,7 +282,7 @@ def test_a_set_without_any_foreground_is_a_mistake(tmp_path):
 def test_values_without_a_known_range_are_refused(tmp_path):
     for stored in (np.full((4, 4), -5, np.int16), np.full((4, 4), 40.0, np.float32)):
         path = save(tmp_path / "a.tif", stored)
-        with pytest.raises(UserError, match="expected unsigned integers or fractions"):
+        with pytest.raises(UserError, match=r"expected unsigned integers .*--intensity .*save unsigned 8"):
             to_rgb8(read_picture(path), path)
 
 

@@ -9,7 +9,6 @@ from datasets.images.folds import assign_folds, choose_training, groups_by_cuts,
 from datasets.images.make_split import make_rows
 from datasets.images.pairs import Pair
 from datasets.images.split import Row, Split, check_output, describe, load_split, read_split, write_split
-from tests.support.places import ROOT
 from utils.errors import UserError
 
 
@@ -242,7 +241,8 @@ def test_folds_are_drawn_by_group_unless_the_file_has_them(tmp_path):
     write_split(path, rows)
     split = load_split(path, pairs_of(ids), num_folds=2, seed=7)
     assert len({(pair.image_id[:2], fold) for pair, fold in zip(split.train, split.folds)}) == 4
-    assert split.description == "16 train + 4 test images, split by group: 4 + 1 groups, none in both parts"
+    words = "16 train + 4 test images, split by group: 4 + 1 groups, none in both parts"
+    assert split.description == f"{words}; folds by group"
     write_split(path, [row._replace(group=None) for row in rows])
     split = load_split(path, pairs_of(ids), num_folds=2, seed=7)
     assert Counter(split.folds) == {0: 8, 1: 8}
@@ -251,6 +251,9 @@ def test_folds_are_drawn_by_group_unless_the_file_has_them(tmp_path):
     write_split(path, given)
     split = load_split(path, pairs_of(ids), num_folds=2, seed=7)
     assert split.folds == [row.fold for row in given if row.category == "train"]
+    write_split(path, [row._replace(group=None) for row in given])
+    description = load_split(path, pairs_of(ids)).description
+    assert description.endswith("split by image: patients or videos may be in both parts; folds by image")
 
 
 def test_a_fold_validates_and_the_others_train():
@@ -266,15 +269,3 @@ def test_a_fold_column_with_gaps_is_refused(tmp_path, folds):
     text = f"image_id,category,fold\na,train,{folds[0]}\nb,train,{folds[1]}\nc,test,\n"
     with pytest.raises(UserError, match="column fold: found"):
         load_split(write(tmp_path / "a.csv", text), pairs_of(list("abc")))
-
-
-def test_a_split_says_which_groups_leak():
-    rows = [Row("a", "train", None, "g"), Row("b", "test", None, "g"), Row("c", "train", None, "h")]
-    assert describe(rows) == "2 train + 1 test images, split by image: 1 group in both parts"
-
-
-def test_the_released_rectal_split():
-    rows = read_split(ROOT / "isic_polyp_rectal" / "splits" / "rectal.csv")
-    assert Counter(row.category for row in rows) == {"train": 774, "test": 86}
-    train = [row.image_id for row in rows if row.category == "train"]
-    assert Counter(assign_folds(train, 9, 1234)) == dict.fromkeys(range(9), 86)

@@ -109,6 +109,12 @@ def other_part(data, name, part):
     path.write_text("\n".join(f"{name},{part},{name[0]}" if line.startswith(name) else line for line in lines) + "\n")
 
 
+def cut_folds(data):
+    path = data / "test_train_data.csv"
+    head, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([f"{head},fold", *(f"{line},{k % 2}" for k, line in enumerate(lines)), ""]))
+
+
 DAMAGES = {
     "no mask": (lambda d: (d / "masks/a_00.png").unlink(), "files that do not pair"),
     "cut image": (lambda d: (d / "images/a_00.png").write_bytes(b"\x89PNG cut"), "unreadable"),
@@ -123,6 +129,7 @@ DAMAGES = {
         "the split",
     ),
     "group": (lambda d: other_part(d, part_of(d, "train")[0], "test"), "patients or videos in several parts"),
+    "fold": (cut_folds, "patients or videos in several folds"),
     "copy": (copy_across, "images alike in different parts"),
     "darker copy": (lambda d: copy_across(d, lambda i: (i * 0.6).astype(np.uint8)), "images alike in different parts"),
     "small copy": (
@@ -154,6 +161,16 @@ def test_what_is_unusual_is_a_note(data, name):
     damage, kind = NOTES[name]
     damage(data)
     assert verify(data) == (0, [("note", kind)])
+
+
+def test_signed_images_are_an_error_with_its_remedy(data):
+    path = data / "images" / part_of(data, "train")[0]
+    path.unlink()
+    cv2.imwrite(str(path.with_suffix(".tif")), blobs(0)[..., 0].astype(np.int16) - 100)
+    assert verify(data) == (1, [("error", "unreadable")])
+    text = json.loads((data / "verify.json").read_text())["findings"][0]["text"]
+    assert "found int16 values from -" in text
+    assert "for images give --intensity to train.py (ct for HU, else percentile)" in text
 
 
 def test_images_in_no_part_are_a_note(data):

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.machine import ROOT
 from benchmarks.results.figures import Study, draw
-from benchmarks.study.table import as_markdown
+from benchmarks.study.text import as_markdown
 from tools.compare.statistics import ALL_CLASSES
 from tools.output import fill
 from utils.errors import run_main

@@ -115,6 +115,8 @@ def test_a_study_has_a_row_an_arm_a_table_and_a_figure(found, tmp_path, monkeypa
     changed = json.loads(json.dumps(study["comparison"]))
     changed["settings"][0]["means"]["all classes"]["dice"]["mean"] += 0.01
     assert drawn._replace(comparison=changed).digest != drawn.digest
+    pairs = [pair | {"difference": 0.5} for pair in changed["pairs"]]
+    assert drawn._replace(comparison=study["comparison"] | {"pairs": pairs}).digest != drawn.digest
     changed["settings"][0]["means"]["all classes"]["dice"]["ci95"] = [None, None]  # of a single case
     draw(drawn._replace(comparison=changed), tmp_path / "one_case.svg")
     assert "study/toy.json" not in {row["file"] for row in results.accuracy(files, {"toy": study | {"part": "val"}})}

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.machine import ROOT
 from benchmarks.results.figures import Study, draw
-from benchmarks.study.table import as_markdown
+from benchmarks.study.text import as_markdown
 from tools.compare.statistics import ALL_CLASSES
 from tools.output import fill
 from utils.errors import run_main
@@ -52,6 +52,7 @@ def page(files: dict[str, Any], studies: dict[str, Any]) -> str:
         "figures": {study.name for study in all_studies(files, studies)},
         "speeds": {name: rows for name in files if (rows := list(found_in(files[name], "variant", "ratio")))},
         "found_in": found_in,
+        "scoring": scoring,
         "by": lambda rows, key: {row[key]: row for row in rows},
         "percent": percent,
     }
@@ -88,11 +89,11 @@ def accuracy(files: dict[str, Any], studies: dict[str, Any]) -> Iterator[dict[st
 def as_row(facts: dict[str, Any], img_size: list[int], metrics: dict[str, Any]) -> dict[str, str]:
     """The facts as text, with input size, Dice and HD95."""
     distance, dice = next(metric for metric in metrics if metric.startswith("hd95")), metrics["dice"]
-    spread = f" ± {100 * dice['sd']:.1f}" if facts["seeds"] > 1 else ""
+    far, spread = metrics[distance]["mean"], f" ± {100 * dice['sd']:.1f}" if facts["seeds"] > 1 else ""
     return {name: str(fact) for name, fact in facts.items()} | {
         "input": "x".join(map(str, img_size)),
         "dice": f"{100 * dice['mean']:.1f}{spread} % {interval(dice['ci95'])}",
-        "hd95": f"{metrics[distance]['mean']:.1f} {distance.rpartition('_')[2]}",
+        "hd95": "–" if far is None else f"{far:.1f} {distance.rpartition('_')[2]}",
     }
 
 
@@ -140,6 +141,14 @@ def found_in(value: Any, *keys: str) -> Iterator[dict[str, Any]]:
         yield value
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from found_in(part, *keys)
+
+
+def scoring(file: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Prediction -> shape, seconds, times_faster_than_medpy, identical. in: evaluation.json or scoring.json"""
+    if "ratio" not in file:
+        return {kind: one for kind, one in file.items() if "times_faster_than_medpy" in one}
+    names = {"seconds": "seconds", "times_faster_than_medpy": "ratio", "identical": "identical"}
+    return {k: {"shape": file["shape"]} | {n: file[old][k] for n, old in names.items()} for k in file["seconds"]}
 
 
 def percent(value: float, digits: int = 1) -> str:

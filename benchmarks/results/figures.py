@@ -1,4 +1,4 @@
-"""The figure of a comparison: mean Dice of each setting with interval and seeds, and the validation curves."""
+"""The figure of a comparison: mean Dice of each setting, its difference to the first, and the validation curves."""
 
 import hashlib
 import json
@@ -22,10 +22,16 @@ class Study(NamedTuple):
         return {one["name"]: one["means"][ALL_CLASSES]["dice"] for one in self.comparison["settings"]}
 
     @property
+    def differences(self) -> dict[str, dict[str, Any]]:
+        """Setting -> its pair of Dice with the first setting, of all classes."""
+        of_first = {"first": next(iter(self.bars)), "class_name": ALL_CLASSES, "metric": "dice"}
+        return {pair["second"]: pair for pair in self.comparison["pairs"] if of_first.items() <= pair.items()}
+
+    @property
     def digest(self) -> str:
         """SHA-256 of what is drawn; the figure holds it, so that a test tells whether it is of these data."""
-        seeds = {name: bar.get("seeds") for name, bar in self.bars.items()}
-        return hashlib.sha256(json.dumps([self.bars, seeds, self.curves], sort_keys=True).encode()).hexdigest()
+        drawn = [self.bars, self.differences, self.curves]
+        return hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()
 
 
 def draw(study: Study, path: Path) -> None:
@@ -36,12 +42,15 @@ def draw(study: Study, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     with plt.rc_context({"svg.hashsalt": "results", "svg.fonttype": "none", "font.size": 9}):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.2), constrained_layout=True)
         for index, (name, bar) in enumerate(study.bars.items()):
             colour = f"C{index}"
-            if None not in bar["ci95"]:  # a single case has no interval
-                left.plot([100 * end for end in bar["ci95"]], [index, index], color=colour, linewidth=2)
-            left.plot(100 * bar["mean"], index, "o", color=colour, markersize=8)
+            pair = study.differences.get(name, {"difference": None})
+            for axes, value, ci95 in ((left, bar["mean"], bar["ci95"]), (middle, pair["difference"], pair.get("ci95"))):
+                if value is not None:
+                    axes.plot(100 * value, index, "o", color=colour, markersize=8)
+                if ci95 and None not in ci95:
+                    axes.plot([100 * end for end in ci95], [index, index], color=colour, linewidth=2)
             seeds = [100 * seed for seed in bar["seeds"]]
             left.plot(seeds, [index + 0.18] * len(seeds), "|", color=colour, markersize=9)
             for number, curve in enumerate(study.curves.get(name, ())):
@@ -49,13 +58,18 @@ def draw(study: Study, path: Path) -> None:
                 label = name if number == 0 else None
                 right.plot(epochs, [100 * v for v in values], color=colour, linewidth=1, label=label)
         left.set_yticks(range(len(study.bars)), study.bars)
-        left.set_ylim(len(study.bars) - 0.5, -0.5)
-        left.set_xlabel("Dice, %: mean, 95 % interval over cases, seeds (|)")
+        middle.set_yticks([])
+        for axes in (left, middle):
+            axes.set_ylim(len(study.bars) - 0.5, -0.5)
+        with_interval = any(None not in bar["ci95"] for bar in study.bars.values())
+        left.set_xlabel(f"Dice, %: mean, {'95 % interval, ' if with_interval else ''}seeds (|)")
+        middle.axvline(0, color="0.7", linewidth=1)
+        middle.set_xlabel(f"difference to {next(iter(study.bars))}, 95 % interval")
         right.set_xlabel("epoch")
         right.set_ylabel("Dice of the validation part, %")
         if study.curves:
             right.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-        for axes in (left, right):
+        for axes in (left, middle, right):
             axes.spines[["top", "right"]].set_visible(False)
         with replacing(path) as part:
             figure.savefig(part, metadata={"Date": None, "Description": study.digest})

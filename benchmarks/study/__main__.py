@@ -6,9 +6,10 @@ PLAN is a name in benchmarks/study/plans.py. Each arm is trained with each seed 
 folder of its own. What is finished stays, what was interrupted goes on: start the same command again. With several
 GPUs, N runs go on at a time, each on a GPU. `--val` scores the validation part: use it to choose a setting.
 
-The table has mean and SD over seeds, a bootstrap interval over cases, the paired test against the first arm (Wilcoxon,
-Holm's correction), parameters, operations, seconds of an epoch and peak memory. It is written to OUTPUT/PLAN.json and
-.md (PLAN_val with --val) after every run, of the runs that are finished; `--jobs 0` writes it and runs nothing.
+The table has mean and SD over seeds, a bootstrap interval over cases (none if seeds validate on different cases), the
+difference to the first arm over the seeds that both have with its paired test (Wilcoxon, Holm's correction),
+parameters, operations, seconds of an epoch and peak memory. It is written to OUTPUT/PLAN.json and .md (PLAN_val with
+--val) after every run, of the runs that are finished; `--jobs 0` writes it and runs nothing.
 
 Each run keeps its settings, history, log, cost, machine and figures of every case; git keeps these small files
 (results/study/.gitignore). A clone that has them does not run again what was tested.
@@ -34,7 +35,8 @@ import torch
 
 from benchmarks.machine import ROOT, describe_machine
 from benchmarks.study.plans import PLANS, Plan
-from benchmarks.study.table import COST, HISTORY, as_markdown, epochs_done, result_of, settings_of, summarise
+from benchmarks.study.table import COST, HISTORY, epochs_done, result_of, settings_of, summarise
+from benchmarks.study.text import as_markdown
 from utils.errors import UserError, run_main
 from utils.files import write_atomically
 from utils.log import log, log_lines

@@ -4,7 +4,7 @@ Folders of data are those of the README. The first arm of a plan is the one that
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from models.baselines import OTHERS, SMP
 
@@ -15,12 +15,14 @@ class Plan:
 
     data: flags of train.py and test.py that name the data; train: flags of train.py for all arms
     arms: name -> flags of train.py that make the arm; seeds: each arm is trained once with each
+    chosen_after: arm -> the seed whose figures of the other arms it was made from
     """
 
     data: tuple[str, ...]
     train: tuple[str, ...]
     arms: Mapping[str, tuple[str, ...]]
     seeds: tuple[int, ...] = (1, 2, 3)
+    chosen_after: Mapping[str, int] = field(default_factory=dict)
 
 
 def flags(text: str) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ def steps(warmup: int, ema: float, side: int) -> dict[str, tuple[str, ...]]:
 PLANS = {
     "cvc_cpu": Plan(CVC, (*CPU, *SHORT), some("causal", "noncausal", "unet_resnet34", "nnunet_plain")),
     "acdc_cpu": Plan(ACDC, (*CPU, *flags("--epochs 5")), some("causal", "unet_resnet34")),
-    "better_arm_cpu": Plan(CVC, SMALL, steps(warmup=1, ema=0.95, side=96)),
+    "better_arm_cpu": Plan(CVC, SMALL, steps(warmup=1, ema=0.95, side=96), chosen_after={"chosen": 1}),
     # on GPUs, in order of worth
     "cvc_gpu": Plan(CVC, GPU_PICTURES, NETWORKS),
     "acdc_gpu": Plan(ACDC, GPU_SLICES, NETWORKS),

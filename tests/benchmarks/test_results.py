@@ -57,11 +57,30 @@ def test_the_times_of_the_synapse_training_are_those_of_the_files(found):
     assert f"\n{images * step['step_ms'] / 1000 / 86400:.0f} days for the training steps" in text
 
 
+def test_a_page_without_a_file_of_a_section(found):
+    for name in set(found[0]) - {"cvc_seeds_96"}:
+        results.page({other: file for other, file in found[0].items() if other != name}, found[1])
+
+
+def test_scoring_is_shown_as_the_command_of_today_writes_it(found):
+    times = {"legacy": {"median": 1.25}, "MedPy": {"median": 100.0}}
+    good = {"shape": [2, 3, 4], "seconds": times, "times_faster_than_medpy": {"legacy": 80.0, "MedPy": 1.0}}
+    scoring = {"good": good | {"identical": True}, "stray": good | {"identical": False}, "machine": {}}
+    text = results.page(found[0] | {"scoring": scoring}, found[1])
+    assert "| good | legacy | 1.2 | 168 |" in text
+    assert "and MedPy are identical." in text
+    assert "Scoring a volume of 2x3x4 (`scoring.json`)" in text
+    assert "| stray | legacy | 1.2 | 80 |" in text
+    assert "and MedPy are not identical." in text
+
+
 def test_a_figure_that_changes_in_a_file_changes_on_the_page(found):
     files, studies = copy.deepcopy(found)
     files["acdc_128"]["overall"]["metrics"]["dice"]["mean"] = 0.1234
     row = next(results.accuracy(files, studies))
     assert row["dice"].startswith("12.3 % [")
+    files["acdc_128"]["overall"]["metrics"]["hd95_px"]["mean"] = None  # every structure was missed
+    assert next(results.accuracy(files, studies))["hd95"] == "–"
     assert row["dice"] in results.page(files, studies)
     assert row["dice"] in results.with_table((ROOT / "README.md").read_text(encoding="utf-8"), files, studies)
 
@@ -115,6 +134,8 @@ def test_a_study_has_a_row_an_arm_a_table_and_a_figure(found, tmp_path, monkeypa
     changed = json.loads(json.dumps(study["comparison"]))
     changed["settings"][0]["means"]["all classes"]["dice"]["mean"] += 0.01
     assert drawn._replace(comparison=changed).digest != drawn.digest
+    pairs = [pair | {"difference": 0.5} for pair in changed["pairs"]]
+    assert drawn._replace(comparison=study["comparison"] | {"pairs": pairs}).digest != drawn.digest
     changed["settings"][0]["means"]["all classes"]["dice"]["ci95"] = [None, None]  # of a single case
     draw(drawn._replace(comparison=changed), tmp_path / "one_case.svg")
     assert "study/toy.json" not in {row["file"] for row in results.accuracy(files, {"toy": study | {"part": "val"}})}

@@ -12,12 +12,14 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.study import __main__ as study
 from benchmarks.study.plans import PLANS, Plan
-from benchmarks.study.table import as_markdown, result_of, summarise
+from benchmarks.study.table import result_of, summarise
+from benchmarks.study.text import as_markdown
 from datasets.images.make_split import split_dataset
 from recipes import RECIPES
 from tests.support.commands import SMALL_NETWORK
@@ -27,6 +29,8 @@ from tests.support.trees import write_picture_tree
 from utils.command_line import parse_flags
 from utils.config import FIELDS, TRAIN
 from utils.errors import UserError
+from utils.results.reading import read_result
+from utils.scoring.statistics import bootstrap_means, interval
 
 ARMS = {"scsa": (), "plain": ("--skips", "plain")}
 
@@ -65,7 +69,7 @@ def test_a_study_trains_what_is_missing_and_writes_one_table(tmp_path, plan, cal
     assert found["costs"]["scsa"]["seconds_per_epoch"] == 3.0
     assert found["missing"] == {}
     assert found["machines"][0].keys() >= {"torch", "commit", "threads", "packages"}
-    assert list(found["p_holm"]) == ["plain"]
+    assert [pair["second"] for pair in found["comparison"]["pairs"] if pair["metric"] == "dice"] == ["plain"]
     rows = (tmp_path / "out" / "toy.md").read_text(encoding="utf-8").splitlines()
     for arm, setting in zip(ARMS, found["comparison"]["settings"]):
         (row,) = (row for row in rows if row.startswith(f"| {arm} |"))
@@ -119,6 +123,13 @@ def made_up():
     return Plan(("--dataset", "nowhere"), ("--epochs", "2"), ARMS, seeds=(1, 2))
 
 
+def dice_pair(found, arm="plain"):
+    """The pair of an arm with the first, over all classes."""
+    wanted = {"second": arm, "metric": "dice", "class_name": "all classes"}
+    (pair,) = (pair for pair in found["comparison"]["pairs"] if wanted.items() <= pair.items())
+    return pair
+
+
 def train_in_words(out, epochs):
     """What a training of `epochs` epochs leaves, of a run set to two."""
     out.mkdir(parents=True, exist_ok=True)
@@ -136,18 +147,46 @@ def test_the_table_is_of_the_runs_that_are_finished_and_names_the_others(tmp_pat
     assert "| plain | 1 |" in text
     assert "| scsa |" not in text
     assert "not in the table: scsa (1, 2), plain (1) (seeds)" in text
-    for arm, seed, number in (("scsa", 1, 1), ("scsa", 2, 2)):
-        finish(tmp_path / arm / f"seed_{seed}", number, shift=0.05)
+    for seed, shift in ((1, -0.3), (2, 0.05)):  # seed 1 is of no account, since plain lacks it
+        finish(tmp_path / "scsa" / f"seed_{seed}", seed, shift=shift)
     found = summarise(made_up, tmp_path, "test")
     assert found["missing"] == {"plain": [1]}
-    assert found["p_holm"]["plain"] < 0.01
+    pair = dice_pair(found)
+    assert pair["difference"] == pytest.approx(-0.05, abs=0.01)
+    assert pair["p_holm"] < 0.01
+    low, high = (f"{100 * end:+.1f}" for end in pair["ci95"])
+    (row,) = (row for row in as_markdown(found).splitlines() if row.startswith("| plain | 1 |"))
+    assert f" | {100 * pair['difference']:+.1f} [{low}, {high}] | {pair['p_holm']:.3g} | " in row
     assert "different numbers of seeds: scsa 2, plain 1" in as_markdown(found)
     shutil.rmtree(tmp_path / "scsa")
     finish(tmp_path / "third" / "seed_1", 9)
     three = replace(made_up, arms=ARMS | {"third": ()})
-    assert "No tests: they are against scsa, of which no run is finished." in as_markdown(
+    assert "No tests: they are against scsa, which has no finished seed" in as_markdown(
         summarise(three, tmp_path, "test")
     )
+
+
+def test_p_is_corrected_over_the_arms(tmp_path, made_up):
+    three = replace(made_up, arms=ARMS | {"third": ()})
+    for number, arm in enumerate(three.arms):
+        finish(tmp_path / arm / "seed_1", number, shift=0.002 * number)
+    pairs = [dice_pair(summarise(three, tmp_path, "test"), arm) for arm in ("plain", "third")]
+    low, high = sorted(pairs, key=lambda pair: pair["p"])
+    assert low["p_holm"] == pytest.approx(min(1, 2 * low["p"]))
+    assert high["p_holm"] == pytest.approx(max(low["p_holm"], high["p"]))
+
+
+def test_an_arm_that_was_chosen_after_a_seed_is_told_without_it(tmp_path, made_up):
+    made_up = replace(made_up, chosen_after={"plain": 1})
+    finish(tmp_path / "scsa" / "seed_1", 1)
+    finish(tmp_path / "plain" / "seed_1", 3, shift=0.1)
+    assert "chosen" not in as_markdown(summarise(made_up, tmp_path, "test"))
+    finish(tmp_path / "scsa" / "seed_2", 2)
+    finish(tmp_path / "plain" / "seed_2", 4, shift=0.02)
+    found = summarise(made_up, tmp_path, "test")
+    assert dice_pair(found)["difference"] == pytest.approx(0.06, abs=0.01)
+    assert found["comparison"]["unseen"]["plain"]["difference"] == pytest.approx(0.02, abs=0.01)
+    assert re.search(r"plain was chosen after seed 1 of .* Over the other seeds: \+[12]\.\d \[", as_markdown(found))
 
 
 def test_the_seconds_are_those_of_the_run_that_was_disturbed_least(tmp_path, made_up):
@@ -160,27 +199,41 @@ def test_the_seconds_are_those_of_the_run_that_was_disturbed_least(tmp_path, mad
 
 
 def test_seeds_that_validated_on_different_folds_make_one_table(tmp_path, made_up):
-    """Each case counts with the seeds that have it, and arms are compared case by case."""
+    """Arms are compared seed by seed and case by case; seed 2 has harder cases, of which seed 1 has some."""
 
     def of_fold(fold):
-        return lambda rows: [row.update(case=f"{row['case']}, fold {fold}") for row in rows]
+        return lambda rows: [row.update(case=f"case{int(row['case'][4:]) + 8 * fold:02d}") for row in rows]
 
-    for arm, shift in (("scsa", 0.0), ("plain", 0.05)):
-        for seed in (1, 2):
-            number = seed + 10 * (arm == "plain")
-            kept = {"shift": shift, "cases": 12 if seed == 1 else 4, "changed": of_fold(seed)}
-            finish(tmp_path / arm / f"seed_{seed}", number, "val_standard_fold1", **kept)
+    def finish_val(arm, seed, fold, **result):
+        number, shift = seed + 10 * (arm == "plain"), 0.05 * (arm == "plain") - 0.3 * (seed - 1)
+        out = tmp_path / arm / f"seed_{seed}"
+        finish(out, number, "val_standard_fold1", shift=shift, changed=of_fold(fold), **result)
+        return read_result(out / "val_standard_fold1").table("dice").mean(1)
+
+    scsa = finish_val("scsa", 1, 0), finish_val("scsa", 2, 1)
+    plain = [finish_val("plain", 1, 0)]
     found = summarise(made_up, tmp_path, "val")
-    assert (found["folds"], found["comparison"]["cases"]) == (2, 16)
-    (pair,) = (p for p in found["comparison"]["pairs"] if p["class_name"] == "all classes" and p["metric"] == "dice")
-    assert pair["cases"] == 16
-    assert pair["difference"] == pytest.approx(0.05, abs=0.01)
-    for setting in found["comparison"]["settings"]:
+    assert (found["comparison"]["parts"], found["comparison"]["cases"]) == (2, 20)
+    assert dice_pair(found)["cases"] == 12
+    assert dice_pair(found)["difference"] == pytest.approx((plain[0] - scsa[0]).mean())
+    assert "only one of two settings has" not in as_markdown(found)
+
+    plain.append(finish_val("plain", 2, 1))
+    found = summarise(made_up, tmp_path, "val")
+    first, second = (b - a for a, b in zip(scsa, plain))
+    each = np.concatenate([first[:8], (first[8:] + second[:4]) / 2, second[4:]])
+    assert dice_pair(found)["cases"] == 20
+    assert dice_pair(found)["difference"] == pytest.approx(each.mean())
+    assert dice_pair(found)["ci95"] == pytest.approx(interval(bootstrap_means(each[:, None])[:, 0]))
+    text = as_markdown(found)
+    for setting, tables in zip(found["comparison"]["settings"], (scsa, plain)):
         means = setting["means"]["all classes"]["dice"]
-        assert means["mean"] == pytest.approx((12 * means["seeds"][0] + 4 * means["seeds"][1]) / 16)
-        assert means["ci95"][0] < means["mean"] < means["ci95"][1]
-    assert "the cases are of 2 folds" in as_markdown(found)
-    finish(tmp_path / "plain" / "seed_2", 12, "val_standard_fold1", changed=of_fold(1))
+        assert means["seeds"] == pytest.approx([table.mean() for table in tables])
+        assert means["mean"] == pytest.approx(np.mean(means["seeds"]))
+        assert means["ci95"] == [None, None]
+        assert f"| {100 * means['mean']:.1f} ± {100 * means['sd']:.1f} | – |" in text
+    assert "validated on other cases, 2 parts in all" in text
+    finish_val("plain", 2, 0)
     with pytest.raises(UserError, match="different cases"):
         summarise(made_up, tmp_path, "val")
 

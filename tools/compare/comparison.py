@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tools.compare.statistics import ALL_CLASSES, LEVEL, PairResult, Ranking, compare_all, rank_settings, smallest_p
-from utils.results.reading import Setting
+from utils.results.reading import Result, Setting
 from utils.results.table import IN_PERCENT
 from utils.scoring.protocols import kind_of
 from utils.scoring.statistics import bootstrap_means, interval, mean_over
@@ -27,32 +27,45 @@ METHODS = (
 def compare(settings: list[Setting], metrics: list[str]) -> dict[str, Any]:
     """Everything that is reported, ready for JSON: settings, pairs, ranks, warnings, methods; None for no figure."""
     first = settings[0].results[0]
-    pairs, ranks, warnings = [], {}, warn_of_results(settings)
+    pairs, ranks, warnings = [], {}, [*warn_of_results(settings), *warn_of_seeds(settings, metrics)]
     for metric in metrics if len(settings) > 1 else ():
         figures = {setting.name: setting.table(metric) for setting in settings}
         rows = compare_all(figures, first.classes)
         ranking = rank_settings(figures, kind_of(metric) in HIGHER)
         pairs += [{"metric": metric} | row._asdict() for row in rows]
         ranks[metric] = ranking._asdict()
-        warnings += warn_of_figures(metric, rows, ranking, len(first.cases))
-    kept = ("protocol", "recipe", "dataset", "split", "img_size", "tolerance", "unit")
-    found = {name: first.summary.get(name) for name in kept}
-    found |= {
-        "dataset": Path(first.summary.get("dataset") or "").name or None,
-        "cases": len(first.cases),
-        "classes": first.classes,
-        "metrics": {name: "higher" if kind_of(name) in HIGHER else "lower" for name in metrics},
+        warnings += [*warn_of_pairs(metric, rows), *warn_of_ranks(metric, ranking, len(first.cases))]
+    found = {
         "settings": [describe(setting, metrics) for setting in settings],
         "pairs": pairs,
         "ranks": ranks,
         "warnings": list(dict.fromkeys(warnings)),
         "methods": METHODS,
     }
-    return json.loads(json.dumps(found), parse_constant=lambda _: None)  # NaN becomes None
+    return plain(describe_data(first, metrics) | found)
 
 
-def describe(setting: Setting, metrics: list[str]) -> dict[str, Any]:
-    """One setting: its seeds, and for all classes together and each class its counts by seed and its means."""
+def plain(found: dict[str, Any]) -> dict[str, Any]:
+    """The same as JSON has it: None for NaN, lists for tuples."""
+    return json.loads(json.dumps(found), parse_constant=lambda _: None)
+
+
+def describe_data(result: Result, metrics: list[str]) -> dict[str, Any]:
+    """The rules and data of a result, and of each metric whether higher or lower is better."""
+    kept = ("protocol", "recipe", "dataset", "split", "img_size", "tolerance", "unit")
+    return {name: result.summary.get(name) for name in kept} | {
+        "dataset": Path(result.summary.get("dataset") or "").name or None,
+        "cases": len(result.cases),
+        "classes": result.classes,
+        "metrics": {name: "higher" if kind_of(name) in HIGHER else "lower" for name in metrics},
+    }
+
+
+def describe(setting: Setting, metrics: list[str], same_cases: bool = True) -> dict[str, Any]:
+    """One setting: its seeds, and for all classes together and each class its counts by seed and its means.
+
+    same_cases: whether all seeds have the same; if not, means have no interval
+    """
     results, summary = setting.results, setting.results[0].summary
     columns = {ALL_CLASSES: slice(None)} | {name: [k] for k, name in enumerate(results[0].classes)}
     parts = [{ALL_CLASSES: result.summary["overall"]} | result.summary["classes"] for result in results]
@@ -65,24 +78,23 @@ def describe(setting: Setting, metrics: list[str]) -> dict[str, Any]:
         "checkpoints": [result.hashes for result in results],
         **{field: summary.get(field) for field in kept},
         "counts": {scope: {kind: [part[scope][kind] for part in parts] for kind in kinds} for scope in columns},
-        "means": {scope: {m: _means(setting, m, chosen) for m in metrics} for scope, chosen in columns.items()},
+        "means": {
+            scope: {m: _means(setting, m, chosen, same_cases) for m in metrics} for scope, chosen in columns.items()
+        },
     }
 
 
-def _means(setting: Setting, metric: str, columns: slice | list[int]) -> dict[str, Any]:
-    """Mean over classes of their means over cases: of each seed, their mean and SD, and the interval over cases.
-
-    Where the seeds have different cases, the mean is over all of these, as the interval is.
-    """
+def _means(setting: Setting, metric: str, columns: slice | list[int], same_cases: bool) -> dict[str, Any]:
+    """Mean over classes of their means over cases: of each seed, their mean and SD, and the interval over cases."""
     seeds = np.array([mean_over(mean_over(result.table(metric)[:, columns], 0), 0) for result in setting.results])
     known = seeds[~np.isnan(seeds)]
-    table = setting.table(metric)[:, columns]
-    several = (~np.isnan(table)).any(1).sum() > 1
-    pooled = any(result.others for result in setting.results)
+    ci95 = (math.nan, math.nan)
+    if same_cases and (~np.isnan(table := setting.table(metric)[:, columns])).any(1).sum() > 1:
+        ci95 = interval(mean_over(bootstrap_means(table), 1))
     return {
-        "mean": float(mean_over(mean_over(table, 0) if pooled else seeds, 0)),
+        "mean": float(mean_over(seeds, 0)),
         "sd": known.std(ddof=1) if len(known) > 1 else math.nan,
-        "ci95": interval(mean_over(bootstrap_means(table), 1)) if several else (math.nan, math.nan),
+        "ci95": ci95,
         "seeds": seeds.tolist(),
     }
 
@@ -101,14 +113,29 @@ def warn_of_results(settings: list[Setting]) -> list[str]:
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         warnings.append(f"different numbers of seeds: {listed}; a mean over more seeds scatters less")
-    if len(settings) > 1 and max(counts.values()) == 1:
-        warnings.append("one seed each: the tests are over cases and do not see the scatter between trainings")
+    if len(settings) > 1:
+        warnings.append("the tests are over cases and do not see the scatter between trainings")
     if settings[0].results[0].summary["protocol"] == "legacy" and len(settings) > 1:
         warnings.append("legacy protocol: a missed class of a volume has distance 0, so that HD95 can reward a miss")
     return warnings
 
 
-def warn_of_figures(metric: str, rows: list[PairResult], ranking: Ranking, num_cases: int) -> list[str]:
+def warn_of_seeds(settings: list[Setting], metrics: list[str]) -> list[str]:
+    warnings = []
+    for metric in metrics:
+        counts = {}
+        for setting in settings:
+            known = ~np.isnan(np.stack([result.table(metric) for result in setting.results]))
+            counts[setting.name] = int((known.any(0) & ~known.all(0)).sum())
+        if listed := ", ".join(f"{name} {count}" for name, count in counts.items() if count):
+            warnings.append(
+                f"{metric}: figures that only some seeds of a setting have are means over these seeds ({listed}; a "
+                "structure that a seed missed or invented has no distance): read it together with the misses"
+            )
+    return warnings
+
+
+def warn_of_pairs(metric: str, rows: list[PairResult]) -> list[str]:
     warnings = []
     overall = [row for row in rows if row.class_name == ALL_CLASSES]
     pairs, singles, fewest = len(overall), len(rows) - len(overall), min(row.cases for row in overall)
@@ -130,8 +157,10 @@ def warn_of_figures(metric: str, rows: list[PairResult], ranking: Ranking, num_c
             f"{metric}: figures that only one of two settings has are left out ({number} in {len(left_out)} of {pairs} "
             "pairs; a structure that the other missed or invented has no distance): read it together with the misses"
         )
-    if ranking.cases < num_cases and len(ranking.average) > 2:
-        warnings.append(
-            f"{metric}: ranks over {ranking.cases} of {num_cases} cases; the others lack a figure somewhere"
-        )
     return warnings
+
+
+def warn_of_ranks(metric: str, ranking: Ranking, num_cases: int) -> list[str]:
+    if ranking.cases == num_cases or len(ranking.average) < 3:
+        return []
+    return [f"{metric}: ranks over {ranking.cases} of {num_cases} cases; the others lack a figure somewhere"]

@@ -1,7 +1,8 @@
 """Whether settings differ: paired tests of every two of them, class by class, and the average ranks of all.
 
-T settings, N cases, K classes. The figures of a setting are an (N, K) array; cases and classes come in one order for
-all settings. NaN marks a figure that a case does not have: two settings are compared over the figures that both have.
+T settings, S seeds, N cases, K classes. The figures of a setting are an (N, K) array; cases and classes come in one
+order for all settings. NaN marks a figure that a case does not have: two settings are compared over the figures that
+both have.
 Sources: Demšar, JMLR 2006 (ranks, Friedman, critical difference); Holm 1979; Kerby 2014 (rank-biserial correlation).
 """
 
@@ -26,7 +27,8 @@ class PairResult(NamedTuple):
     means, difference (second - first) and its 95 % interval: over the cases compared
     effect: matched-pairs rank-biserial correlation in [-1, 1], above 0 where `second` is larger
     p: Wilcoxon signed-rank, two-sided; p_holm: corrected over all pairs, for single classes over all pairs and classes
-    cases: how many were compared; one_sided: figures left out because only one of the two has them (often a miss)
+    cases: how many were compared; one_sided: figures, of each seed where seeds are matched, left out because only one
+        of the two has them (often a miss)
     """
 
     first: str
@@ -60,16 +62,24 @@ def compare_all(figures: Figures, class_names: Sequence[str]) -> list[PairResult
 
     Over all classes a case counts with its mean over the classes for which both settings have a figure.
     """
-    rows = [_compare_two(figures, *pair, class_names) for pair in combinations(figures, 2)]
-    families = [[row[0] for row in rows], [one for row in rows for one in row[1:] if len(class_names) > 1]]
+    pairs = combinations(figures.items(), 2)
+    return correct([compare_two((a, b), x[None], y[None], class_names) for (a, x), (b, y) in pairs])
+
+
+def correct(pairs: Sequence[Sequence[PairResult]]) -> list[PairResult]:
+    """The rows of all pairs, as `compare_two` gives them, with p_holm: first all classes, then several classes."""
+    families = [[rows[0] for rows in pairs], [row for rows in pairs for row in rows[1:] if len(rows) > 2]]
     corrected = [holm([row.p for row in family]).tolist() for family in families]
     return [row._replace(p_holm=p) for family, ps in zip(families, corrected) for row, p in zip(family, ps)]
 
 
-def _compare_two(figures: Figures, first: str, second: str, class_names: Sequence[str]) -> list[PairResult]:
-    a, b = figures[first], figures[second]
-    one_sided = (np.isnan(a) != np.isnan(b)).sum(0)
-    a, b = np.where(np.isnan(b), np.nan, a), np.where(np.isnan(a), np.nan, b)
+def compare_two(names: tuple[str, str], a: np.ndarray, b: np.ndarray, class_names: Sequence[str]) -> list[PairResult]:
+    """Compare two settings seed by seed, over all classes and each class; p_holm is NaN.
+
+    in: a, b (S, N, K); a case counts with its mean over the seeds in which both have a figure
+    """
+    one_sided = (np.isnan(a) != np.isnan(b)).sum((0, 1))
+    a, b = (mean_over(np.where(np.isnan(a + b), np.nan, x), 0) for x in (a, b))  # (N, K)
     a, b = (np.column_stack([mean_over(x, 1), x]) for x in (a, b))  # column 0: all classes
     samples = bootstrap_means(b - a)
     rows = []
@@ -79,7 +89,7 @@ def _compare_two(figures: Figures, first: str, second: str, class_names: Sequenc
         ci95 = interval(samples[:, k]) if len(difference) > 1 else (np.nan, np.nan)
         means = (float(mean_over(x, 0)) for x in (a[:, k], b[:, k], difference))
         left_out = int(one_sided.sum() if k == 0 else one_sided[k - 1])
-        rows.append(PairResult(first, second, name, *means, ci95, effect, p, np.nan, len(difference), left_out))
+        rows.append(PairResult(*names, name, *means, ci95, effect, p, np.nan, len(difference), left_out))
     return rows
 
 

@@ -39,19 +39,15 @@ ONE_SETTING = {
 
 @dataclass(frozen=True)
 class Result:
-    """One folder of results: its summary and the rows of its cases.
-
-    others: cases that have no row here, for tables beside those of results that have them
-    """
+    """One folder of results: its summary and the rows of its cases."""
 
     folder: Path
     summary: dict[str, Any]
     rows: list[Row]
-    others: tuple[str, ...] = ()
 
     @cached_property
     def cases(self) -> list[str]:
-        return sorted({*names_of(self.rows, "case"), *self.others})
+        return sorted(names_of(self.rows, "case"))
 
     @cached_property
     def classes(self) -> list[str]:
@@ -61,9 +57,12 @@ class Result:
     def hashes(self) -> list[str]:
         return [origin["sha256"] for origin in self.summary["checkpoints"]]
 
-    def table(self, metric: str) -> np.ndarray:
-        """(N, K) figures of one metric, cases sorted by name, NaN for none; `|volume_error|` is its size."""
-        values = figures_table(self.rows, self.cases, self.classes, [metric.strip("|")])[..., 0]
+    def table(self, metric: str, cases: list[str] | None = None) -> np.ndarray:
+        """(N, K) figures of one metric, NaN for none; `|volume_error|` is its size.
+
+        cases: those of the rows, of which this result may lack some; its own, sorted by name, where not given
+        """
+        values = figures_table(self.rows, cases or self.cases, self.classes, [metric.strip("|")])[..., 0]
         return np.abs(values) if metric.startswith("|") else values
 
     def metrics(self) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from tests.support.result_folders import write_result
+from tests.support.result_folders import NAN, write_result
 from tools.compare import __main__ as command
 from tools.compare.statistics import ALL_CLASSES
 from tools.compare.text import pairs_table
@@ -34,7 +34,8 @@ def test_two_runs_end_to_end(tmp_path, capsys):
     assert "a → b" in printed
     assert "hd95_px: figures that only one of two settings has are left out" in printed
     assert "left out (1 in 1 of 1 pairs; a structure" in printed
-    assert "one seed each" in printed
+    assert "the tests are over cases and do not see the scatter between trainings" in printed
+    assert "only some seeds" not in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     assert [s["name"] for s in found["settings"]] == ["a", "b"]
     assert found["metrics"] == {"dice": "higher", "hd95_px": "lower"}
@@ -70,9 +71,30 @@ def test_seeds_are_averaged_per_case_and_their_spread_shown(tmp_path, capsys):
     assert figures["ci95"] == pytest.approx([low, high])
     assert low < figures["mean"] < high
     assert any("different numbers of seeds: ours 3, other 1" in warning for warning in found["warnings"])
+    assert any("do not see the scatter between trainings" in warning for warning in found["warnings"])
     alone = run(capsys, "--seeds", *folders)
     assert f"{100 * np.mean(means):.2f} ± {100 * np.std(means, ddof=1):.2f}" in alone
     assert "→" not in alone
+    assert "scatter between trainings" not in alone
+
+
+def test_a_miss_by_some_seeds_is_pointed_out(tmp_path, capsys):
+    """b misses a case with two seeds of three: its distance is that of the third, and nothing is one-sided."""
+
+    def far(distance):
+        return lambda rows: rows[0].update(hd95_px=distance)
+
+    words = []
+    for name, distances in (("a", (100.0, 100.0, 100.0)), ("b", (NAN, NAN, 20.0))):
+        folders = [tmp_path / f"{name}{seed}" for seed in range(3)]
+        for seed, distance in enumerate(distances):
+            write_result(folders[seed], seed=seed + 3 * (name == "b"), changed=far(distance))
+        words.append(f"{name}={','.join(map(str, folders))}")
+    printed = run(capsys, *words)
+    assert "hd95_px: figures that only some seeds of a setting have are means over these seeds (b 1; a " in printed
+    assert "only one of two settings" not in printed
+    assert "dice: figures that only some" not in printed
+    assert "are means over these seeds (s 1;" in run(capsys, "--name", "s", "--seeds", *folders)
 
 
 def test_volume_error_is_compared_by_its_size(tmp_path):

@@ -10,6 +10,7 @@ from tests.support.result_folders import CLASSES, NAN
 from tools.compare.statistics import (
     ALL_CLASSES,
     compare_all,
+    compare_two,
     critical_difference,
     holm,
     paired_test,
@@ -83,6 +84,15 @@ def test_a_pair_is_compared_over_what_both_have():
     assert (liver.cases, liver.one_sided) == (3, 0)
     assert (spleen.cases, spleen.one_sided, spleen.difference) == (2, 2, pytest.approx(0.1))
     assert overall.effect == 1.0
+
+
+def test_seeds_are_matched_and_a_figure_that_one_seed_lacks_is_left_out():
+    a = np.array([[[0.5], [0.1], [NAN]], [[0.3], [0.9], [NAN]]])  # two seeds of three cases
+    b = np.array([[[0.7], [NAN], [0.2]], [[0.4], [0.8], [NAN]]])
+    (row,) = compare_two(("a", "b"), a, b, ("polyp",))[:1]
+    assert row.difference == pytest.approx(((0.2 + 0.1) / 2 - 0.1) / 2)  # case 1 counts with its second seed alone
+    assert (row.cases, row.one_sided) == (2, 2)
+    assert (row.first_mean, row.second_mean) == pytest.approx(((0.4 + 0.9) / 2, (0.55 + 0.8) / 2))
 
 
 def test_one_class_is_not_reported_twice():

@@ -100,6 +100,11 @@ def case_of(name: str) -> str:
     return name.partition("_slice")[0]
 
 
+def patient_of(name: str) -> str:
+    """patient001 of patient001_frame01_slice000, as ACDC names frames; the case where there is no frame."""
+    return re.sub(r"_frame\d+$", "", case_of(name))
+
+
 def group_by_case(names: Iterable[str]) -> dict[str, list[str]]:
     """Case -> its slices by number; the case is the name up to `_slice`, the whole name where it has none."""
     cases: dict[str, list[str]] = {}
@@ -116,14 +121,13 @@ def group_by_case(names: Iterable[str]) -> dict[str, list[str]]:
 def hold_out_cases(names: Sequence[str], num_cases: int, seed: int) -> tuple[list[str], list[str]]:
     """Slices to train on and slices of `num_cases` patients held out, both in the order of `names`.
 
-    A seed gives one split, whatever the order of the list. Frames of a patient (`_frameNN` of ACDC) stay together.
+    A seed gives one split, whatever the order of the list. Frames of a patient stay together.
     raises: UserError unless patients remain in both parts
     """
-    patient_of = {name: re.sub(r"_frame\d+$", "", name.partition("_slice")[0]) for name in names}
-    patients = sorted(set(patient_of.values()))
+    patients = sorted({patient_of(name) for name in names})
     if not 0 < num_cases < len(patients):
         expected = f"1 to {len(patients) - 1}" if len(patients) > 1 else "a list of at least 2 cases"
         raise UserError(f"cannot hold out {num_cases} of {len(patients)} training cases; expected {expected}")
     order = np.random.default_rng(seed).permutation(len(patients))
     held_out = {patients[i] for i in order[:num_cases]}
-    return tuple([n for n in names if (patient_of[n] in held_out) is held] for held in (False, True))
+    return tuple([n for n in names if (patient_of(n) in held_out) is held] for held in (False, True))

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from datasets.volumes.lists import find_root, group_by_case, hold_out_cases, read_list
+from datasets.volumes.lists import find_root, group_by_case, hold_out_cases, patient_of, read_list
 from tests.support.places import ROOT
 from tests.support.synapse_tree import LISTED, write_slices
 from utils.errors import UserError
@@ -85,6 +85,11 @@ def test_cases_by_number():
         "p1_frame01": ["p1_frame01_slice_9", "p1_frame01_slice_10"],
         "p1_frame02": ["p1_frame02_slice_1"],
     }
+
+
+def test_the_patient_of_a_name():
+    assert patient_of("patient001_frame12_slice_3") == patient_of("patient001_frame01") == "patient001"
+    assert patient_of("case0005_slice002") == patient_of("case0005") == "case0005"
 
 
 def test_held_out_cases():

@@ -53,7 +53,8 @@ def evaluate(
         if cfg.debug:
             save_overlay(out / "overlays" / f"{pair.image.stem}.png", overlay(image, found, mask, cfg.num_classes))
         return [
-            score_image(pair.image_id, found == label, mask == label, name, cfg.protocol, cfg.tolerance)
+            {"case": pair.image_id, "group": pair.group}
+            | score_image(pair.image_id, found == label, mask == label, name, cfg.protocol, cfg.tolerance)
             for label, name in enumerate(classes, 1)
         ]
 

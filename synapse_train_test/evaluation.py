@@ -11,7 +11,7 @@ from tqdm import tqdm
 from datasets.files.itk import write_nifti
 from datasets.summary import DataSummary
 from datasets.volumes.files import Volume
-from datasets.volumes.lists import find_root, hold_out_cases, read_list
+from datasets.volumes.lists import find_root, hold_out_cases, patient_of, read_list
 from datasets.volumes.sets import SliceVolumes, SynapseVolumes, check_slices, check_volumes
 from synapse_train_test.task import TEST_LIST, TRAIN_LIST, VAL_LIST, locate
 from utils.config import Config
@@ -49,7 +49,8 @@ def evaluate(
             save_overlay(out / "overlays" / f"{volume.name}.png", sheet)
         if album is not None:
             album.add_volume(volume.name, volume.image, labels, volume.label)
-        return score_volume(volume.name, labels, volume.label, classes, cfg.protocol, volume.spacing, cfg.tolerance)
+        rows = score_volume(volume.name, labels, volume.label, classes, cfg.protocol, volume.spacing, cfg.tolerance)
+        return [{"case": volume.name, "group": patient_of(volume.name)} | row for row in rows]
 
     rows: list[Row] = []
     with ThreadPoolExecutor(1) as pool:

@@ -6,8 +6,8 @@ PLAN is a name in benchmarks/study/plans.py. Each arm is trained with each seed 
 folder of its own. What is finished stays, what was interrupted goes on: start the same command again. With several
 GPUs, N runs go on at a time, each on a GPU. `--val` scores the validation part: use it to choose a setting.
 
-The table has mean and SD over seeds, a bootstrap interval over cases (none if seeds validate on different cases), the
-difference to the first arm over the seeds that both have with its paired test (Wilcoxon, Holm's correction),
+The table has mean and SD over seeds, a bootstrap interval over cases or their groups (none if seeds validate on
+different cases), the difference to the first arm over the seeds that both have with its paired test (Wilcoxon, Holm),
 parameters, operations, seconds of an epoch and peak memory. It is written to OUTPUT/PLAN.json and .md (PLAN_val with
 --val) after every run, of the runs that are finished; `--jobs 0` writes it and runs nothing.
 

@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.study.plans import Plan
 from tools.compare.comparison import describe, describe_data, plain, warn_of_pairs, warn_of_results
 from tools.compare.statistics import PairResult, compare_two, correct
-from utils.results.reading import Setting, check_comparable, parse_settings
-from utils.results.summary import SUMMARY
+from utils.results.reading import Setting, check_comparable, groups_among, parse_settings
+from utils.results.summary import SUMMARY, count_units
 
 COST, HISTORY = "cost.json", "history.csv"
 METRICS = ("dice", "hd95")
@@ -82,14 +82,17 @@ def compare_with_first(plan: Plan, settings: list[Setting], missing: Mapping[str
     metrics = [m for m in result.metrics() if m.partition("_")[0] in METRICS]
     parts = {tuple(result.cases) for setting in settings for result in setting.results}
     cases = sorted(set().union(*parts))
-    first = next(iter(plan.arms))
+    first, groups = next(iter(plan.arms)), groups_among(settings, cases)
     seeds_of = {arm: [seed for seed in plan.seeds if seed not in missing[arm]] for arm in plan.arms}
     by_seed = {setting.name: dict(zip(seeds_of[setting.name], setting.results)) for setting in settings}
 
     def rows_of(arm: str, metric: str, without: int | None = None) -> list[PairResult]:
         seeds = [seed for seed in by_seed[arm] if seed in by_seed.get(first, ()) and seed != without]
-        pair = (np.array([by_seed[name][s].table(metric, cases) for s in seeds]) for name in (first, arm))
-        return compare_two((first, arm), *pair, result.classes) if seeds else []
+        if not seeds:
+            return []
+        common = sorted(set().union(*(by_seed[arm][seed].cases for seed in seeds)))
+        pair = (np.array([by_seed[name][s].table(metric, common) for s in seeds]) for name in (first, arm))
+        return compare_two((first, arm), *pair, result.classes, groups_among(settings, common))
 
     pairs, warnings = [], warn_of_results(settings)
     for metric in metrics:
@@ -99,8 +102,9 @@ def compare_with_first(plan: Plan, settings: list[Setting], missing: Mapping[str
     chosen = ((arm, rows_of(arm, metrics[0], seed)) for arm, seed in plan.chosen_after.items() if arm in by_seed)
     found = {
         "cases": len(cases),
+        "over": count_units(groups),
         "parts": len(parts),
-        "settings": [describe(setting, metrics, len(parts) == 1) for setting in settings],
+        "settings": [describe(setting, metrics, groups if len(parts) == 1 else None) for setting in settings],
         "pairs": pairs,
         "unseen": {arm: rows[0]._asdict() for arm, rows in chosen if rows and rows[0].cases},
         "warnings": warnings,

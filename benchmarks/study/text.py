@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tools.compare.statistics import ALL_CLASSES
+from tools.compare.text import of_groups
 from utils.errors import counted
 
-HEADER = ("arm", "seeds", "Dice %", "95 % over cases", "HD95", "difference to {} [95 %]", "p (Holm)")
+HEADER = ("arm", "seeds", "Dice %", "95 %", "HD95", "difference to {} [95 %]", "p (Holm)")
 HEADER += ("parameters", "GFLOP", "s/epoch", "peak GiB")
 
 
@@ -25,10 +26,11 @@ def as_markdown(study: dict[str, Any]) -> str:
     dice, *distances = comparison["metrics"]
     first = next(iter(plan["arms"]))
     pairs = [pair for pair in comparison["pairs"] if (pair["metric"], pair["class_name"]) == (dice, ALL_CLASSES)]
+    units = "cases" if comparison["over"] == "cases" else "groups"
     against = {pair["second"]: pair for pair in pairs}
     lines = [
         f"`train.py {' '.join((*plan['data'], *plan['train']))}`, seeds {', '.join(map(str, plan['seeds']))}; "
-        f"{comparison['cases']} cases of the {study['part']} part; {comparison['split']}.",
+        f"{comparison['cases']} cases{of_groups(comparison)} of the {study['part']} part; {comparison['split']}.",
         "",
         f"| {' | '.join(HEADER).format(first)} |",
         "|---" * len(HEADER) + "|",
@@ -68,7 +70,7 @@ def as_markdown(study: dict[str, Any]) -> str:
     if pairs:
         notes.append(
             f"Difference to {first}, and p: case by case in each seed that both arms have, averaged over these seeds; "
-            "interval from resampled cases; Wilcoxon's signed-rank test over cases, Holm's correction over the arms."
+            f"interval from resampled {units}; Wilcoxon's signed-rank test over {units}, Holm's correction over arms."
         )
     for arm, pair in comparison["unseen"].items():
         chosen = f"{arm} was chosen after seed {plan['chosen_after'][arm]} of the other arms, which is no test of it"

@@ -26,11 +26,12 @@ MASK_SUFFIX = re.compile(r"[ _.-](segmentation|seg|mask|gt|groundtruth|label|ann
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and its mask; image_id is the file name of the image."""
+    """One image and its mask; image_id is the file name of the image, group that of the CSV, empty where unknown."""
 
     image_id: str
     image: Path
     mask: Path
+    group: str = ""
 
 
 def stem_of(name: str) -> str:

@@ -6,7 +6,7 @@ image). Images of the category val are for validation, in place of folds.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +63,8 @@ def load_split(path: str | Path, pairs: Sequence[Pair], num_folds: int | None = 
     if missing := [row.image_id for row in rows if stem_of(row.image_id) not in by_stem]:
         found = f"no image for {len(missing)} of {len(rows)} ids"
         raise UserError(f"{path}: {found}; is it the CSV of this folder?\n  " + "\n  ".join(missing))
-    parts = {name: [by_stem[stem_of(r.image_id)] for r in rows if r.category == name] for name in CATEGORIES}
+    listed = [(row.category, replace(by_stem[stem_of(row.image_id)], group=row.group or "")) for row in rows]
+    parts = {name: [pair for category, pair in listed if category == name] for name in CATEGORIES}
     if parts["val"] and any(row.fold is not None for row in rows):
         raise UserError(f"{path}: found the category val and the column fold, expected one of them for validation")
     folds = None if parts["val"] or not parts["train"] else _training_folds(path, rows, num_folds, seed)

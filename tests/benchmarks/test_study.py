@@ -176,6 +176,16 @@ def test_p_is_corrected_over_the_arms(tmp_path, made_up):
     assert high["p_holm"] == pytest.approx(max(low["p_holm"], high["p"]))
 
 
+def test_the_table_tells_of_groups(tmp_path, made_up):
+    for number, arm in enumerate(ARMS):
+        videos = {"changed": lambda rows: [row.update(group=row["case"][:5]) for row in rows]}  # case0 and case1
+        finish(tmp_path / arm / "seed_1", number, **videos)
+    text = as_markdown(summarise(made_up, tmp_path, "test"))
+    assert "; 12 cases of 2 groups (videos, patients) of the test part;" in text
+    assert "interval from resampled groups; Wilcoxon's signed-rank test over groups" in text
+    assert "dice: with 2 groups (videos, patients) and 1 pair(s) the smallest possible p is 0.5" in text
+
+
 def test_an_arm_that_was_chosen_after_a_seed_is_told_without_it(tmp_path, made_up):
     made_up = replace(made_up, chosen_after={"plain": 1})
     finish(tmp_path / "scsa" / "seed_1", 1)

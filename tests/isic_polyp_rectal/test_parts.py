@@ -50,6 +50,17 @@ def test_images_of_the_category_val_validate(tree):
     assert other.split_sha256 != task.split_sha256
 
 
+def test_rows_have_the_group_of_the_csv(tree):
+    cfg = split(tree, "train test test")
+    rows, _ = evaluate(cfg, bright, torch.device("cpu"), ("lesion",), tree)
+    assert [row["group"] for row in rows] == ["", ""]
+    lines = ["image_id,category,group", "000.jpg,train,a", "001.jpg,test,b", "002.jpg,test,c"]
+    (tree / "test_train_data.csv").write_text("\n".join(lines) + "\n")
+    rows, _ = evaluate(cfg, bright, torch.device("cpu"), ("lesion",), tree)
+    assert [(row["case"], row["group"]) for row in rows] == [("001.jpg", "b"), ("002.jpg", "c")]
+    assert list(rows[0])[:3] == ["case", "group", "class"]
+
+
 def test_another_data_set_of_test_images_alone_can_be_tested(tree):
     cfg = split(tree, "test test test")
     rows, words = evaluate(cfg, bright, torch.device("cpu"), ("lesion",), tree)

@@ -7,7 +7,7 @@
 A folder is one of results (summary.json and cases.csv) or a run's that holds one. Results of different protocols,
 data or cases are refused; recipes and input sizes may differ. Settings are compared case by case with the Wilcoxon
 signed-rank test; the seeds of one setting (NAME=FOLDER,FOLDER) are averaged per case first; shown is mean ± SD
-[interval over cases].
+[interval over cases]. Where cases.csv tells groups (videos, patients), these are tested and resampled, not cases.
 """
 
 import argparse

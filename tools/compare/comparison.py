@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tools.compare.statistics import ALL_CLASSES, LEVEL, PairResult, Ranking, compare_all, rank_settings, smallest_p
-from utils.results.reading import Result, Setting
+from utils.results.reading import Result, Setting, groups_among
+from utils.results.summary import count_units
 from utils.results.table import IN_PERCENT
 from utils.scoring.protocols import kind_of
 from utils.scoring.statistics import bootstrap_means, interval, mean_over
@@ -20,23 +21,26 @@ METHODS = (
     "classes over all pairs and classes; effect: matched-pairs rank-biserial correlation, above 0 where the second is "
     "larger; difference: second minus first over the cases and classes that both have, with a 95 % interval from 5000 "
     "paired bootstrap resamples of cases; ranks: averages over cases, 1 the best, Friedman's test and Nemenyi's "
-    "critical difference at 5 % for three settings or more. Several metrics are not corrected for each other."
+    "critical difference at 5 % for three settings or more. Where several cases are of one group (a video, a patient), "
+    "groups are resampled, and tests and ranks are over their means. Several metrics are not corrected for each other."
 )
 
 
 def compare(settings: list[Setting], metrics: list[str]) -> dict[str, Any]:
     """Everything that is reported, ready for JSON: settings, pairs, ranks, warnings, methods; None for no figure."""
     first = settings[0].results[0]
+    groups = groups_among(settings, first.cases)
     pairs, ranks, warnings = [], {}, [*warn_of_results(settings), *warn_of_seeds(settings, metrics)]
     for metric in metrics if len(settings) > 1 else ():
         figures = {setting.name: setting.table(metric) for setting in settings}
-        rows = compare_all(figures, first.classes)
-        ranking = rank_settings(figures, kind_of(metric) in HIGHER)
+        rows = compare_all(figures, first.classes, groups)
+        ranking = rank_settings(figures, kind_of(metric) in HIGHER, groups)
         pairs += [{"metric": metric} | row._asdict() for row in rows]
         ranks[metric] = ranking._asdict()
-        warnings += [*warn_of_pairs(metric, rows), *warn_of_ranks(metric, ranking, len(first.cases))]
+        warnings += [*warn_of_pairs(metric, rows), *warn_of_ranks(metric, ranking, groups)]
     found = {
-        "settings": [describe(setting, metrics) for setting in settings],
+        "over": count_units(groups),
+        "settings": [describe(setting, metrics, groups) for setting in settings],
         "pairs": pairs,
         "ranks": ranks,
         "warnings": list(dict.fromkeys(warnings)),
@@ -61,10 +65,10 @@ def describe_data(result: Result, metrics: list[str]) -> dict[str, Any]:
     }
 
 
-def describe(setting: Setting, metrics: list[str], same_cases: bool = True) -> dict[str, Any]:
+def describe(setting: Setting, metrics: list[str], groups: np.ndarray | None) -> dict[str, Any]:
     """One setting: its seeds, and for all classes together and each class its counts by seed and its means.
 
-    same_cases: whether all seeds have the same; if not, means have no interval
+    groups: of the cases; None where seeds have different cases, so that means have no interval
     """
     results, summary = setting.results, setting.results[0].summary
     columns = {ALL_CLASSES: slice(None)} | {name: [k] for k, name in enumerate(results[0].classes)}
@@ -78,19 +82,19 @@ def describe(setting: Setting, metrics: list[str], same_cases: bool = True) -> d
         "checkpoints": [result.hashes for result in results],
         **{field: summary.get(field) for field in kept},
         "counts": {scope: {kind: [part[scope][kind] for part in parts] for kind in kinds} for scope in columns},
-        "means": {
-            scope: {m: _means(setting, m, chosen, same_cases) for m in metrics} for scope, chosen in columns.items()
-        },
+        "means": {scope: {m: _means(setting, m, chosen, groups) for m in metrics} for scope, chosen in columns.items()},
     }
 
 
-def _means(setting: Setting, metric: str, columns: slice | list[int], same_cases: bool) -> dict[str, Any]:
+def _means(setting: Setting, metric: str, columns: slice | list[int], groups: np.ndarray | None) -> dict[str, Any]:
     """Mean over classes of their means over cases: of each seed, their mean and SD, and the interval over cases."""
     seeds = np.array([mean_over(mean_over(result.table(metric)[:, columns], 0), 0) for result in setting.results])
     known = seeds[~np.isnan(seeds)]
     ci95 = (math.nan, math.nan)
-    if same_cases and (~np.isnan(table := setting.table(metric)[:, columns])).any(1).sum() > 1:
-        ci95 = interval(mean_over(bootstrap_means(table), 1))
+    if groups is not None:
+        table = setting.table(metric)[:, columns]
+        if len(set(groups[(~np.isnan(table)).any(1)])) > 1:
+            ci95 = interval(mean_over(bootstrap_means(table, groups=groups), 1))
     return {
         "mean": float(mean_over(seeds, 0)),
         "sd": known.std(ddof=1) if len(known) > 1 else math.nan,
@@ -114,7 +118,7 @@ def warn_of_results(settings: list[Setting]) -> list[str]:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         warnings.append(f"different numbers of seeds: {listed}; a mean over more seeds scatters less")
     if len(settings) > 1:
-        warnings.append("the tests are over cases and do not see the scatter between trainings")
+        warnings.append("the tests are over cases or their groups and do not see the scatter between trainings")
     if settings[0].results[0].summary["protocol"] == "legacy" and len(settings) > 1:
         warnings.append("legacy protocol: a missed class of a volume has distance 0, so that HD95 can reward a miss")
     return warnings
@@ -138,16 +142,17 @@ def warn_of_seeds(settings: list[Setting], metrics: list[str]) -> list[str]:
 def warn_of_pairs(metric: str, rows: list[PairResult]) -> list[str]:
     warnings = []
     overall = [row for row in rows if row.class_name == ALL_CLASSES]
-    pairs, singles, fewest = len(overall), len(rows) - len(overall), min(row.cases for row in overall)
+    pairs, singles, fewest = len(overall), len(rows) - len(overall), min(row.groups for row in overall)
+    units = "cases" if all(row.groups == row.cases for row in overall) else "groups (videos, patients)"
     if smallest_p(fewest, pairs) > LEVEL:
         warnings.append(
-            f"{metric}: with {fewest} cases and {pairs} pair(s) the smallest possible p is "
+            f"{metric}: with {fewest} {units} and {pairs} pair(s) the smallest possible p is "
             f"{smallest_p(fewest, pairs):.3g}: no difference, however large, reaches p < {LEVEL}; the intervals are "
             "too narrow as well"
         )
     elif singles and smallest_p(fewest, singles) > LEVEL:
         warnings.append(
-            f"{metric}: with {fewest} cases and {singles} comparisons of single classes none of those can reach "
+            f"{metric}: with {fewest} {units} and {singles} comparisons of single classes none of those can reach "
             f"p < {LEVEL} after correction; only all classes together can"
         )
     left_out = sorted(row.one_sided for row in overall if row.one_sided)
@@ -160,7 +165,9 @@ def warn_of_pairs(metric: str, rows: list[PairResult]) -> list[str]:
     return warnings
 
 
-def warn_of_ranks(metric: str, ranking: Ranking, num_cases: int) -> list[str]:
-    if ranking.cases == num_cases or len(ranking.average) < 3:
+def warn_of_ranks(metric: str, ranking: Ranking, groups: np.ndarray) -> list[str]:
+    num = len(set(groups.tolist()))
+    if ranking.groups == num or len(ranking.average) < 3:
         return []
-    return [f"{metric}: ranks over {ranking.cases} of {num_cases} cases; the others lack a figure somewhere"]
+    units = "cases" if num == len(groups) else "groups"
+    return [f"{metric}: ranks over {ranking.groups} of {num} {units}; the others lack a figure somewhere"]

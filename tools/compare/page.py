@@ -65,10 +65,11 @@ def _ranks(comparison: Comparison, metric: str) -> tuple[list[Point], str, str, 
     """Points, title, note and reference of the settings' ranks. Bars that do not overlap: they differ (Nemenyi)."""
     ranking = comparison["ranks"][metric]
     critical = ranking["critical_difference"] or 0
-    order = text.ordered(ranking) if ranking["cases"] else []
+    order = text.ordered(ranking) if ranking["groups"] else []
+    units = "cases" if comparison["over"] == "cases" else "groups"
     points = [(name, rank, (rank - critical / 2, rank + critical / 2), True, f"{rank:.2f}") for name, rank in order]
     note = f"bars of two settings that differ do not overlap (critical difference {critical:.2f})" if critical else ""
-    return points, f"{label(metric)}: average rank over {ranking['cases']} cases (1 is best)", note, 1
+    return points, f"{label(metric)}: average rank over {ranking['groups']} {units} (1 is best)", note, 1
 
 
 def _differences(comparison: Comparison, metric: str) -> tuple[list[Point], str, str, float]:

@@ -2,7 +2,8 @@
 
 T settings, S seeds, N cases, K classes. The figures of a setting are an (N, K) array; cases and classes come in one
 order for all settings. NaN marks a figure that a case does not have: two settings are compared over the figures that
-both have.
+both have. `groups` is (N,) int, the group of each case (a video, a patient); without it each case is its own. Cases of
+a group are alike, so tests and ranks are over the groups' means, and resamples are of groups.
 Sources: Demšar, JMLR 2006 (ranks, Friedman, critical difference); Holm 1979; Kerby 2014 (rank-biserial correlation).
 """
 
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import friedmanchisquare, rankdata, studentized_range, wilcoxon
 
-from utils.scoring.statistics import bootstrap_means, interval, mean_over
+from utils.scoring.statistics import bootstrap_means, group_means, interval, mean_over
 
 ALL_CLASSES = "all classes"
 LEVEL = 0.05
@@ -27,8 +28,8 @@ class PairResult(NamedTuple):
     means, difference (second - first) and its 95 % interval: over the cases compared
     effect: matched-pairs rank-biserial correlation in [-1, 1], above 0 where `second` is larger
     p: Wilcoxon signed-rank, two-sided; p_holm: corrected over all pairs, for single classes over all pairs and classes
-    cases: how many were compared; one_sided: figures, of each seed where seeds are matched, left out because only one
-        of the two has them (often a miss)
+    cases, groups: how many were compared; one_sided: figures, of each seed where seeds are matched, left out because
+        only one of the two has them (often a miss)
     """
 
     first: str
@@ -42,28 +43,29 @@ class PairResult(NamedTuple):
     p: float
     p_holm: float
     cases: int
+    groups: int
     one_sided: int
 
 
 class Ranking(NamedTuple):
-    """Average rank of each setting over cases, 1 the best, and whether the ranks differ at all.
+    """Average rank of each setting over groups, 1 the best, and whether the ranks differ at all.
 
     p: Friedman's test; critical_difference: Nemenyi's, of two average ranks; both NaN for fewer than three settings
     """
 
     average: dict[str, float]
-    cases: int
+    groups: int
     p: float
     critical_difference: float
 
 
-def compare_all(figures: Figures, class_names: Sequence[str]) -> list[PairResult]:
+def compare_all(figures: Figures, class_names: Sequence[str], groups: np.ndarray | None = None) -> list[PairResult]:
     """Compare every two settings over all classes, then, where there are several classes, class by class.
 
     Over all classes a case counts with its mean over the classes for which both settings have a figure.
     """
     pairs = combinations(figures.items(), 2)
-    return correct([compare_two((a, b), x[None], y[None], class_names) for (a, x), (b, y) in pairs])
+    return correct([compare_two((a, b), x[None], y[None], class_names, groups) for (a, x), (b, y) in pairs])
 
 
 def correct(pairs: Sequence[Sequence[PairResult]]) -> list[PairResult]:
@@ -73,23 +75,31 @@ def correct(pairs: Sequence[Sequence[PairResult]]) -> list[PairResult]:
     return [row._replace(p_holm=p) for family, ps in zip(families, corrected) for row, p in zip(family, ps)]
 
 
-def compare_two(names: tuple[str, str], a: np.ndarray, b: np.ndarray, class_names: Sequence[str]) -> list[PairResult]:
+def compare_two(
+    names: tuple[str, str],
+    a: np.ndarray,
+    b: np.ndarray,
+    class_names: Sequence[str],
+    groups: np.ndarray | None = None,
+) -> list[PairResult]:
     """Compare two settings seed by seed, over all classes and each class; p_holm is NaN.
 
     in: a, b (S, N, K); a case counts with its mean over the seeds in which both have a figure
     """
+    groups = np.arange(a.shape[1]) if groups is None else groups
     one_sided = (np.isnan(a) != np.isnan(b)).sum((0, 1))
     a, b = (mean_over(np.where(np.isnan(a + b), np.nan, x), 0) for x in (a, b))  # (N, K)
     a, b = (np.column_stack([mean_over(x, 1), x]) for x in (a, b))  # column 0: all classes
-    samples = bootstrap_means(b - a)
+    samples, by_group = bootstrap_means(b - a, groups=groups), group_means(b - a, groups)
     rows = []
     for k, name in enumerate((ALL_CLASSES, *class_names)):
         difference = (b - a)[~np.isnan(b - a)[:, k], k]
-        effect, p = paired_test(difference)
-        ci95 = interval(samples[:, k]) if len(difference) > 1 else (np.nan, np.nan)
+        units = by_group[~np.isnan(by_group[:, k]), k]
+        effect, p = paired_test(units)
+        ci95 = interval(samples[:, k]) if len(units) > 1 else (np.nan, np.nan)
         means = (float(mean_over(x, 0)) for x in (a[:, k], b[:, k], difference))
         left_out = int(one_sided.sum() if k == 0 else one_sided[k - 1])
-        rows.append(PairResult(*names, name, *means, ci95, effect, p, np.nan, len(difference), left_out))
+        rows.append(PairResult(*names, name, *means, ci95, effect, p, np.nan, len(difference), len(units), left_out))
     return rows
 
 
@@ -115,27 +125,28 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def smallest_p(num_cases: int, num_tests: int) -> float:
-    """The smallest p that N cases can give after Holm's correction of `num_tests`: all differences of one sign."""
-    return min(1.0, 2.0 ** (1 - num_cases) * num_tests)
+def smallest_p(num_groups: int, num_tests: int) -> float:
+    """The smallest p of so many groups after Holm's correction of `num_tests`: all differences of one sign."""
+    return min(1.0, 2.0 ** (1 - num_groups) * num_tests)
 
 
-def rank_settings(figures: Figures, higher_is_better: bool) -> Ranking:
-    """Average ranks over the cases' means over classes; only figures that every setting has are used."""
+def rank_settings(figures: Figures, higher_is_better: bool, groups: np.ndarray | None = None) -> Ranking:
+    """Average ranks over the groups' means of all classes; only figures that every setting has are used."""
     values = np.stack(list(figures.values()))  # (T, N, K)
     means = mean_over(np.where(np.isnan(values).any(0), np.nan, values), 2)
+    means = means if groups is None else group_means(means.T, groups).T
     means = means[:, ~np.isnan(means[0])]
-    num_settings, num_cases = means.shape
+    num_settings, num_groups = means.shape
     ranks = rankdata(-means if higher_is_better else means, axis=0)
     average = dict(zip(figures, mean_over(ranks, 1).tolist()))
     p = critical = np.nan
-    if num_settings > 2 and num_cases > 1:
+    if num_settings > 2 and num_groups > 1:
         p = 1.0 if (ranks == ranks[0]).all() else float(friedmanchisquare(*means).pvalue)
-        critical = critical_difference(num_settings, num_cases)
-    return Ranking(average, num_cases, p, critical)
+        critical = critical_difference(num_settings, num_groups)
+    return Ranking(average, num_groups, p, critical)
 
 
-def critical_difference(num_settings: int, num_cases: int) -> float:
+def critical_difference(num_settings: int, num_groups: int) -> float:
     """How far two average ranks must lie apart to differ at the 5 % level (Nemenyi)."""
     quantile = studentized_range.ppf(1 - LEVEL, num_settings, np.inf) / np.sqrt(2)
-    return float(quantile * np.sqrt(num_settings * (num_settings + 1) / (6 * num_cases)))
+    return float(quantile * np.sqrt(num_settings * (num_settings + 1) / (6 * num_groups)))

@@ -22,7 +22,7 @@ class Section(NamedTuple):
 def sections(comparison: Comparison) -> list[Section]:
     """The settings, their means, and for two or more settings the pairs and ranks of each metric."""
     rows = [[one["name"], str(one["num_seeds"]), ", ".join(one["folders"])] for one in comparison["settings"]]
-    note = "Mean over cases, ± SD over seeds where there are several, [95 % interval over cases]; counts per seed."
+    note = "Mean over cases, ± SD over seeds where there are several, [95 % interval]; counts per seed."
     found = [Section("Settings", [["setting", "seeds", "results"], *rows])]
     found.append(Section("Means", means_table(comparison), note))
     for metric in comparison["ranks"]:
@@ -44,12 +44,17 @@ def heading(comparison: Comparison) -> str:
     each = ", ".join(f"{size} ({name})" for name, size in sizes.items())
     size = each if len(set(sizes.values())) > 1 else next(iter(sizes.values()))
     data = comparison["dataset"] or comparison["recipe"] or "data not named"
-    rules = f"protocol {comparison['protocol']}, {data}, {comparison['cases']} cases"
+    rules = f"protocol {comparison['protocol']}, {data}, {comparison['cases']} cases{of_groups(comparison)}"
     return f"{rules}, input {size}, split: {comparison['split']}"
 
 
+def of_groups(comparison: Comparison) -> str:
+    """` of 3 groups (videos, patients)`; nothing where no group has several cases."""
+    return "" if comparison["over"] == "cases" else f" of {comparison['over']}"
+
+
 def means_table(comparison: Comparison) -> Table:
-    """A line for each class and setting: mean over seeds, ± SD of several, [interval over cases]; counts per seed."""
+    """A line for each class and setting: mean over seeds, ± SD of several, [interval]; counts per seed."""
     table = [["class", "setting", "missed", "false pos.", *map(label, comparison["metrics"])]]
     classes = comparison["classes"]
     for scope in classes if len(classes) == 1 else [ALL_CLASSES, *classes]:
@@ -80,7 +85,7 @@ def is_significant(row: dict[str, Any]) -> bool:
 
 def ranks_line(ranking: dict[str, Any]) -> str:
     """Average ranks, the best first, with Friedman's test and the critical difference where there is one."""
-    if not ranking["cases"]:
+    if not ranking["groups"]:
         return "average rank: no case has a figure in every setting"
     text = "average rank (1 is best): " + ", ".join(f"{name} {rank:.2f}" for name, rank in ordered(ranking))
     if ranking["critical_difference"] is not None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import read_text, reading
-from utils.results.summary import CASES, DAMAGED, SUMMARY, figures_table, metric_names, names_of, read_cases
+from utils.results.summary import CASES, DAMAGED, SUMMARY, figures_table, groups_of, metric_names, names_of, read_cases
 from utils.scoring.protocols import Row
 from utils.scoring.statistics import mean_over
 
@@ -79,6 +79,11 @@ class Setting:
     def table(self, metric: str) -> np.ndarray:
         """(N, K) per-case means over the seeds that have a figure."""
         return mean_over(np.stack([result.table(metric) for result in self.results]), 0)
+
+
+def groups_among(settings: Sequence[Setting], cases: list[str]) -> np.ndarray:
+    """(N,) the group of each case as a number, as any of the results tells it."""
+    return groups_of([row for setting in settings for result in setting.results for row in result.rows], cases)
 
 
 def find_result(path: str | Path, part: str | None = None) -> Path:

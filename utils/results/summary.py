@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from utils.config import Config
+from utils.errors import counted
 from utils.files import csv_text, parse_csv, read_text, reading, write_atomically
 from utils.scoring.protocols import ABSENT, FALSE_POSITIVE, FOUND, MISSED, Row
-from utils.scoring.statistics import NUM_RESAMPLES, bootstrap_means, interval, mean_over
+from utils.scoring.statistics import NUM_RESAMPLES, bootstrap_means, index_groups, interval, mean_over
 
-KEYS = ("case", "class", "outcome")
+KEYS = ("case", "group", "class", "outcome")
 OUTCOMES = (FOUND, MISSED, FALSE_POSITIVE, ABSENT)
 SUMMARY, CASES = "summary.json", "cases.csv"
 DAMAGED = f"expected {SUMMARY} and {CASES} of one test run; run test.py again"
@@ -88,6 +89,18 @@ def names_of(rows: Sequence[Row], key: str) -> list[str]:
     return list(dict.fromkeys(str(row[key]) for row in rows))
 
 
+def groups_of(rows: Sequence[Row], cases: list[str]) -> np.ndarray:
+    """(cases,) the group of each case as a number; a case without one is its own."""
+    known = {str(row["case"]): str(row["group"]) for row in rows if row.get("group")}
+    return index_groups([known.get(case, case) for case in cases])
+
+
+def count_units(groups: np.ndarray) -> str:
+    """What is resampled, in words: `3 groups (videos, patients)`, or `cases` where no group has several."""
+    num = len(set(groups.tolist()))
+    return "cases" if num == len(groups) else f"{counted(num, 'group')} (videos, patients)"
+
+
 def figures_table(rows: Sequence[Row], cases: list[str], classes: list[str], names: list[str]) -> np.ndarray:
     """Figures as float64 (cases, classes, names), NaN where there is none."""
     found = {(str(row["case"]), str(row["class"])): row for row in rows}
@@ -99,8 +112,8 @@ def summarise(rows: Sequence[Row], meta: dict[str, Any]) -> dict[str, Any]:
     """Mean, SD and 95 % interval of every figure, per class and overall, and how many cases were left out.
 
     The overall mean is the mean over classes of their means over cases. Its SD is over the cases' own means, its
-    interval over resampled cases. The SD divides by the number of cases under `legacy`, as the published scripts do,
-    and by one less under `standard`.
+    interval over resampled cases, or groups where several cases are of one. The SD divides by the number of cases
+    under `legacy`, as the published scripts do, and by one less under `standard`.
     """
     cases, classes, names = names_of(rows, "case"), names_of(rows, "class"), metric_names(rows)
     if not rows:
@@ -109,15 +122,16 @@ def summarise(rows: Sequence[Row], meta: dict[str, Any]) -> dict[str, Any]:
         if count > 1:
             raise ValueError(f"case {case}, class {name}: {count} rows; names of cases must differ")
     values = figures_table(rows, cases, classes, names)
-    samples = bootstrap_means(values.reshape(len(cases), -1)).reshape(NUM_RESAMPLES, len(classes), len(names))
+    groups = groups_of(rows, cases)
+    samples = bootstrap_means(values.reshape(len(cases), -1), groups=groups).reshape(NUM_RESAMPLES, *values.shape[1:])
     ddof = 0 if meta["protocol"] == "legacy" else 1
     per_class = {}
     for c, name in enumerate(classes):
-        figures = {m: _figures(values[:, c, i], samples[:, c, i], ddof) for i, m in enumerate(names)}
+        figures = {m: _figures(values[:, c, i], samples[:, c, i], ddof, groups) for i, m in enumerate(names)}
         per_class[name] = _counts([row for row in rows if row["class"] == name]) | {"metrics": figures}
     overall = {}
     for i, m in enumerate(names):
-        overall[m] = _figures(mean_over(values[:, :, i], 1), mean_over(samples[:, :, i], 1), ddof)
+        overall[m] = _figures(mean_over(values[:, :, i], 1), mean_over(samples[:, :, i], 1), ddof, groups)
         overall[m]["mean"] = _number(mean_over(mean_over(values[:, :, i], 0), 0))
         overall[m]["left_out"] = int(np.isnan(values[:, :, i]).sum())
     units = sorted({name.removeprefix("hd95_") for name in names if name.startswith("hd95_")})
@@ -125,7 +139,7 @@ def summarise(rows: Sequence[Row], meta: dict[str, Any]) -> dict[str, Any]:
         **meta,
         "unit": " and ".join(units) or "px",  # of distances; mm and px where only some cases have a spacing
         "num_cases": len(cases),
-        "interval": f"bootstrap over cases, 95 %, {NUM_RESAMPLES} resamples",
+        "interval": f"bootstrap over {count_units(groups)}, 95 %, {NUM_RESAMPLES} resamples",
         "overall": _counts(rows) | {"metrics": overall},
         "classes": per_class,
     }
@@ -140,10 +154,10 @@ def _counts(rows: Sequence[Row]) -> dict[str, Any]:
     return counts
 
 
-def _figures(values: np.ndarray, samples: np.ndarray, ddof: int) -> dict[str, Any]:
-    """One figure of all cases; the interval needs two cases, as does an SD that divides by one less."""
+def _figures(values: np.ndarray, samples: np.ndarray, ddof: int, groups: np.ndarray) -> dict[str, Any]:
+    """One figure of all cases; the interval needs two groups, an SD that divides by one less two cases."""
     known = values[~np.isnan(values)]
-    low, high = interval(samples) if len(known) > 1 else (math.nan, math.nan)
+    low, high = interval(samples) if len(set(groups[~np.isnan(values)])) > 1 else (math.nan, math.nan)
     return {
         "mean": _number(known.mean()) if len(known) else None,
         "sd": _number(known.std(ddof=ddof)) if len(known) > ddof else None,

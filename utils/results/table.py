@@ -34,7 +34,8 @@ def format_table(summary: dict[str, Any]) -> str:
     if len(lines) > 1:
         texts.insert(-1, texts[1])
     rules = f"protocol {summary['protocol']}, {summary['num_cases']} cases"
-    chosen = f"checkpoint chosen by: {summary['selection']}; mean [95 % interval over cases]"
+    resampled = summary["interval"].removeprefix("bootstrap over ").partition(", 95 %")[0]
+    chosen = f"checkpoint chosen by: {summary['selection']}; mean [95 % interval over {resampled}]"
     return "\n".join([rules, chosen, "", *texts])
 
 

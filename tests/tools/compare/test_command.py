@@ -34,7 +34,7 @@ def test_two_runs_end_to_end(tmp_path, capsys):
     assert "a → b" in printed
     assert "hd95_px: figures that only one of two settings has are left out" in printed
     assert "left out (1 in 1 of 1 pairs; a structure" in printed
-    assert "the tests are over cases and do not see the scatter between trainings" in printed
+    assert "the tests are over cases or their groups and do not see the scatter between trainings" in printed
     assert "only some seeds" not in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     assert [s["name"] for s in found["settings"]] == ["a", "b"]
@@ -124,6 +124,20 @@ def test_few_cases_are_pointed_out(tmp_path, capsys):
     assert "smallest possible p" not in printed
     assert "2 comparisons of single classes none of those can reach p < 0.05" in printed
     assert " *" in printed
+
+
+def test_few_groups_are_pointed_out(tmp_path, capsys):
+    """Twelve frames of three videos; only b's file has the column."""
+
+    def of_videos(rows):
+        rows[:] = [row | {"group": f"video{int(row['case'][4:]) // 4}"} for row in rows]
+
+    a = write_result(tmp_path / "a", seed=1)
+    b = write_result(tmp_path / "b", shift=0.1, seed=2, changed=of_videos)
+    printed = run(capsys, a, b)
+    assert "12 cases of 3 groups (videos, patients), input" in printed
+    assert "dice: with 3 groups (videos, patients) and 1 pair(s) the smallest possible p is 0.25" in printed
+    assert "*" not in printed
 
 
 def test_few_cases_for_several_pairs(tmp_path, capsys):

@@ -17,6 +17,7 @@ from tools.compare.statistics import (
     rank_settings,
     smallest_p,
 )
+from utils.scoring.statistics import bootstrap_means, interval
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,20 @@ def test_seeds_are_matched_and_a_figure_that_one_seed_lacks_is_left_out():
     assert (row.first_mean, row.second_mean) == pytest.approx(((0.4 + 0.9) / 2, (0.55 + 0.8) / 2))
 
 
+def test_tests_and_ranks_are_over_groups():
+    rng = np.random.default_rng(0)
+    figures = {name: rng.random((12, 1)) for name in "abc"}
+    groups = np.repeat(np.arange(6), 2)
+    row = compare_all(figures, ("polyp",), groups)[0]
+    first, second = (figures[name].reshape(6, 2).mean(1) for name in "ab")
+    assert (row.cases, row.groups) == (12, 6)
+    assert row.difference == pytest.approx((figures["b"] - figures["a"]).mean())
+    assert row.p == pytest.approx(wilcoxon(second - first).pvalue)
+    assert row.ci95 == pytest.approx(interval(bootstrap_means((second - first)[:, None])[:, 0]))
+    means = {name: values.reshape(6, 2).mean(1)[:, None] for name, values in figures.items()}
+    assert rank_settings(figures, True, groups) == rank_settings(means, True)
+
+
 def test_one_class_is_not_reported_twice():
     figures = {"a": np.zeros((4, 1)), "b": np.ones((4, 1))}
     assert [row.class_name for row in compare_all(figures, ("polyp",))] == [ALL_CLASSES]
@@ -116,7 +131,7 @@ def test_ranks_by_hand():
     }
     ranking = rank_settings(dice, higher_is_better=True)
     assert ranking.average == pytest.approx({"a": (1 + 1.5 + 2) / 3, "b": (2 + 1.5 + 3) / 3, "c": (3 + 3 + 1) / 3})
-    assert ranking.cases == 3
+    assert ranking.groups == 3
     assert ranking.p == pytest.approx(friedmanchisquare(*(v[:3, 0] for v in dice.values())).pvalue)
     lower = rank_settings(dice, higher_is_better=False).average
     assert lower == pytest.approx({name: 4 - rank for name, rank in ranking.average.items()})

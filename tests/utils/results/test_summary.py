@@ -10,6 +10,7 @@ from utils.errors import UserError
 from utils.results import summary as report
 from utils.results.summary import read_cases, summarise, write_results
 from utils.results.table import format_table
+from utils.scoring.statistics import bootstrap_means, interval
 
 NAN = math.nan
 META = {
@@ -88,6 +89,24 @@ def test_overall_interval_resamples_cases_not_rows():
     one, both = summary["classes"]["left"]["metrics"]["dice"], summary["overall"]["metrics"]["dice"]
     assert both["ci95"] == pytest.approx(one["ci95"])
     assert both["mean"] == pytest.approx(one["mean"])
+
+
+def test_intervals_resample_groups_where_they_are_known(tmp_path):
+    """Three videos of four alike frames: as wide as that of three cases."""
+    dice = np.array([0.2, 0.5, 0.9])
+    videos = [
+        row(f"{v}{i}", "polyp", "found", dice[v], 1.0, 1.0) | {"group": f"video{v}"} for v in range(3) for i in "ab"
+    ]
+    summary = write_results(tmp_path, videos, META)
+    assert summary["interval"] == "bootstrap over 3 groups (videos, patients), 95 %, 5000 resamples"
+    assert "mean [95 % interval over 3 groups (videos, patients)]" in format_table(summary)
+    figures = summary["classes"]["polyp"]["metrics"]["dice"]
+    assert figures["ci95"] == pytest.approx(interval(bootstrap_means(dice[:, None])[:, 0]))
+    assert read_cases(tmp_path / "cases.csv") == videos
+    one = summarise(videos[:2], META)["overall"]["metrics"]["dice"]
+    assert (one["ci95"], one["cases"]) == ([None, None], 2)
+    alone = [found | {"group": group} for found, group in zip(ROWS, ("z", "z", "", "", "a", "a"))]
+    assert summarise(alone, META) == summarise(ROWS, META)
 
 
 def test_files_round_trip_in_full_precision(tmp_path):

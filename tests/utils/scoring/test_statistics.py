@@ -6,7 +6,7 @@ from time import process_time
 import numpy as np
 import pytest
 
-from utils.scoring.statistics import bootstrap_means, interval, mean_over
+from utils.scoring.statistics import bootstrap_means, group_means, index_groups, interval, mean_over
 
 NAN = math.nan
 
@@ -18,6 +18,23 @@ def test_bootstrap_is_resampling_of_whole_cases():
     np.testing.assert_allclose(means[:, 1], 10 * means[:, 0])
     possible = {round((a + b + c) / 3, 9) for a in (0, 1, 3) for b in (0, 1, 3) for c in (0, 1, 3)}
     assert set(means[:, 0].round(9)) == possible
+
+
+def test_bootstrap_draws_all_cases_of_a_group():
+    values = np.array([[0.0], [1.0], [NAN], [10.0]])
+    groups = index_groups(["b", "b", "b", "a"])
+    assert groups.tolist() == [0, 0, 0, 1]
+    assert set(bootstrap_means(values, 500, groups=groups)[:, 0].round(9)) == {0.5, round(11 / 3, 9), 10.0}
+    np.testing.assert_array_equal(group_means(values, groups), [[0.5], [10.0]])
+
+
+def test_groups_of_one_case_are_as_good_as_none_to_the_last_digit():
+    values = np.random.default_rng(0).random((40, 3))
+    each = index_groups([str(-number) for number in range(40)])
+    found = bootstrap_means(values, groups=each)
+    np.testing.assert_array_equal(found, bootstrap_means(values))
+    draws = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=5000).astype(np.float64)
+    np.testing.assert_array_equal(found, (draws @ values) / 40)
 
 
 def test_bootstrap_spread_is_the_standard_error():

@@ -60,6 +60,7 @@ def test_volumes(tmp_path, protocol):
     rows, _ = volume_evaluation.evaluate(cfg, logits_of(9), torch.device("cpu"), classes, tmp_path, album)
     found = check_page(tmp_path, rows, album, cfg)
     assert found.cases()[0]["depth"] == 4
+    assert all(row["group"] == row["case"] for row in rows)  # no frames of a patient
     without, _ = volume_evaluation.evaluate(cfg, logits_of(9), torch.device("cpu"), classes, tmp_path)
     assert json.dumps(rows) == json.dumps(without)
 

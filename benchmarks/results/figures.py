@@ -66,6 +66,7 @@ def draw(study: Study, path: Path) -> None:
         middle.axvline(0, color="0.7", linewidth=1)
         middle.set_xlabel(f"difference to {next(iter(study.bars))}, 95 % interval")
         right.set_xlabel("epoch")
+        right.xaxis.get_major_locator().set_params(integer=True)
         right.set_ylabel("Dice of the validation part, %")
         if study.curves:
             right.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -1,17 +1,17 @@
 """The plainly written network that the benchmarks measure against is the same network."""
 
-from unittest import mock
-
 import pytest
 import torch
 
+from benchmarks import plain as plainly
 from benchmarks.plain import Plain
-from tests.support.manifests import quick_model
+from tests.support.shallow import shallow_model
 
 
-def quick_plain(*given):
-    with mock.patch("torch.nn.init.trunc_normal_"):
-        return Plain(*given)
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Parameters of the smallest network with every kind of part, which `Plain` runs in its own way."""
+    monkeypatch.setattr(plainly, "build_model", lambda num_classes, ssd, _: shallow_model(num_classes, ssd))
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,8 @@ def quick_plain(*given):
     [("causal", (2, 1, 64, 96)), ("noncausal", (1, 3, 32, 64)), ("bidirectional", (1, 3, 32, 64))],
 )
 def test_plain_network_is_ours_in_values_and_gradients(ssd, shape):
-    torch.manual_seed(0)
-    ours, plain = quick_model(2, ssd).double(), quick_plain(2, ssd, 0.0).double()
-    ours.drop_rates = [0.0] * len(ours.drop_rates)
+    ours, plain = shallow_model(2, ssd).double(), Plain(2, ssd).double()
+    ours.drop_rates = plain.drop_rates = [0.0] * len(ours.drop_rates)
     with torch.no_grad():  # away from the ones and zeros that hide a forgotten weight
         for parameter in ours.parameters():
             spread = 0.1 if parameter.ndim < 2 else 0.5 / parameter[0].numel() ** 0.5
@@ -38,7 +37,8 @@ def test_plain_network_is_ours_in_values_and_gradients(ssd, shape):
 
 
 def test_plain_network_drops_branches_in_training_alone():
-    plain = quick_plain(1)
+    plain = Plain(1)
+    plain.drop_rates = [0.5] * len(plain.drop_rates)
     x = torch.rand(1, 3, 32, 32).repeat(2, 1, 1, 1)
     assert torch.equal(plain.eval()(x), plain(x))
     assert not torch.equal(*plain.train()(x).detach())

@@ -5,7 +5,6 @@ import io
 import pytest
 import torch
 
-from models.ssd import SSD_FORMS
 from models.vssd import VSSDBlock
 from tests.support.shallow import shallow_model
 
@@ -39,9 +38,9 @@ def test_network():
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("form", sorted(SSD_FORMS.keys() - {"causal"}))
 @torch.no_grad()
-def test_encoder_block_of_the_other_forms(form):
-    block, x = VSSDBlock(32, 1, form).eval(), torch.randn(2, 8, 12, 32)
+def test_encoder_block_of_the_noncausal_form():
+    """The bidirectional form is the causal one twice."""
+    block, x = VSSDBlock(32, 1, "noncausal").eval(), torch.randn(2, 8, 12, 32)
     torch.testing.assert_close(traced(block, x), block(x), rtol=1e-4, atol=1e-5)
     assert torch.equal(exported(block, x), block(x))

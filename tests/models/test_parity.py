@@ -107,7 +107,7 @@ def test_whole_network(tag, shape, num_classes, form, device, looser):
             assert_close(logits[..., ::4, ::4], golden[f"{tag}_{form}_logits_stride4"], rel=1e-5 * looser)
 
 
-@pytest.mark.parametrize("form", SSD_FORMS)
+@pytest.mark.parametrize("form", FORMS)
 def test_blocks_compile_with_their_gradients(form, device, looser):
     """As one graph each, without generating code, with stochastic depth. The decoder is that of every form."""
     torch.manual_seed(0)

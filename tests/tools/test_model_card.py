@@ -13,15 +13,15 @@ from isic_polyp_rectal.task import CVC_CLINICDB
 from models.build import build_model
 from tests.support.released import to_released
 from tests.support.result_folders import write_result
+from tests.support.shallow import SMALL
 from tools import model_card
 from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
 from utils.preprocess import SLICES
 
-CFG = replace(
-    CVC_CLINICDB, dataset="/somewhere/my_polyps", img_size=(32, 48), epochs=9, seed=77, pretrained="/elsewhere/base.pth"
-)
+CFG = replace(CVC_CLINICDB, dataset="/somewhere/my_polyps", img_size=(32, 48), epochs=9, seed=77, **SMALL)
+CFG = replace(CFG, pretrained="/elsewhere/base.pth")
 SPLIT = "8 train + 2 test images, split by image: patients or videos may be in both parts; fold 0 of 2"
 
 
@@ -36,7 +36,7 @@ def save(path, cfg: Config = CFG, **changed):
         "epoch": 7,
         "iteration": 1234,
         "selection": "validation",
-        "model": build_model(cfg.num_classes, cfg.ssd).state_dict(),
+        "model": build_model(cfg.num_classes, cfg.ssd, **SMALL).state_dict(),
     }
     checkpoint.save(path, state | changed)
     return path
@@ -66,10 +66,11 @@ def write_card(path, *words):
 
 def test_every_fact_is_the_checkpoints(weights, tmp_path):
     text = write_card(tmp_path / "card.md", "--checkpoint", weights)
+    num_parameters = sum(p.numel() for p in build_model(1, **SMALL).parameters())
     for fact in (
         "# Model card: HeteroMedSeg, my_polyps",
         checkpoint.sha256(weights),
-        "23,437,566 parameters, SSD form causal",
+        f"{num_parameters:,} parameters, SSD form causal",
         "RGB images, resized to 32x48 (height x width)",
         "the best mean Dice on the validation part",
         "7 epochs when these weights were kept, 1,234 updates; the run was set to 9 epochs",

@@ -40,9 +40,9 @@ def configure(argv: list[str]) -> Config:
         return check_places(cfg, given, source)
     given = resolve_dataset({"dataset": "phantom"} | given, guess=True)
     # length and warm-up of the recipe are those of its own schedule
-    own = {"schedule_epochs": 0, "warmup_epochs": 0.0} if "schedule" in given else {}
-    if given.get("schedule") == "cosine":
-        del own["warmup_epochs"]
+    own = {"schedule_epochs": 0} if "schedule" in given else {}
+    if given.get("schedule", "cosine") != "cosine":
+        own["warmup_epochs"] = 0.0
     cfg = settle_preprocess(own_data(apply(RECIPES[given["recipe"]], own | given)))
     if given.get("warmup_epochs") and cfg.schedule != "cosine":
         raise UserError(f"--warmup_epochs: --schedule {cfg.schedule} has no warm-up; expected --schedule cosine")

@@ -39,8 +39,8 @@ class HeteroMedSeg(nn.Module):
     Any height and width do: an image that is no multiple of 32 is extended to the right and below by
     repeating its last pixels, and the logits are cropped back. One channel is repeated to three.
 
-    With `recompute` set, training keeps only the input of each part without BatchNorm and computes the rest again in
-    the backward pass: the same numbers from a fraction of the memory, in a third more time.
+    With `recompute` set, training keeps only the input of each part and computes the rest again in the backward
+    pass: the same numbers from a fraction of the memory, in a third more time. Parts with BatchNorm are computed once.
 
     For ablations: skips "plain" leave SCSA out, decoder "conv" has a convolution block in the place of each BRA block,
     width and depths change the size, and a variant changes one formula of the blocks (`BRABlock`, `Mixer`).
@@ -135,7 +135,7 @@ class DecoderStage(nn.Module):
 
     stride: input pixels in a pixel of the stage's map, in each direction
     in:  x (B, H, W, 2C), skip (B, 2H, 2W, C); keep: one entry for each block, see BRABlock
-    run: calls each part without BatchNorm
+    run: calls each part; one with BatchNorm is called without it
     out: (B, 2H, 2W, C)
     """
 

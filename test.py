@@ -3,7 +3,6 @@
 `python test.py --help` lists every flag.
 """
 
-import os
 from pathlib import Path
 
 from models.build import form_notes, load_network
@@ -11,7 +10,8 @@ from recipes import RECIPES, class_names_of, family_of, resolve_dataset
 from utils.command_line import parse_flags
 from utils.config import TEST, describe
 from utils.device import choose_device, choose_precision, describe_device
-from utils.errors import UserError, run_main
+from utils.distributed import init_distributed, is_main
+from utils.errors import run_main
 from utils.files import allow_bytes
 from utils.inference.checkpoints import check_alike, find_checkpoints, settle
 from utils.inference.forward import forward_fn
@@ -24,11 +24,10 @@ from utils.training.resume import check_places
 
 
 def main(argv: list[str]) -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("test.py runs in one process: start it with python, not with torchrun")
     given = resolve_dataset(parse_flags(argv, TEST, "Evaluate a checkpoint on a data set."), guess=False)
     paths = find_checkpoints(given, given.get("recipe"))
     device = choose_device(given.get("device", "auto"))
+    init_distributed(device)
     loaded = [load_network(path, RECIPES, given.get("recipe")) for path in paths]
     check_alike(loaded)
     cfg = check_places(settle(loaded[0].cfg, given), given, str(paths[0]))
@@ -46,6 +45,8 @@ def main(argv: list[str]) -> None:
     forward = forward_fn([one.model for one in loaded], device, precision, cfg)
     album = Album() if cfg.report else None
     rows, split = family.evaluate(cfg, forward, device, classes, out, album)
+    if not is_main():
+        return
     meta = describe_result(cfg, precision, origins, split)
     meta |= trained_on(rows, [one.cases for one in loaded], cfg.split)
     write_report(out, rows, meta, album and album.cases, paths)

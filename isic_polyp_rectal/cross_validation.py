@@ -19,7 +19,7 @@ from models.build import load_network
 from utils import checkpoint
 from utils.config import AUTO_BATCH, Config
 from utils.device import choose_device, choose_precision
-from utils.distributed import init_distributed, is_main
+from utils.distributed import barrier, init_distributed, is_main
 from utils.errors import UserError, counted
 from utils.files import write_atomically
 from utils.inference.forward import forward_fn
@@ -42,7 +42,7 @@ def train_folds(cfg: Config, train: Callable[[Config], None]) -> None:
 
     raises: UserError, before anything is trained, for data without folds and folders that cannot be used
     """
-    init_distributed(choose_device(cfg.device))  # here, because every rank would write if no fold were left to train
+    init_distributed(choose_device(cfg.device))
     if cfg.batch_size == AUTO_BATCH:
         raise UserError("--batch_size auto: may differ from fold to fold under --fold all; give a number")
     out = claim_folder(replace(cfg, resume=False, force=True))  # may hold anything, but must not be a file
@@ -59,8 +59,8 @@ def train_folds(cfg: Config, train: Callable[[Config], None]) -> None:
         else:
             log(f"fold {fold.fold} of {len(folds)}")
             train(planned)
-    if is_main():
-        summarise_folds(cfg, folds)
+    barrier()  # until rank 0 has written the last checkpoint
+    summarise_folds(cfg, folds)
 
 
 def plan(cfg: Config) -> Config | None:
@@ -88,7 +88,7 @@ def plan(cfg: Config) -> Config | None:
 
 
 def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
-    """Score each fold's best_model.pth on its own validation part; write and print the joined results."""
+    """Score each fold's best_model.pth on its own validation part; rank 0 writes and prints the joined results."""
     out = Path(cfg.output_dir)
     device = choose_device(cfg.device)
     precision = choose_precision(cfg.precision, device, evaluating=True)
@@ -106,6 +106,8 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
         rows += own
         frames += album.cases
         origins.append(loaded.origin)
+    if not is_main():
+        return
     _, split = open_split(cfg)
     words = f"out of fold: {len(folds)} folds of the training part ({split.description})"
     head = describe_result(cfg, precision, origins, words)

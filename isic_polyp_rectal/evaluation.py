@@ -14,7 +14,7 @@ from datasets.images.classes import ClassTable
 from datasets.images.pairs import ImageMaskSet, Pair
 from isic_polyp_rectal.task import fold_parts, open_split
 from utils.config import Config
-from utils.distributed import is_main
+from utils.distributed import gather, is_main, patient_group, rank, world_size
 from utils.errors import UserError
 from utils.inference.forward import Forward
 from utils.inference.predict import decide, predict_images
@@ -31,7 +31,8 @@ def evaluate(
 ) -> tuple[list[Row], str]:
     """Score every image of cfg.split; return the rows and the split in words.
 
-    Write overlays where asked for, and add pictures for the page to `album`, if there is one.
+    Write overlays where asked for, and add pictures for the page to `album`, if there is one. The ranks share the
+    batches; each returns all rows.
     """
     if cfg.is_savenii:
         raise UserError(f"--is_savenii: recipe {cfg.recipe} has images, not volumes; --debug writes overlays")
@@ -58,15 +59,16 @@ def evaluate(
             for label, name in enumerate(classes, 1)
         ]
 
-    rows: list[Row] = []
-    batches = torch.arange(len(pairs)).split(cfg.batch_size)
+    all_ranks, scored = patient_group(), []
+    mine = torch.arange(len(pairs)).split(cfg.batch_size)[rank() :: world_size()]
     with ThreadPoolExecutor() as pool:
-        for batch in tqdm(batches, desc="images", disable=None if is_main() else True, leave=False):
+        for batch in tqdm(mine, desc="images", disable=None if is_main() else True, leave=False):
             native, masks = zip(*pool.map(images.native, batch.tolist()))
             maps = predict_images(forward, native, cfg, device)
-            for scored in pool.map(finish, (pairs[i] for i in batch), native, masks, map(decide, maps)):
-                rows += scored
-    return rows, split
+            scored.append(list(pool.map(finish, (pairs[i] for i in batch), native, masks, map(decide, maps))))
+    if album is not None:
+        album.gather(all_ranks)
+    return [row for batch in gather(scored, all_ranks) for rows in batch for row in rows], split
 
 
 def chosen_pairs(cfg: Config) -> tuple[list[Pair], str, ClassTable | None]:

@@ -15,7 +15,7 @@ from datasets.volumes.lists import find_root, hold_out_cases, patient_of, read_l
 from datasets.volumes.sets import SliceVolumes, SynapseVolumes, check_slices, check_volumes
 from synapse_train_test.task import TEST_LIST, TRAIN_LIST, VAL_LIST, locate
 from utils.config import Config
-from utils.distributed import is_main
+from utils.distributed import gather, is_main, patient_group, rank, world_size
 from utils.files import replacing
 from utils.inference.forward import Forward
 from utils.inference.predict import predict_volume
@@ -32,7 +32,7 @@ def evaluate(
     """Score every volume of cfg.split; return the rows and the split in words.
 
     Write NIfTI files and overlays where asked for, and add pictures for the page to `album`, if there is one.
-    One volume is scored while the next is in the network.
+    One volume is scored while the next is in the network. The ranks share the volumes; each returns all rows.
     """
     volumes, split, summary = open_split(cfg)
     check_same_cases(out, volumes.names, cfg.force)
@@ -52,15 +52,19 @@ def evaluate(
         rows = score_volume(volume.name, labels, volume.label, classes, cfg.protocol, volume.spacing, cfg.tolerance)
         return [{"case": volume.name, "group": patient_of(volume.name)} | row for row in rows]
 
-    rows: list[Row] = []
+    all_ranks, scored = patient_group(), []
+    mine = range(len(volumes))[rank() :: world_size()]
     with ThreadPoolExecutor(1) as pool:
         waiting: Future | None = None
-        for volume in tqdm(volumes, "volumes", leave=False, disable=None if is_main() else True):
+        for index in tqdm(mine, "volumes", leave=False, disable=None if is_main() else True):
+            volume = volumes[index]
             labels = predict_volume(forward, volume.image, cfg, device)
-            rows += waiting.result() if waiting else []
+            scored += [waiting.result()] if waiting else []
             waiting = pool.submit(finish, volume, labels)
-        rows += waiting.result() if waiting else []
-    return rows, split
+        scored += [waiting.result()] if waiting else []
+    if album is not None:
+        album.gather(all_ranks)
+    return [row for rows in gather(scored, all_ranks) for row in rows], split
 
 
 def open_split(cfg: Config) -> tuple[SliceVolumes | SynapseVolumes, str, DataSummary]:

@@ -2,7 +2,6 @@
 
 import pytest
 
-import test as test_script
 import train as train_script
 from utils.config import AUTO_BATCH
 from utils.errors import UserError
@@ -44,9 +43,3 @@ def test_a_resumed_run_takes_the_words_that_it_was_begun_with(tmp_path, monkeypa
     recorded = {"pretrained": "biformer_base_best.pth", "pretrained_vssd": "none", "epochs": 3}
     assert train_script.as_recorded(given) == recorded
     assert train_script.as_recorded({"batch_size": 4}) == {"batch_size": 4}
-
-
-def test_a_test_runs_in_one_process(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=r"test\.py runs in one process: start it with python"):
-        test_script.main([])

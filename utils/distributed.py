@@ -91,13 +91,19 @@ def patient_group() -> Any:
     return dist.new_group(backend="gloo", timeout=datetime.timedelta(days=30)) if world_size() > 1 else None
 
 
-def gather(values: list[Any], group: Any) -> list[Any]:
-    """The values of all ranks one after the other; waits for the slowest rank, however long it takes."""
+def gather(found: list[Any], group: Any) -> list[Any]:
+    """What all ranks found, in the order of the items; waits for the slowest rank, however long it takes.
+
+    in: found: one value for each of this rank's items, which are items[rank() :: world_size()]; `patient_group()`
+    """
     if world_size() == 1:
-        return values
+        return found
     held: list[list[Any]] = [[]] * world_size()
-    dist.all_gather_object(held, values, group=group)
-    return [value for one in held for value in one]
+    dist.all_gather_object(held, found, group=group)
+    everything: list[Any] = [None] * sum(map(len, held))
+    for number, one in enumerate(held):
+        everything[number :: world_size()] = one
+    return everything
 
 
 def any_rank(asked: bool) -> bool:

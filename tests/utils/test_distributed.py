@@ -12,13 +12,11 @@ import pytest
 import torch
 
 import train as train_script
-from isic_polyp_rectal import cross_validation
 from tests.support.commands import SMALL_NETWORK
 from tests.support.strict_group import DEVICE, on_ranks, under_torchrun
 from tests.support.toy import losses, train_toy
 from tests.support.trees import write_synapse_tree
 from utils import checkpoint
-from utils.config import Config
 from utils.distributed import all_reduce_sum, barrier, is_main, rank, smallest_of_ranks, world_size
 from utils.training.folder import LAST
 from utils.training.losses import BINARY, MULTI_CLASS
@@ -178,23 +176,6 @@ def test_compiled_ranks_train_the_run_of_one_process(tmp_path):
 
 
 # --- the command ------------------------------------------------------------------------------------
-
-
-def finished_folds(folder):
-    """Every rank calls `--fold all` with nothing left to train, and says whether it wrote the results."""
-    cfg = Config(recipe="isic2018", num_classes=1, output_dir=str(folder), fold="all", device="cpu")
-    wrote = []
-    with (
-        mock.patch.object(cross_validation, "num_folds", return_value=2),
-        mock.patch.object(cross_validation, "plan", return_value=None),
-        mock.patch.object(cross_validation, "summarise_folds", side_effect=lambda cfg, folds: wrote.append(len(folds))),
-    ):
-        cross_validation.train_folds(cfg, pytest.fail)
-    return wrote
-
-
-def test_only_rank_0_writes_when_all_folds_are_finished(tmp_path):
-    assert under_torchrun(2, finished_folds, tmp_path) == [[2], []]
 
 
 def train_command(out, tree):

@@ -45,29 +45,32 @@ def predict_files(
     cfg, folder = network.cfg, Path(network.cfg.output_dir)
     read_summary(folder / SUMMARY)  # refused before anything is written
     all_ranks = patient_group()
-    rows, problems = [], []
+    found = []  # (rows, problem) of each file
     mine = files[rank() :: world_size()]
     for source, target in tqdm(mine, desc="files", disable=None if is_main() else True, leave=False):
+        rows, problem = [], ""
         try:
             image = read(source)
-            found = segment(network, image.array, image.kind == "volume", str(source), image.orientation)
+            segmented = segment(network, image.array, image.kind == "volume", str(source), image.orientation)
             target.parent.mkdir(parents=True, exist_ok=True)
             if cfg.probabilities:
-                save_probabilities(target, found, class_names, image.spacing)
+                save_probabilities(target, segmented, class_names, image.spacing)
             if cfg.overlay:
-                save_picture(target, found, class_names, image.orientation)
-            mask = write(target.with_name(target.name + MASK), found.mask, image)
+                save_picture(target, segmented, class_names, image.orientation)
+            mask = write(target.with_name(target.name + MASK), segmented.mask, image)
         except UserError as error:
-            problems.append(str(error))
+            problem = str(error)
         except OSError as error:  # names its file
-            problems.append(f"{source}: {error}")
+            problem = f"{source}: {error}"
         except (MemoryError, torch.OutOfMemoryError):
-            problems.append(f"{source}: there is not enough memory for it; give a smaller --batch_size, or cut it")
+            problem = f"{source}: there is not enough memory for it; give a smaller --batch_size, or cut it"
         else:
             log(f"{source} -> {mask}")
             name = {"file": str(source), "mask": mask.relative_to(folder).as_posix()}
-            rows += [name | row for row in measure(found.mask, image.spacing, class_names)]
-    rows, problems = gather(rows, all_ranks), gather(problems, all_ranks)
+            rows = [name | row for row in measure(segmented.mask, image.spacing, class_names)]
+        found.append((rows, problem))
+    found = gather(found, all_ranks)
+    rows, problems = [row for one, _ in found for row in one], [problem for _, problem in found if problem]
     if rows and is_main():
         new = {row["mask"] for row in rows}
         kept = [row for row in read_summary(folder / SUMMARY) if row["mask"] not in new]

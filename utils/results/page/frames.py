@@ -8,10 +8,12 @@ import base64
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 
+from utils.distributed import gather
 from utils.results.overlay import to_rgb
 
 MARGIN = 2  # slices kept on both sides of a slice with anything in it
@@ -82,6 +84,10 @@ class Album:
         """in: image (H, W) or (H, W, 3), uint8 or floats in [0, 1]; label maps or masks (H, W)"""
         side = next(side for least, side in IMAGE_SIDES if self.share >= least)
         self.cases.append(image_frames(name, image, prediction, target, side))
+
+    def gather(self, group: Any) -> None:
+        """Take in the cases of all ranks. in: `utils.distributed.patient_group()`"""
+        self.cases = [case for cases in gather([self.cases], group) for case in cases]
 
 
 def thin(case: CaseFrames, most: int) -> CaseFrames:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from datasets.memory import estimate_bytes, keep_in_memory
-from models.build import build_network, cases_before, count_flops, name_weights
+from models.build import build_network, cases_before, check_flags, count_flops, name_weights
 from models.memory import settle_memory
 from recipes import RECIPES, family_of, resolve_dataset
 from utils import checkpoint
@@ -46,6 +46,7 @@ def configure(argv: list[str]) -> Config:
     cfg = settle_preprocess(own_data(apply(RECIPES[given["recipe"]], own | given)))
     if given.get("warmup_epochs") and cfg.schedule != "cosine":
         raise UserError(f"--warmup_epochs: --schedule {cfg.schedule} has no warm-up; expected --schedule cosine")
+    check_flags(cfg, given)
     return family_of(cfg).settle(cfg, given)
 
 

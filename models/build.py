@@ -20,7 +20,7 @@ from models.weights.pretrained import initialise
 from models.weights.released import is_released, load_released, released_num_classes
 from utils import checkpoint
 from utils.checkpoint_content import compare
-from utils.config import FIELDS, Config
+from utils.config import Config
 from utils.errors import UserError
 from utils.inherited import passed_on
 from utils.training.resume import read_config
@@ -43,19 +43,28 @@ def make_network(cfg: Config) -> nn.Module:
     raise UserError(f"--network {cfg.network}: no such network; expected one of {', '.join((*NETWORKS, *NAMES))}")
 
 
+def check_flags(cfg: Config, given: Mapping[str, Any]) -> None:
+    """Refuse flags that another network than HeteroMedSeg does not have. in: flag -> value, of those that were given
+
+    raises: UserError
+    """
+    if is_ours(cfg):
+        return
+    alone = {"variant", "deep_supervision", "pretrained_vssd", "pretrained_form"}
+    if is_baseline(cfg.network):
+        alone |= {*ARCHITECTURE, "recompute"} - {"num_classes"}
+    for name in sorted(alone & given.keys()):
+        if str(given[name]) not in ("False", "auto", "none", "no"):
+            raise UserError(f"--{name} {given[name]}: only for --network heteromedseg; leave it out")
+
+
 def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[str, ...]]:
     """Build a network to train, with the weights that `cfg` asks for; also return lines for the log.
 
     Under --resume the weights stay those of a new network, because the run replaces all of them.
-    raises: UserError when weights that were asked for are missing or do not fit, and for a flag of another network
+    raises: UserError when weights that were asked for are missing or do not fit
     """
-    parts = [name for name in ARCHITECTURE if name not in ("num_classes", "drop_path")]  # recipes set drop_path
-    for name in ("deep_supervision", *(parts if is_baseline(cfg.network) else ("variant",))):
-        if not is_ours(cfg) and getattr(cfg, name) != FIELDS[name].default:
-            raise UserError(f"--{name}: only for --network heteromedseg; leave it out")
     weights = None if is_ours(cfg) or cfg.resume or cfg.init or cfg.pretrained in ("auto", "none") else cfg.pretrained
-    if not is_ours(cfg) and cfg.pretrained_vssd not in ("auto", "none"):
-        raise UserError(f"--pretrained_vssd {cfg.pretrained_vssd}: only for --network heteromedseg; leave it out")
     model = build_baseline(cfg, weights) if weights else make_network(cfg)
     ours = isinstance(model, HeteroMedSeg)
     note = f"network {cfg.network}: {sum(p.numel() for p in model.parameters()):,} parameters"

@@ -28,12 +28,10 @@ def settle_memory(
     """Replace `auto` in cache, batch size and recomputation by what fits in memory; also return lines for the log.
 
     data_bytes: size of the decoded training set
-    raises: UserError if not even one image fits, or for --recompute yes of another network than ours
+    raises: UserError if not even one image fits
     """
     notes = []
     if is_baseline(cfg.network):
-        if cfg.recompute == "yes":
-            raise UserError(f"--recompute yes: --network {cfg.network} has no such mode; leave it out")
         cfg = replace(cfg, recompute="no")
     if cfg.cache == "auto":
         cfg = replace(cfg, cache=choose_cache(data_bytes))
@@ -67,7 +65,7 @@ def step_bytes(cfg: Config, precision: str, images: float) -> float:
     Bytes per pixel, plus those of weights, gradients, Adam's moments and libraries; measured on a CPU.
     """
     pixels = images * math.prod(cfg.img_size)
-    if cfg.recompute == "yes":
+    if cfg.recompute == "yes" and cfg.decoder == "bra":  # blocks of --decoder conv are not computed again
         return pixels * (1.8e3 if precision == "fp32" else 1e3) + 1.4e9
     return pixels * (11e3 if precision == "fp32" else 7e3) + 0.8e9
 

@@ -43,3 +43,14 @@ def test_a_resumed_run_takes_the_words_that_it_was_begun_with(tmp_path, monkeypa
     recorded = {"pretrained": "biformer_base_best.pth", "pretrained_vssd": "none", "epochs": 3}
     assert train_script.as_recorded(given) == recorded
     assert train_script.as_recorded({"batch_size": 4}) == {"batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    "flag", ["--ssd noncausal", "--drop_path 0.3", "--width 64", "--variant gated_z", "--recompute yes"]
+)
+def test_other_networks_refuse_the_flags_of_ours(flag):
+    words = ["--dataset", "cvc_clinicdb", "--network", "unet_resnet34"]
+    with pytest.raises(UserError, match=f"{flag}: only for --network heteromedseg; leave it out"):
+        train_script.configure([*words, *flag.split()])
+    for allowed in ("--recompute no", "--pretrained_vssd none", "--deep_supervision False"):
+        train_script.configure([*words, *allowed.split()])

@@ -103,8 +103,8 @@ PLANS = {
     # a few minutes: does a study run?
     "cvc_tiny": Plan(
         CVC,
-        flags("--img_size 64 --batch_size 16 --epochs 2 --width 32 --pretrained none"),
-        some("causal", "unet_resnet34"),
+        flags("--img_size 64 --batch_size 16 --epochs 2 --pretrained none"),
+        {"causal": flags("--width 32"), "unet_resnet34": NETWORKS["unet_resnet34"]},
         seeds=(1, 2),
     ),
 }

@@ -22,6 +22,7 @@ from tests.support.commands import SMALL_NETWORK
 from tests.support.places import ROOT
 from tests.support.study_runs import ARMS, MADE_UP, finish, train_in_words
 from tests.support.trees import write_picture_tree
+from train import configure
 from utils.command_line import parse_flags
 from utils.config import FIELDS, TRAIN
 from utils.errors import UserError
@@ -245,9 +246,13 @@ def test_a_script_is_called_and_measured(tmp_path):
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_flags_of_every_plan_are_those_of_train(name):
+def test_train_takes_the_flags_of_every_plan(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("CVC-ClinicDB", "ISIC2018", "ACDC"):
+        for part in ("images", "masks"):
+            (tmp_path / "data" / folder / part).mkdir(parents=True)
     for arm in PLANS[name].arms.values():
-        parse_flags([*PLANS[name].data, *PLANS[name].train, *arm], TRAIN, "")
+        configure([*PLANS[name].data, *PLANS[name].train, *arm])
 
 
 def test_the_plans_of_the_queue_are_there_and_every_plan_for_gpus_is_in_it():

@@ -189,10 +189,3 @@ def test_released_weights_start_no_variant(tmp_path):
 
 def test_the_flag_offers_what_there_is():
     assert FIELDS["ssd"].metadata["choices"] == tuple(SSD_FORMS)
-
-
-@pytest.mark.parametrize("fields", [{"variant": "gated_z"}, {"deep_supervision": True}])
-def test_other_networks_refuse_flags_of_ours(fields):
-    name = next(iter(fields))
-    with pytest.raises(UserError, match=f"--{name}: only for --network heteromedseg"):
-        build_network(Config(network="unet_resnet34", **fields), torch.device("cpu"))

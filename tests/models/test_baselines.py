@@ -92,9 +92,6 @@ def test_every_short_name_is_one_of_its_package():
         ({"network": "smp:Nothing:resnet18"}, "Nothing"),
         ({"network": "smp:Unet:nothing"}, "nothing"),
         ({"network": "nnunet_plain", "pretrained": "imagenet"}, "--pretrained imagenet: there are none"),
-        ({"network": "unet_resnet34", "pretrained_vssd": "auto.pth"}, "only for --network heteromedseg"),
-        ({"network": "unet_resnet34", "width": 64}, "--width: only for --network heteromedseg"),
-        ({"network": "unet_resnet34", "ssd": "noncausal"}, "--ssd: only for --network heteromedseg"),
     ],
 )
 def test_refusals(fields, words):
@@ -123,5 +120,3 @@ def test_recomputing_is_for_our_network_only(tmp_path):
     cfg = replace(CONFIG, network="nnunet_plain")
     settled, notes = settle_memory(cfg, CPU, "fp32", None, 0)
     assert (settled.recompute, notes) == ("no", ())
-    with pytest.raises(UserError, match="--recompute yes"):
-        settle_memory(replace(cfg, recompute="yes"), CPU, "fp32", None, 0)

@@ -3,6 +3,7 @@
 Letters: D slices, H rows, W columns, in the directions that `orientation` names (datasets/files/orientation.py).
 """
 
+import re
 from argparse import ArgumentParser
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,7 @@ def prepare_volume(
     """Write one case as slices, or as one volume where it is to `test`; return the files and what `finish` needs.
 
     label_map: stored value -> class, for every value that may be there
-    channel: the one to use of a file of four dimensions
+    channel: the one to use of a file of four dimensions; another file must have its number in its name
     raises: UserError for files that do not fit each other or cannot be read
     """
     with image.local(target) as image_path, label.local(target) as label_path:
@@ -106,13 +107,15 @@ def read_labelled(
 
 
 def _read(path: Path, channel: int | None) -> Image:
-    """The volume of a file, or one `channel` of four dimensions. raises: UserError where it has no such one"""
+    """The volume of a file that is one channel or holds `channel`. raises: UserError where it has no such one"""
     sitk = quiet_itk()
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with reading(path, as_what=" as NIfTI"):
         reader.ReadImageInformation()
     if reader.GetDimension() != 4:
+        if channel and not re.search(rf"_{channel:04d}\.nii(\.gz)?$", path.name, re.IGNORECASE):
+            raise UserError(f"{path.name}: found one channel, and no _{channel:04d} in its name; leave --channel out")
         return read_image(path)
     size = reader.GetSize()
     if channel is None or not 0 <= channel < size[3]:

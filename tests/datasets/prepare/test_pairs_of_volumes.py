@@ -90,6 +90,15 @@ def test_the_chosen_channel_alone_says_whether_it_is_ct(tmp_path, channel, named
     assert read_prepared(out).intensity == expected
 
 
+@pytest.mark.parametrize("ending", ["", "_0000"])
+def test_a_channel_that_is_not_there_is_refused(tmp_path, ending):
+    raw = nnunet(tmp_path / "raw")
+    rename(raw / "imagesTr", "_0000", ending)
+    with pytest.raises(UserError, match=rf"abd_00{ending}\.nii\.gz: found one channel, and no _0001 in its name"):
+        prepare(raw, tmp_path / "out", "--channel", "1")
+    prepare(raw, tmp_path / "out", "--channel", "0")
+
+
 # --- geometry -----------------------------------------------------------------------------------
 
 

@@ -54,6 +54,8 @@ def prepare(args: argparse.Namespace) -> None:
         raise UserError(f"--workers {args.workers}: expected 1 or more")
     try:
         files = list_files(args.sources)
+        if packed := [file for file in files if file.member and "/train_npz/" in f"/{file.name}"]:
+            raise UserError(f"{packed[0].path}: holds train_npz/, preprocessed data; unpack it, and give its folder")
         plan = module.plan(files, args)
     except UserError as error:
         raise UserError(f"{args.name}: {error}\n{indent(module.WHERE, '  ')}") from None

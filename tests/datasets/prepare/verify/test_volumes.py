@@ -12,6 +12,7 @@ from prepare_data import main
 from tests.support import raw_btcv
 from tests.support.places import SHARED
 from tests.support.synapse_tree import write_slices, write_volume
+from utils.errors import UserError
 from utils.log import logging_to
 
 
@@ -165,6 +166,9 @@ def test_a_preprocessed_download_is_recognised_and_checked(whole, tmp_path):
     with pytest.raises(SystemExit):
         main(["synapse", str(tmp_path / "project"), str(tmp_path / "dry"), "--dry-run"])
     assert not (tmp_path / "dry").exists()
+    archive = shutil.make_archive(str(tmp_path / "download"), "zip", tmp_path / "project")
+    with pytest.raises(UserError, match=r"download\.zip: holds train_npz/, preprocessed data; unpack it, and give"):
+        main(["synapse", archive, str(tmp_path / "out")])
 
 
 def test_a_layout_of_lists_beside_the_data(tmp_path):

@@ -59,9 +59,12 @@ def as_markdown(study: dict[str, Any]) -> str:
     notes = [f"Not finished, and not in the table: {missing} (seeds)."] if missing else []
     if not pairs and len(comparison["settings"]) > 1:
         notes.append(f"No tests: they are against {first}, which has no finished seed in common with another arm.")
-    forms = {arm: f"{'x'.join(map(str, c['img_size']))}, {c['epochs']} epochs" for arm, c in study["costs"].items()}
-    if len(set(forms.values())) > 1:
-        notes.append(f"Arms differ: {'; '.join(f'{arm} {form}' for arm, form in forms.items())}.")
+    forms: dict[str, list[str]] = {}
+    for arm, cost in study["costs"].items():
+        forms.setdefault(f"{'x'.join(map(str, cost['img_size']))}, {cost['epochs']} epochs", []).append(arm)
+    if len(forms) > 1:
+        listed = (f"{', '.join(arms)} {form}" for form, arms in forms.items())
+        notes.append(f"Arms differ: {'; '.join(listed)}.")
     if comparison["parts"] > 1:
         notes.append(
             f"Each seed drew its folds and validated on other cases, {comparison['parts']} parts in all: means weigh "

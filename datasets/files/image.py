@@ -5,6 +5,7 @@ Spacing is in mm in the order of the array, (z, y, x) or (y, x); None where it i
 """
 
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +15,10 @@ import numpy as np
 from datasets.files.arrays import checked_spacing, read_arrays
 from datasets.files.dicom import is_dicom, series_files
 from datasets.files.itk import read_itk, write_nifti
-from datasets.files.orientation import stored_orientation
 from datasets.files.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_pages
 from utils.errors import UserError
 from utils.files import replacing
+from utils.preprocess import AXES
 from utils.preprocess.intensities import check_finite
 from utils.results.overlay import class_color
 
@@ -42,8 +43,17 @@ class Image:
 
     @property
     def orientation(self) -> str:
-        """The patient's directions in which the array's axes grow, see `utils.inference.orientation`; "" if unknown."""
-        return stored_orientation(self.meta)
+        """The patient's directions in which the array's axes grow (`utils.inference.orientation`), of an oblique volume
+        those nearest to its own; "" where the file has no geometry, or only that of a plane.
+
+        SimpleITK's direction matrix says where each axis of the file points, x first, in a space whose axes grow to the
+        patient's left, to the back and upwards.
+        """
+        if len(self.meta.get("direction", ())) != 9 or not self.meta.get("oriented", True):
+            return ""
+        along = np.reshape(self.meta["direction"], (3, 3))[:, ::-1].T  # [axis of the array, axis of the patient]
+        nearest = max(permutations(range(3)), key=lambda axes: sum(abs(along[k, axis]) for k, axis in enumerate(axes)))
+        return "".join(AXES[axis][int(along[k, axis] > 0)] for k, axis in enumerate(nearest))
 
 
 def suffix_of(path: str | Path) -> str:

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from datasets.files.image import read_image
-from datasets.files.orientation import orient
 from datasets.files.pictures import read_picture, to_mask
 from datasets.images.split import read_split
 from datasets.prepare.shared.pictures import FOLDERS, new_split, split_files
@@ -22,6 +21,7 @@ from datasets.prepare.shared.volumes import AXIAL
 from datasets.prepared import Prepared
 from utils.errors import UserError, counted, join_listed
 from utils.files import replacing
+from utils.inference.orientation import turn
 from utils.preprocess import UNKNOWN, WINDOW
 from utils.preprocess.intensities import window_ct
 
@@ -114,7 +114,7 @@ def prepare_patient(target: Path, *files: SourceFile, patient: int, low: float, 
             found = read_image(path)
         if found.array.shape != (1, *mask.shape):
             raise UserError(f"{mask_file.name}: found a mask of {mask.shape}; its slice has {found.array.shape[1:]}")
-        hu, labels = (orient(array, found.meta, AXIAL)[0] for array in (found.array, mask[None]))
+        hu, labels = (turn(array, found.orientation, AXIAL)[0] for array in (found.array, mask[None]))
         name = f"case{patient:03d}_slice{PurePosixPath(file.base).stem}.png"
         grey = np.rint(255 * window_ct(hu, low, high)).astype(np.uint8)
         for folder, pixels in (("images", grey), ("masks", labels.astype(np.uint8) * np.uint8(255))):

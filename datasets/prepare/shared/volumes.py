@@ -1,6 +1,6 @@
 """Raw volumes with labels -> slices (npz) and volumes (h5) of the Synapse layout, all turned to one orientation.
 
-Letters: D slices, H rows, W columns, in the directions that `orientation` names (datasets/files/orientation.py).
+Letters: D slices, H rows, W columns, in the directions that `orientation` names (utils/inference/orientation.py).
 """
 
 import re
@@ -15,10 +15,10 @@ import numpy as np
 from datasets.files.dicom import quiet_itk
 from datasets.files.image import Image, read_image
 from datasets.files.nifti import whole_nifti
-from datasets.files.orientation import orient, orient_spacing, stored_orientation
 from datasets.prepare.shared.sources import SourceFile
 from utils.errors import UserError, join_listed
 from utils.files import reading, replacing
+from utils.inference.orientation import moves, turn
 from utils.preprocess import ORIENTATIONS
 from utils.preprocess.intensities import to_unit
 
@@ -91,18 +91,18 @@ def read_labelled(
     raises: UserError where their sizes or geometries differ or values cannot be used
     """
     image, label = _read(image_path, channel), read_image(label_path)
-    if label.array.shape == image.array.shape and not stored_orientation(label.meta):
+    if label.array.shape == image.array.shape and not label.orientation:
         label = replace(label, spacing=image.spacing, meta=image.meta)
     arrays = []
     for one in (image, label):
-        if one.kind != "volume" or one.spacing is None or not stored_orientation(one.meta):
+        if one.kind != "volume" or one.spacing is None or not one.orientation:
             remedy = "export it with its geometry (qform or sform of NIfTI)"
             raise UserError(f"{one.path.name}: the file does not say how its volume lies in the patient; {remedy}")
-        arrays.append(orient(one.array, one.meta, orientation))
+        arrays.append(turn(one.array, one.orientation, orientation))
     pixels, classes = arrays
     if pixels.shape != classes.shape or not _lie_alike(image, label):
         raise UserError(_what_differs(image, label))
-    spacing = orient_spacing(image.spacing, image.meta, orientation)
+    spacing = tuple(image.spacing[axis] for axis in moves(image.orientation, orientation)[0] or range(3))
     return pixels, _map_labels(classes, label_map, label.path), spacing, _affine(image, orientation)
 
 
@@ -166,7 +166,7 @@ def _map_labels(label: np.ndarray, label_map: dict[int, int], path: Path) -> np.
 def _affine(image: Image, orientation: str) -> np.ndarray:
     """The affine of the turned array: its first voxel and the steps of its axes, found by turning the eight corners."""
     axes = np.reshape(image.meta["direction"], (3, 3))[:, ::-1] * np.array(image.spacing)  # steps of slice, row, column
-    corners = orient(np.arange(8).reshape(2, 2, 2), image.meta, orientation)
+    corners = turn(np.arange(8).reshape(2, 2, 2), image.orientation, orientation)
     ends = (corners[index] for index in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)))
     first, *ends = (np.array(np.unravel_index(end, (2, 2, 2))) for end in ends)
     affine = np.eye(4)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from models.build import Loaded, load_network
-from models.weights.hub import from_hub, to_hub
+from models.weights.hub import from_hub, push, save
 from utils import checkpoint
 from utils.command_line import apply, check_setting
 from utils.config import Config
@@ -89,16 +89,16 @@ class Predictor:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the first network as safetensors, with config.json and a model card: see `models.weights.hub`."""
-        to_hub(self).save_pretrained(folder)
+        save(self, Path(folder))
 
-    def push_to_hub(self, repository: str, **options: Any) -> str:
+    def push_to_hub(self, repository: str, token: str | None = None, **options: Any) -> str:
         """Upload what `save_pretrained` writes to the Hugging Face Hub; its address.
 
-        options: of huggingface_hub, such as private=True or token
+        options: of huggingface_hub's create_repo, such as private=True
         raises: UserError where the hub does not take it
         """
         try:
-            return to_hub(self).push_to_hub(repository, **options)
+            return push(self, repository, token, **options)
         except (OSError, ValueError) as error:
             raise UserError(f"{repository}: not uploaded to the Hub ({error}); is `hf auth login` done?") from error
 

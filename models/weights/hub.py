@@ -1,36 +1,39 @@
-"""Save and load a trained network in the form of the Hugging Face Hub.
+"""Save and load a trained network in the form of the Hugging Face Hub: safetensors, config.json and a model card.
 
-Such a folder holds safetensors, config.json and a model card. Both need `huggingface_hub` and `safetensors`
-(requirements-hub.txt); `portable` does not, and `python -m tools.export --format safetensors` uses it, too.
+Needs safetensors, and `huggingface_hub` for what is on the Hub (requirements-hub.txt). `python -m tools.export
+--format safetensors` uses `portable`, too.
 """
 
+import json
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from models.build import Loaded, load_network
-from models.hetero_medseg import ARCHITECTURE, HeteroMedSeg
 from utils import checkpoint
-from utils.config import Config, from_dict, to_dict
+from utils.config import Config, to_dict
 from utils.errors import UserError
+from utils.files import write_atomically
 from utils.results.summary import dataset_of
 
 WEIGHTS = "model.safetensors"  # the name that the Hub expects
 CARD = """---
-{{ card_data }}
+license: apache-2.0
+pipeline_tag: image-segmentation
+tags: [medical-imaging]
 ---
 
-# HeteroMedSeg: {{ classes }}
+# HeteroMedSeg: {classes}
 
-A network that marks {{ classes }} in {{ images }}, resized to {{ size }} (height x width).
+A network that marks {classes} in {images}, resized to {size} (height x width).
 
 **For research. Not a medical device: it must not be used to diagnose, treat or screen anyone.**
 
-It was trained by the recipe `{{ recipe }}`. config.json holds all settings, and how images become its input. In a copy
+It was trained by the recipe `{recipe}`. config.json holds all settings, and how images become its input. In a copy
 of the code:
 
 ```python
@@ -67,52 +70,32 @@ def hub() -> ModuleType:
     return huggingface_hub
 
 
-@cache
-def hub_class() -> type:
-    """HeteroMedSeg with PyTorchModelHubMixin; what it writes is read like any other file of ours.
-
-    raises: UserError where huggingface_hub is not installed
-    """
-    PyTorchModelHubMixin = hub().PyTorchModelHubMixin
-    facts = {"license": "apache-2.0", "pipeline_tag": "image-segmentation", "tags": ["medical-imaging"]}
-
-    class HubHeteroMedSeg(HeteroMedSeg, PyTorchModelHubMixin, model_card_template=CARD, **facts):
-        """A network to publish.
-
-        settings: `utils.config.to_dict` of the training; class_names: of its foreground
-        """
-
-        state: dict[str, Any]  # what `portable` gives of it; `to_hub` sets it
-
-        def __init__(self, settings: dict[str, Any], class_names: list[str]) -> None:
-            self.cfg = from_dict(settings, "config.json", {})
-            self.class_names = tuple(class_names)
-            super().__init__(**{name: getattr(self.cfg, name) for name in ARCHITECTURE})
-
-        def _save_pretrained(self, save_directory: Path) -> None:
-            checkpoint.save_safetensors(save_directory / WEIGHTS, self.state)
-
-        def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
-            pre = self.cfg.preprocess
-            return super().generate_model_card(
-                classes=re.sub(r"([\\`*_<\[\]|])", r"\\\1", ", ".join(self.class_names)),
-                images="single-channel slices of volumes" if pre.channels == 1 else "RGB images",
-                size="x".join(map(str, self.cfg.img_size)),
-                recipe=self.cfg.recipe,
-            )
-
-    return HubHeteroMedSeg
-
-
-def to_hub(predictor: Any) -> Any:
-    """The network of a `Predictor` with `save_pretrained` and `push_to_hub`. raises: UserError for several networks"""
+def save(predictor: Any, folder: Path) -> None:
+    """Write the network of a `Predictor`. raises: UserError for several networks, and where a package is missing"""
+    hub()
     if len(predictor.models) > 1 or predictor.cfg.network != "heteromedseg":
         found = f"{len(predictor.models)} networks {predictor.cfg.network}"
         raise UserError(f"found {found}, expected one heteromedseg; save them one by one")
-    state = portable(predictor.loaded[0], predictor.class_names)
-    model = hub_class()(settings=state["config"], class_names=state["class_names"])
-    model.state = state
-    return model.eval()
+    state, cfg = portable(predictor.loaded[0], predictor.class_names), predictor.cfg
+    card = CARD.format(
+        classes=re.sub(r"([\\`*_<\[\]|])", r"\\\1", ", ".join(predictor.class_names)),
+        images="single-channel slices of volumes" if cfg.preprocess.channels == 1 else "RGB images",
+        size="x".join(map(str, cfg.img_size)),
+        recipe=cfg.recipe,
+    )
+    write_atomically(folder / "README.md", card)
+    settings = {"settings": state["config"], "class_names": state["class_names"]}
+    write_atomically(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+    checkpoint.save_safetensors(folder / WEIGHTS, state)
+
+
+def push(predictor: Any, name: str, token: str | None, **options: Any) -> str:
+    """Upload what `save` writes; `options`: of HfApi.create_repo. out: the address"""
+    api = hub().HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save(predictor, Path(folder))
+        name = api.create_repo(repo_id=name, exist_ok=True, **options).repo_id
+        return api.upload_folder(repo_id=name, folder_path=folder)
 
 
 def from_hub(name: str, revision: str | None) -> Loaded:

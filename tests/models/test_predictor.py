@@ -190,7 +190,7 @@ class FakeHub:
 def test_what_is_pushed_to_the_hub_is_loaded_from_it(network, tmp_path, monkeypatch):
     package = pytest.importorskip("huggingface_hub")
     hub = FakeHub(tmp_path)
-    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", hub)
+    monkeypatch.setattr(package, "HfApi", hub)
     monkeypatch.setattr(package, "hf_hub_download", hub.download)
     assert network.push_to_hub("somebody/network") == "https://hub/somebody/network/commit/1"
     uploaded = tmp_path / "somebody/network"

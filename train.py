@@ -34,7 +34,7 @@ def configure(argv: list[str]) -> Config:
     given = parse_flags(argv, TRAIN, "Train HeteroMedSeg on a data set.")
     if given.get("resume"):
         given = as_recorded(resolve_dataset(given, guess=False))
-        before, source = settings_of_run(given, RECIPES)
+        before, source = settings_of_run(given)
         cfg = apply(before, given)
         check_settings(before, cfg, source)
         return check_places(cfg, given, source)

@@ -191,10 +191,10 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
     """
     if path.suffix == ".onnx":
         model = OnnxNetwork(path)
-        return _ours(model.settings | {"model": {}}, path, recipes, model)
+        return _ours(model.settings | {"model": {}}, path, model)
     state = checkpoint.read(path)
     if state.get("format") == "heteromedseg":
-        return _ours(state, path, recipes)
+        return _ours(state, path)
     if not is_released(state):
         raise UserError(
             f"{path}: not a HeteroMedSeg checkpoint: neither written by train.py nor the released state dict; "
@@ -212,15 +212,9 @@ def load_network(path: Path, recipes: Mapping[str, Config], recipe: str | None =
     return Loaded(model.eval(), cfg, None, origin, (note,))
 
 
-def _ours(
-    state: dict[str, Any], path: Path, recipes: Mapping[str, Config], network: OnnxNetwork | None = None
-) -> Loaded:
+def _ours(state: dict[str, Any], path: Path, network: OnnxNetwork | None = None) -> Loaded:
     """What a file of ours holds; `network` has its weights inside, else they are in `state`."""
-    if not recipes and "preprocess" not in state.get("config", ()):
-        raise UserError(
-            f"{path}: from before checkpoints kept their preprocessing; load it with recipes=recipes.RECIPES"
-        )
-    trained = read_config(state, str(path), recipes)
+    trained = read_config(state, str(path))
     model = network or make_network(trained)
     if network is None:
         model.load_state_dict(own_weights(state, model, str(path)))

@@ -118,12 +118,12 @@ def test_flags_of_a_training_are_part_of_its_checkpoint(pictures):
     cfg = train.configure(["--dataset", str(pictures), "--fit", "pad", "--intensity", "percentile"])
     assert cfg.preprocess == replace(PICTURES, fit="pad", intensity="percentile")
     assert cfg.intensity == "percentile"
-    assert from_dict(to_dict(cfg), "a.pth", {}) == cfg
+    assert from_dict(to_dict(cfg), "a.pth") == cfg
     plain = train.configure(["--dataset", str(pictures)])
     assert (plain.preprocess, plain.cache) == (PICTURES, "auto")
     old = to_dict(plain)
     del old["preprocess"]["fit"]
-    assert from_dict(old, "a.pth", {}).preprocess.fit == "squash"
+    assert from_dict(old, "a.pth").preprocess.fit == "squash"
     assert train.configure(["--dataset", str(pictures), "--fit", "slide"]).cache == "no"
     with pytest.raises(UserError, match="--cache disk: --fit slide"):
         train.configure(["--dataset", str(pictures), "--fit", "slide", "--cache", "disk"])

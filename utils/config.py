@@ -206,11 +206,9 @@ def to_dict(cfg: Config) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(cfg).items()}
 
 
-def from_dict(values: Mapping[str, Any], source: str, recipes: Mapping[str, Config]) -> Config:
+def from_dict(values: Mapping[str, Any], source: str) -> Config:
     """The Config that `to_dict` wrote; fields added since then take their defaults.
 
-    recipes: a config from before `preprocess` was kept takes its recipe's; lists of its own then mean other data,
-        whose intensities are unknown
     raises: UserError for a field that this version does not know, or a value that the command line would refuse
     """
     if not isinstance(values, Mapping):
@@ -223,10 +221,9 @@ def from_dict(values: Mapping[str, Any], source: str, recipes: Mapping[str, Conf
     plain = {name: _saved(name, value, source) for name, value in values.items()}
     if plain.get("batch_size") == AUTO_BATCH:
         raise UserError(f"{source}: batch_size 0 in its config; expected a whole number from 1")
-    if "preprocess" in values:
-        return check_together(Config(**plain))
-    known = recipes.get(plain.get("recipe"))
-    return own_data(check_together(Config(**plain, preprocess=known.preprocess if known else SLICES)))
+    if "preprocess" not in plain:
+        raise UserError(f"{source}: its config lacks preprocess, how its images were made; expected that of a training")
+    return check_together(Config(**plain))
 
 
 def _saved(name: str, value: Any, source: str) -> Any:

@@ -18,7 +18,6 @@ from tests.support.manifests import quick_model
 from tests.support.released import to_released
 from tests.support.shallow import SMALL
 from tests.support.toy_checkpoints import TOY, save_toy
-from utils import checkpoint
 from utils.config import to_dict
 from utils.errors import UserError
 from utils.inference.orientation import turn
@@ -117,12 +116,6 @@ def test_refusals(organs, array, given, message):
 def test_checkpoints_that_do_not_say_how_their_images_were_made(organs, tmp_path):
     with pytest.raises(UserError, match="no checkpoint named"):
         Predictor.load()
-    state = checkpoint.read(organs)
-    del state["config"]["preprocess"]
-    checkpoint.save(tmp_path / "old.pth", state)
-    with pytest.raises(UserError, match=r"old\.pth: from before checkpoints kept .*recipes=recipes\.RECIPES"):
-        load(tmp_path / "old.pth")
-    assert load(tmp_path / "old.pth", recipes=RECIPES).cfg.preprocess == ORGANS.preprocess
     torch.save(to_released(quick_model(9)), tmp_path / "synapse_84.00.pth")
     with pytest.raises(UserError, match="released weights hold no settings"):
         load(tmp_path / "synapse_84.00.pth")

@@ -8,11 +8,9 @@ import pytest
 
 import train as train_script
 from recipes import RECIPES, family_of, resolve_dataset
-from synapse_train_test.task import CT
 from utils.command_line import OF_RECIPES, apply, build_parser, parse_flags
 from utils.config import ALL, AUTO_BATCH, FIELDS, TEST, TRAIN, Config, describe, from_dict, to_dict
 from utils.errors import UserError
-from utils.preprocess import PICTURES, SLICES
 
 
 def parse(line, verb=TRAIN):
@@ -212,21 +210,6 @@ def test_the_readme_commands_parse_to_what_they_say(tmp_path):
     assert given["checkpoint"] == ("m.pth",)
 
 
-def test_a_config_from_before_preprocess_takes_its_recipes():
-    """Lists of its own are other data, whose intensities nobody knows."""
-    for recipe, more, expected in (
-        ("synapse", {}, CT),
-        ("synapse", {"list_dir": "data/ACDC"}, SLICES),
-        ("rectal", {}, dataclasses.replace(PICTURES, orientation="SPL")),
-    ):
-        values = to_dict(dataclasses.replace(RECIPES[recipe], **more))
-        del values["preprocess"]
-        assert from_dict(values, "old", RECIPES).preprocess == expected
-        assert train_script.configure(["--dataset", recipe, *(["--list_dir", "L"] if more else [])]).preprocess == (
-            expected
-        )
-
-
 def test_recipes_are_the_published_ones():
     synapse, isic, cvc, rectal = (RECIPES[n] for n in ("synapse", "isic2018", "cvc_clinicdb", "rectal"))
     assert (synapse.img_size, synapse.batch_size, synapse.epochs, synapse.lr) == ((224, 224), 24, 300, 1e-3)
@@ -249,9 +232,9 @@ def test_help_lists_every_flag_of_the_script_with_a_text(verb):
 
 def test_a_config_survives_its_json_form_and_unknown_fields_are_refused():
     cfg = Config(img_size=(160, 224), checkpoint=("a", "b"), class_names=("x",))
-    assert from_dict(to_dict(cfg), "here", RECIPES) == cfg
+    assert from_dict(to_dict(cfg), "here") == cfg
     with pytest.raises(UserError, match=r"here: its config has unknown fields colour"):
-        from_dict(to_dict(cfg) | {"colour": 1}, "here", RECIPES)
+        from_dict(to_dict(cfg) | {"colour": 1}, "here")
     assert "160x224" in describe(cfg, TRAIN)
 
 

@@ -19,13 +19,13 @@ from utils.training.run import Run
 from utils.training.task import Task
 
 
-def read_config(state: dict[str, Any], source: str, recipes: Mapping[str, Config], resuming: bool = False) -> Config:
+def read_config(state: dict[str, Any], source: str, resuming: bool = False) -> Config:
     """The config of a checkpoint that training wrote, once every field of the file was checked.
 
     raises: UserError with the file and the field
     """
     check_fields(state, source, resuming)
-    cfg = from_dict(state["config"], source, recipes)
+    cfg = from_dict(state["config"], source)
     wanted = max(cfg.num_classes - 1, 1)
     for name, names in (("class_names in its config", cfg.class_names), ("class_names", state["class_names"])):
         if names is not None and len(names) != wanted:
@@ -33,7 +33,7 @@ def read_config(state: dict[str, Any], source: str, recipes: Mapping[str, Config
     return cfg
 
 
-def settings_of_run(given: Mapping[str, Any], recipes: Mapping[str, Config]) -> tuple[Config, str]:
+def settings_of_run(given: Mapping[str, Any]) -> tuple[Config, str]:
     """The settings of the run in --output_dir, to go on with, and the file that they are from.
 
     Under --fold all they are those of its first fold.
@@ -49,7 +49,7 @@ def settings_of_run(given: Mapping[str, Any], recipes: Mapping[str, Config]) -> 
         raise UserError(f"--resume: {out} holds the folds of a cross-validation; give --fold all, too")
     else:
         path = claim_folder(Config(output_dir=str(out), resume=True)) / LAST
-    before = read_config(checkpoint.read(path), str(path), recipes, resuming=True)
+    before = read_config(checkpoint.read(path), str(path), resuming=True)
     fold = "all" if given.get("fold") == "all" else before.fold
     return replace(before, output_dir=str(out), resume=True, force=False, fold=fold), str(path)
 
@@ -94,10 +94,7 @@ def check_same_run(state: dict[str, Any], cfg: Config, split: str, split_sha256:
     """
     if state.get("format") != "heteromedseg" or "optimizer" not in state:
         raise UserError(f"{source}: not an epoch_last.pth of a training run; --resume needs one")
-    before = read_config(state, source, {cfg.recipe: cfg}, resuming=True)
-    if not before.preprocess.orientation:  # not known when the run began; training does not use it
-        known = cfg.preprocess.orientation
-        before = replace(before, preprocess=replace(before.preprocess, orientation=known))
+    before = read_config(state, source, resuming=True)
     check_settings(before, cfg, source)
     if state.get("split_sha256", split_sha256) != split_sha256:
         raise UserError(

@@ -15,12 +15,12 @@ from tests.support.toy import ToyNetwork, assert_same_weights, losses, saved_sta
 from tests.support.trees import write_picture_tree
 from train import configure, main
 from utils import checkpoint
-from utils.config import FIELDS, TRAIN, Config, to_dict
+from utils.config import FIELDS, TRAIN, Config
 from utils.errors import UserError
 from utils.inherited import AGREE, APPLY, KEEP, NO_PART, ON_RESUME
 from utils.log import logging_to
 from utils.training.folder import LAST
-from utils.training.resume import changed_settings, check_same_run, restore
+from utils.training.resume import changed_settings, restore
 from utils.training.run import start
 from utils.training.schedule import learning_rate
 from utils.training.task import hash_names
@@ -168,18 +168,6 @@ def test_a_field_without_an_entry_is_an_error(monkeypatch):
     monkeypatch.setitem(FIELDS, "brand_new", None)
     with pytest.raises(KeyError, match="brand_new"):
         changed_settings(Config(), Config(), AGREE)
-
-
-def test_a_run_of_before_the_orientation_was_recorded_goes_on(tmp_path):
-    """Only predict.py uses it."""
-    cfg = toy_config(tmp_path, epochs=2)
-    with_it = dataclasses.replace(cfg, preprocess=dataclasses.replace(cfg.preprocess, orientation="SPL"))
-    state = saved_state(cfg)
-    del state["config"]["preprocess"]["orientation"]
-    assert check_same_run(state, with_it, "split", "hash", "file").preprocess == with_it.preprocess
-    state["config"] = to_dict(with_it)
-    with pytest.raises(UserError, match="preprocess"):
-        check_same_run(state, cfg, "split", "hash", "file")
 
 
 # --- the command ------------------------------------------------------------------------------------

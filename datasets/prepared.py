@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from datasets.volumes.lists import INNER_FOLDERS
 from utils.errors import UserError
-from utils.files import read_text, reading, write_atomically
+from utils.files import read_json, write_atomically
 from utils.preprocess import INTENSITIES, ORIENTATIONS, UNKNOWN, Preprocess
 
 PREPARED = "prepared.json"
@@ -54,9 +54,7 @@ def read_prepared(folder: Path) -> Prepared | None:
     path = folder / PREPARED
     if not path.is_file():
         return None
-    text = read_text(path, "prepare the folder again")
-    with reading(path, "prepare the folder again"):
-        found = json.loads(text)
+    found = read_json(path, "prepare the folder again")
     fields = sorted(found) if isinstance(found, dict) else found
     if fields != sorted(Prepared._fields):
         raise UserError(f"{path}: found {fields}; expected {', '.join(Prepared._fields)}; prepare the folder again")

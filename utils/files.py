@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import os
 import platform
 import re
@@ -61,6 +62,13 @@ def read_text(path: Path, remedy: str = "give a text file in UTF-8", as_what: st
         if (size := path.stat().st_size) > MAX_TEXT_BYTES:
             raise UserError(f"{path}: found {size:,} bytes, expected a text of at most {MAX_TEXT_BYTES:,}; {remedy}")
         return path.read_bytes().decode("utf-8-sig")
+
+
+def read_json(path: Path, remedy: str, as_what: str = "") -> Any:
+    """The content of a JSON file. raises: UserError as `read_text`"""
+    text = read_text(path, remedy, as_what)
+    with reading(path, remedy, as_what):
+        return json.loads(text)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 
 from datasets.files.pictures import is_lossy, read_picture, to_mask
 from utils.errors import UserError, join_listed
-from utils.files import read_text, reading
+from utils.files import read_json, reading
 
 CLASSES_FILE = "classes.json"
 COLOUR = re.compile(r"#[0-9a-f]{6}")
@@ -59,9 +59,7 @@ def find_classes(root: Path) -> ClassTable | None:
 
 def read_classes(path: Path) -> ClassTable:
     """Read a table. raises: UserError for a file that cannot be read and for every entry that is wrong"""
-    text = read_text(path, f"expected {SHAPE}", as_what=" as JSON")
-    with reading(path, f"expected {SHAPE}", as_what=" as JSON"):
-        content = json.loads(text)
+    content = read_json(path, f"expected {SHAPE}", as_what=" as JSON")
     entries = content.get("classes") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{path}: found no list of classes, expected {SHAPE}")
@@ -77,10 +75,8 @@ def parse_label_colours(text: str) -> ClassTable:
     source = f"--label_colours {text}"
     if not text.lower().endswith(".json"):
         return make_table([tuple(entry.rpartition(":")[::2]) for entry in text.split(",")], source)
-    path, remedy = Path(text), 'expected {"background": "#000000", "nucleus": "#ff0000"}'
-    text = read_text(path, remedy, as_what=" as JSON")
-    with reading(path, remedy, as_what=" as JSON"):
-        content = json.loads(text)
+    path = Path(text)
+    content = read_json(path, 'expected {"background": "#000000", "nucleus": "#ff0000"}', as_what=" as JSON")
     if not isinstance(content, Mapping) or "classes" in content:
         return read_classes(path)
     return make_table(list(content.items()), source)

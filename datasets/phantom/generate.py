@@ -22,7 +22,7 @@ from datasets.phantom.shapes import FIELD_OF_VIEW, HEIGHT, Scene, smooth_field
 from datasets.volumes.files import Volume
 from utils.device import num_cores
 from utils.errors import UserError
-from utils.files import read_text, reading, replacing
+from utils.files import read_json, replacing
 
 MANIFEST = "phantom.json"
 WINDOW = (-125, 275)
@@ -54,8 +54,7 @@ def _is_there(root: Path, parameters: dict[str, int]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        with reading(root / MANIFEST):
-            found = json.loads(read_text(root / MANIFEST))
+        found = read_json(root / MANIFEST, "")
     except UserError:
         raise UserError(f"{root}: holds something that is no phantom data set; give an empty or a new folder") from None
     if found != parameters:

@@ -1,6 +1,5 @@
 """Read the results of test.py: one folder, or the seeds of one setting; check whether results may be compared."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import read_text, reading
+from utils.files import read_json
 from utils.results.summary import CASES, DAMAGED, SUMMARY, figures_table, groups_of, metric_names, names_of, read_cases
 from utils.scoring.protocols import Row
 from utils.scoring.statistics import mean_over
@@ -108,9 +107,7 @@ def find_result(path: str | Path, part: str | None = None) -> Path:
 
 def read_result(folder: Path) -> Result:
     """Read summary.json and cases.csv. raises: UserError for files that are missing, damaged or not of one run"""
-    text = read_text(folder / SUMMARY, DAMAGED)
-    with reading(folder / SUMMARY, DAMAGED):
-        summary = json.loads(text)
+    summary = read_json(folder / SUMMARY, DAMAGED)
     rows = read_cases(folder / CASES)
     needed = ("protocol", "split", "selection", "checkpoints", "img_size", "num_cases", "overall", "classes")
     missing = [name for name in needed if name not in summary] if isinstance(summary, dict) else needed

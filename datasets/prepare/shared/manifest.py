@@ -17,7 +17,7 @@ import numpy as np
 from datasets.files.arrays import read_arrays
 from datasets.files.pictures import PICTURE_SUFFIXES, is_lossy, read_picture
 from utils.errors import UserError
-from utils.files import read_text, reading, write_atomically
+from utils.files import read_json, reading, write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -59,9 +59,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
-    text = read_text(path, "remove it to prepare the folder anew")
-    with reading(path, "remove it to prepare the folder anew"):
-        found = json.loads(text)
+    found = read_json(path, "remove it to prepare the folder anew")
     if not _is_manifest(found):
         raise UserError(f"{path}: no manifest of format {FORMAT}; remove it to prepare the folder anew")
     return found

@@ -23,9 +23,9 @@ from datasets.volumes.files import Volume
 from utils.device import num_cores
 from utils.errors import UserError
 from utils.files import read_json, replacing
+from utils.preprocess.intensities import window_ct
 
 MANIFEST = "phantom.json"
-WINDOW = (-125, 275)
 
 
 def write_phantom(
@@ -99,10 +99,8 @@ def draw_case(name: str, seed: tuple[int, ...], size: int, slices: int) -> Volum
     """One simulated scan: image (slices, size, size) in [0, 1], label 0..8, spacing (z, y, x) in mm."""
     rng = np.random.default_rng(seed)
     scene = draw_patient(rng, size, slices)
-    low, high = WINDOW
-    image = (np.clip(_scan(scene, rng), low, high) - low) / (high - low)
     spacing = (HEIGHT / slices, FIELD_OF_VIEW / size, FIELD_OF_VIEW / size)
-    return Volume(name, image.astype(np.float32), scene.label, spacing)
+    return Volume(name, window_ct(_scan(scene, rng)), scene.label, spacing)
 
 
 def _scan(scene: Scene, rng: np.random.Generator) -> np.ndarray:

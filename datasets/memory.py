@@ -25,24 +25,22 @@ from utils.errors import UserError
 class InMemory(Dataset):
     """Every (image, target) of a map-style data set, decoded once.
 
-    float16 rounds by at most 2^-11 of a value: 0.2 HU of a CT window of 400 HU. Floats stored as uint8 are x * 255,
-    rounded and clipped; values that were read from bytes stay exact.
-    images: (N, C, S, S) of the type that the data set's `storage_dtype()` names, else uint8 for bytes and float16 for
-        floats; targets: (N, S, S) of the first target's type
+    float16 rounds by at most 2^-11 of a value: 0.2 HU of a CT window of 400 HU.
+    images: (N, C, S, S), uint8 for bytes and float16 for floats; targets: (N, S, S) of the first target's type
     mapped: keep both in temporary files, which end with the process; the system loads and drops their pages
     raises: one UserError with the problems of all items that could not be decoded
     """
 
     def __init__(self, dataset: Dataset, mapped: bool = False) -> None:
         image, target = dataset[0]
-        dtype = _storage_dtype(dataset, image)
+        dtype = _storage_dtype(image)
         empty = mapped_tensor if mapped else torch.empty
         self.images = empty((len(dataset), *image.shape), dtype=dtype)
         self.targets = empty((len(dataset), *target.shape), dtype=target.dtype)
 
         def decode(index: int) -> None:
             image, target = dataset[index]
-            self.images[index], self.targets[index] = _to_storage(image, dtype), target
+            self.images[index], self.targets[index] = image, target  # in their types
 
         num_threads = min(8, num_cores())
         try_each(decode, range(len(dataset)), num_threads, "decode", "items cannot be decoded")
@@ -67,7 +65,6 @@ class Rounded(Dataset):
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        self.dtype = _storage_dtype(dataset, dataset[0][0])
         self.differs_by_epoch = getattr(dataset, "differs_by_epoch", False)
 
     def __len__(self) -> int:
@@ -75,7 +72,7 @@ class Rounded(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, target = self.dataset[index]
-        return _to_storage(image, self.dtype), target
+        return image.to(_storage_dtype(image)), target
 
 
 def mapped_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -110,19 +107,11 @@ def _reserve(file: BinaryIO, needed: int) -> None:
 def estimate_bytes(dataset: Dataset) -> int:
     """The bytes of `InMemory(dataset)`, from its first item alone."""
     image, target = dataset[0]
-    return len(dataset) * (image.numel() * _storage_dtype(dataset, image).itemsize + target.nbytes)
+    return len(dataset) * (image.numel() * _storage_dtype(image).itemsize + target.nbytes)
 
 
-def _storage_dtype(dataset: Dataset, image: Tensor) -> torch.dtype:
-    if hasattr(dataset, "storage_dtype"):
-        return dataset.storage_dtype()
+def _storage_dtype(image: Tensor) -> torch.dtype:
     return torch.uint8 if image.dtype == torch.uint8 else torch.float16
-
-
-def _to_storage(image: Tensor, dtype: torch.dtype) -> Tensor:
-    if dtype == torch.uint8 and image.dtype.is_floating_point:
-        image = (image * 255).round_().clamp_(0, 255)
-    return image.to(dtype)
 
 
 def keep_in_memory(dataset: Dataset, mode: str) -> Dataset:

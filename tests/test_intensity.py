@@ -99,7 +99,6 @@ def test_slices_and_volumes_of_a_case_have_the_same_intensities(volumes, intensi
         assert whole[0].image[1].max() < 0.6  # of the case, not of the slice
     assert check_slices(folder, NAMES, 3, intensity).num_images == 6
     assert check_volumes(volumes / "test_vol_h5", ["case1"], 3, intensity).num_images == 3
-    assert slices.storage_dtype() == torch.float16
 
 
 def test_values_that_were_never_scaled_are_refused_with_the_flag_that_scales_them(volumes):

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.files.arrays import read_arrays
 from datasets.summary import DataSummary, try_each
 from datasets.volumes.files import RAW, Volume, read_slice, read_volume
 from datasets.volumes.lists import SLICE_SUFFIXES, VOLUME_SUFFIXES, case_of, find_files, group_by_case
@@ -59,12 +58,6 @@ class SynapseSlices(Dataset):
             image = stretch(image, *self.limits[case_of(self.names[index])])
         image, label = fit_image(image, self.img_size, self.pre), fit_labels(label, self.img_size, self.pre)
         return torch.from_numpy(image)[None], torch.from_numpy(label)
-
-    def storage_dtype(self) -> torch.dtype:
-        """The type to store these images in: uint8 where the first file has bytes of the right size, else float16."""
-        image = read_arrays(self.paths[0], lambda names: ["image"])["image"]
-        whole = image.dtype == np.uint8 and image.shape == self.img_size and self.intensity == "auto"
-        return torch.uint8 if whole else torch.float16
 
 
 def case_limits(paths: Sequence[Path]) -> tuple[float, float]:

@@ -74,30 +74,6 @@ def test_floats_keep_eleven_bits(tmp_path, dtype):
         assert torch.equal(stored.targets[i], target)
 
 
-def test_bytes_of_slices_are_kept_exactly(tmp_path):
-    folder = write_slices(tmp_path, dtype="uint8")
-    native = SynapseSlices(folder, LISTED, (24, 20))
-    stored = InMemory(native)
-    assert stored.images.dtype == torch.uint8
-    assert all(torch.equal(stored.images[i].float() / 255, native[i][0]) for i in range(4))
-    resized = SynapseSlices(folder, LISTED, (16, 16))
-    assert InMemory(resized).images.dtype == torch.float16
-
-
-def test_bytes_of_another_size_are_clipped_not_wrapped(tmp_path):
-    """What is kept is chosen by the first slice; the cubic spline drives others beyond black and white."""
-    folder = write_slices(tmp_path, dtype="uint8")
-    stripes = np.zeros((12, 10), dtype=np.uint8)
-    stripes[:, 5:] = 255
-    np.savez(folder / f"{LISTED[1]}.npz", image=stripes, label=stripes // 255)
-    slices = SynapseSlices(folder, LISTED, (24, 20))
-    image = slices[1][0]
-    assert image.min() < -0.02
-    assert image.max() > 1.02
-    stored = InMemory(slices).images[1].float() / 255
-    assert (stored - image.clamp(0, 1)).abs().max() <= 0.501 / 255
-
-
 def held(stored: InMemory) -> int:
     return stored.images.nbytes + stored.targets.nbytes
 

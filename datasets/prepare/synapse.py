@@ -63,8 +63,7 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
     prepared = Prepared(CLASS_NAMES, "ct", args.orientation)
     extra = sorted(pairs.keys() - wanted)
     notes = [f"not used: labelled cases {extra}, which no list names"] if extra else []
-    size = (sum(TRAIN_SLICES.values()) + NUM_TEST_SLICES) * 512 * 512 * 5
-    return Plan("synapse", cases, parameters, prepared, FOLDERS, finish, notes, size)
+    return Plan("synapse", cases, parameters, prepared, FOLDERS, finish, notes)
 
 
 def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:

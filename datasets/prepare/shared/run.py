@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from datasets.prepare.shared.manifest import MANIFEST, content_sha256, read_manifest, text_sha256, write_manifest
-from datasets.prepare.shared.sources import SourceFile, check_room
+from datasets.prepare.shared.sources import SourceFile
 from datasets.prepared import PREPARED, Prepared, write_prepared
 from utils.errors import UserError, counted, join_listed
 from utils.files import write_atomically
@@ -47,7 +47,7 @@ class Plan:
     """What to prepare.
 
     folders: of the layout, made first; finish: name -> record of every case, to the text files to write (lists, splits)
-    and lines to say; bytes_needed: about how much is written
+    and lines to say
     """
 
     dataset: str
@@ -57,7 +57,6 @@ class Plan:
     folders: tuple[str, ...]
     finish: Callable[[dict[str, Record]], tuple[dict[str, str], list[str]]]
     notes: Sequence[str] = ()
-    bytes_needed: int = 0
 
 
 def carry_out(plan: Plan, target: Path, workers: int = 1, dry_run: bool = False) -> None:
@@ -75,7 +74,6 @@ def carry_out(plan: Plan, target: Path, workers: int = 1, dry_run: bool = False)
             log(f"  {case.name}: {', '.join(source.name for source in case.sources)}")
         log(f"  {'... ' if len(plan.cases) > 20 else ''}dry run: nothing written")
         return
-    check_room(target, plan.bytes_needed)
     records, kept, failed = _run(plan, target, workers, old, lists)
     if failed:
         found = f"{len(failed)} of {len(plan.cases)} cases failed; the others are done"

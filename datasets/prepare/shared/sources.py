@@ -141,11 +141,3 @@ def find_once(files: Sequence[SourceFile], pattern: re.Pattern[str]) -> dict[tup
 def _is_wanted(name: str) -> bool:
     parts = PurePosixPath(name).parts
     return not any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
-
-
-def check_room(folder: Path, needed: int) -> None:
-    """Raise UserError where the disk of `folder` (which may not exist yet) has less than `needed` bytes left."""
-    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise UserError(f"{folder}: needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on that disk")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from datasets import augment
 from datasets.augment import (
@@ -239,21 +238,3 @@ def test_the_host_never_waits_for_the_gpu(recipe):
         recipe(images, targets, draws)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-class NoWaiting(TorchDispatchMode):
-    """Refuse the operations for which the host must wait for the device."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"), name
-        if name in ("index", "index_put_", "index_put"):
-            assert not any(index is not None and index.dtype == torch.bool for index in args[1]), "a bool index"
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_no_operation_needs_a_value_on_the_host(recipe):
-    images, targets = batch(4, 3, 32, 40)
-    with NoWaiting():
-        recipe(images, targets, Draws(generator(), 4))

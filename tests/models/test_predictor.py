@@ -1,6 +1,5 @@
 """Predictor: the same mask as predict.py, arrays of every kind and orientation, refusals, the hub's folder."""
 
-import json
 import shutil
 import sys
 from dataclasses import replace
@@ -18,7 +17,6 @@ from tests.support.manifests import quick_model
 from tests.support.released import to_released
 from tests.support.shallow import SMALL
 from tests.support.toy_checkpoints import TOY, save_toy
-from utils.config import to_dict
 from utils.errors import UserError
 from utils.inference.orientation import turn
 from utils.inherited import passed_on
@@ -211,7 +209,3 @@ def test_what_is_missing_without_huggingface_hub_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"huggingface_hub is not installed; pip install -r requirements-hub\.txt"):
         Predictor.from_pretrained("somebody/network")
-
-
-def test_old_settings_are_plain_json():
-    assert json.loads(json.dumps(to_dict(ORGANS)))["preprocess"]["orientation"] == "SPL"

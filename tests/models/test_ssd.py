@@ -102,13 +102,6 @@ def test_bfloat16_and_float16(form, device):
         assert (found - expected).abs().max() < tolerance * expected.abs().max()
 
 
-def test_float16_sums_beyond_its_range():
-    x, dt, A, B, C = (t.detach() for t in arguments(50))
-    x, B, C = ((1 + t.abs() * 40).half() for t in (x, B, C))
-    for form in SSD_FORMS.values():
-        assert form(x, dt.float(), A.float(), B, C).isfinite().all()
-
-
 def test_causal_form_does_not_look_ahead_and_the_others_do():
     given = [t.detach() for t in arguments(150)]
     changed = [given[0].clone(), *given[1:]]

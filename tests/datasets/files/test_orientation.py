@@ -98,13 +98,6 @@ def test_what_is_no_orientation_is_refused():
             Preprocess.from_dict(dataclasses.asdict(SLICES) | {"orientation": wrong})
 
 
-def test_a_preprocess_of_before_has_no_orientation():
-    old = {"channels": 1, "resize": "spline", "mean": [0.5], "std": [0.5], "intensity": "ct"}
-    assert Preprocess.from_dict(old).orientation == ""
-    assert SLICES.orientation == ""
-    assert RECIPES["synapse"].preprocess.orientation == "SLP"
-
-
 def test_the_phantom_lies_as_its_recipe_says():
     """Liver on the right, spleen on the left, kidneys to the back, the lung bases at the upper end."""
     assert RECIPES["phantom"].preprocess.orientation == "SPL"

@@ -70,15 +70,5 @@ def test_known_scores(pred, target, dice, iou, precision, recall, specificity, a
     assert found == pytest.approx(expected, nan_ok=True, abs=1e-15)
 
 
-def test_dice_is_medpys_to_the_last_digit():
-    from medpy.metric.binary import dc
-
-    rng = np.random.default_rng(0)
-    for _ in range(100):
-        pred, target = rng.random((2, 7, 11)) < rng.random((2, 1, 1))
-        if pred.any() or target.any():
-            assert metrics.dice(overlap(pred, target)) == dc(pred, target)
-
-
 def test_accuracy_of_no_pixels_is_undefined():
     assert math.isnan(metrics.accuracy(Overlap(0, 0, 0, 0)))

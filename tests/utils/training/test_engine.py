@@ -7,22 +7,17 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from datasets.augment import Draws, binary_warp
 from models import build_model
 from tests.support.shallow import SMALL
-from tests.support.strict_group import DEVICE, ComputeDevice
 from tests.support.toy import ToyNetwork, assert_same_weights, losses, toy_config, toy_task, train_toy
 from utils import checkpoint
-from utils.config import LOSSES
 from utils.errors import UserError
 from utils.preprocess.intensities import as_fraction, normalise
 from utils.training.batches import EpochBatches, train_loader
 from utils.training.engine import prepare, train_one_epoch, train_step
 from utils.training.folder import BEST, LAST
-from utils.training.losses import MULTI_CLASS, loss_for
 from utils.training.run import parameter_groups, start, update_average
 from utils.training.schedule import learning_rate, selection_rule
 from utils.training.stopping import StopRequest
@@ -84,48 +79,6 @@ def test_accumulated_batches_have_the_mean_of_their_gradients(monkeypatch, tmp_p
     for mine, by_hand in zip(seen, expected):
         for a, b in zip(mine, by_hand):
             torch.testing.assert_close(a, b)
-
-
-class NothingFromTheHost(TorchDispatchMode):
-    """Refuse operations that bring a CPU tensor to the device: the host would wait for the copy."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
-        assert len({tensor.device for tensor in tensors}) < 2, function
-        return result
-
-
-def steps_on(device, loss, fields):
-    """A function that takes three training steps, the first without an update."""
-    classes = 3 if loss in MULTI_CLASS else 1
-    task = dataclasses.replace(toy_task(), loss=loss_for(loss, classes))
-    cfg = toy_config("unused", augment=False, **fields)
-    images, targets = torch.rand(4, 1, 8, 8, device=device), torch.zeros(4, 8, 8, dtype=torch.uint8, device=device)
-    state = start(ToyNetwork(classes), cfg, device, "fp32")
-
-    def steps():
-        for update in (False, True, True):
-            train_step(state, task, cfg, *prepare(images, targets, task, cfg, device, 0, 4, 0), 2, update)
-
-    return steps
-
-
-@pytest.mark.parametrize("loss", [name for name in LOSSES if name != "lovasz"])  # of another package
-def test_no_function_of_a_step_makes_the_host_wait(loss):
-    with ComputeDevice() as device:
-        steps = steps_on(DEVICE, loss, {})
-        device.waits.clear()
-        steps()
-    assert device.waits == []
-
-
-@pytest.mark.parametrize("fields", [{}, {"ema": 0.9, "clip_grad": 1.0, "accumulate": 2, "optimizer": "adam"}])
-def test_no_operation_inside_a_step_makes_the_host_wait(fields):
-    """On the meta device, whose tensors have no values: asking for one is an error."""
-    steps = steps_on(torch.device("meta"), "ce_dice", fields)
-    with NothingFromTheHost():
-        steps()
 
 
 def test_the_moving_average_equals_pytorchs():

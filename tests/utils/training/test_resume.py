@@ -20,7 +20,7 @@ from utils.errors import UserError
 from utils.inherited import AGREE, APPLY, KEEP, NO_PART, ON_RESUME
 from utils.log import logging_to
 from utils.training.folder import LAST
-from utils.training.resume import changed_settings, restore
+from utils.training.resume import restore
 from utils.training.run import start
 from utils.training.schedule import learning_rate
 from utils.training.task import hash_names
@@ -162,12 +162,6 @@ def test_the_first_weights_stay_on_record(tmp_path):
     state = train_toy(tmp_path, epochs=2, resume=True, pretrained="auto")
     assert state["config"]["pretrained"] == "biformer.pth"
     assert json.loads((tmp_path / "config.json").read_text())["pretrained"] == "biformer.pth"
-
-
-def test_a_field_without_an_entry_is_an_error(monkeypatch):
-    monkeypatch.setitem(FIELDS, "brand_new", None)
-    with pytest.raises(KeyError, match="brand_new"):
-        changed_settings(Config(), Config(), AGREE)
 
 
 # --- the command ------------------------------------------------------------------------------------

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from utils.scoring.metrics import dice, overlap
 from utils.training.validation import ValidationSet, case_counts, dice_from_counts
@@ -80,21 +78,3 @@ def test_counts_are_intersection_prediction_target():
 def test_empty_classes_are_nan_and_misses_zero():
     counts = np.array([[[0, 0, 0], [0, 0, 7], [0, 7, 0], [5, 5, 5]]])
     assert dice_from_counts(counts)[0].tolist() == pytest.approx([math.nan, 0, 0, 1], nan_ok=True)
-
-
-class NoFloat64(TorchDispatchMode):
-    """Apple GPUs have no float64: refuse tensors of it."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        assert not any(isinstance(t, torch.Tensor) and t.dtype == torch.float64 for t in tree_leaves(result)), function
-        return result
-
-
-def test_no_tensor_is_float64():
-    targets = torch.stack([halves(0, 1), halves(1, 0)])
-    with NoFloat64():
-        found = ValidationSet(targets[:, None], targets, torch.arange(2), ("polyp",), 1, 1, SIZE)(
-            lambda x: x - 0.5, CPU
-        )
-    assert found.mean_dice == 1.0

@@ -52,7 +52,6 @@ def page(files: dict[str, Any], studies: dict[str, Any]) -> str:
         "figures": {study.name for study in all_studies(files, studies)},
         "speeds": {name: rows for name in files if (rows := list(found_in(files[name], "variant", "ratio")))},
         "found_in": found_in,
-        "scoring": scoring,
         "by": lambda rows, key: {row[key]: row for row in rows},
         "percent": percent,
     }
@@ -141,14 +140,6 @@ def found_in(value: Any, *keys: str) -> Iterator[dict[str, Any]]:
         yield value
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from found_in(part, *keys)
-
-
-def scoring(file: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Prediction -> shape, seconds, times_faster_than_medpy, identical. in: evaluation.json or scoring.json"""
-    if "ratio" not in file:
-        return {kind: one for kind, one in file.items() if "times_faster_than_medpy" in one}
-    names = {"seconds": "seconds", "times_faster_than_medpy": "ratio", "identical": "identical"}
-    return {k: {"shape": file["shape"]} | {n: file[old][k] for n, old in names.items()} for k in file["seconds"]}
 
 
 def percent(value: float, digits: int = 1) -> str:

@@ -62,18 +62,6 @@ def test_a_page_without_a_file_of_a_section(found):
         results.page({other: file for other, file in found[0].items() if other != name}, found[1])
 
 
-def test_scoring_is_shown_as_the_command_of_today_writes_it(found):
-    times = {"legacy": {"median": 1.25}, "MedPy": {"median": 100.0}}
-    good = {"shape": [2, 3, 4], "seconds": times, "times_faster_than_medpy": {"legacy": 80.0, "MedPy": 1.0}}
-    scoring = {"good": good | {"identical": True}, "stray": good | {"identical": False}, "machine": {}}
-    text = results.page(found[0] | {"scoring": scoring}, found[1])
-    assert "| good | legacy | 1.2 | 168 |" in text
-    assert "and MedPy are identical." in text
-    assert "Scoring a volume of 2x3x4 (`scoring.json`)" in text
-    assert "| stray | legacy | 1.2 | 80 |" in text
-    assert "and MedPy are not identical." in text
-
-
 def test_a_figure_that_changes_in_a_file_changes_on_the_page(found):
     files, studies = copy.deepcopy(found)
     files["acdc_128"]["overall"]["metrics"]["dice"]["mean"] = 0.1234

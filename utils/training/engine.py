@@ -73,7 +73,7 @@ def fit(model: nn.Module, task: Task, cfg: Config, device: torch.device, precisi
             save_last(run, cfg, task, out)
     if not (out / BEST).is_file():  # a resumed run that had no epoch left to train
         save_best(run, cfg, task, "last", out)
-    history.close(cfg)
+    history.close()
     return out / BEST
 
 

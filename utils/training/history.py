@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from utils.config import Config, to_dict
 from utils.distributed import is_main
 from utils.files import csv_text, write_atomically
 from utils.log import log
@@ -49,12 +48,6 @@ class History:
                     self.writer.add_image(f"overlay/{index}", picture, record["epoch"], dataformats="HWC")
             self.writer.flush()
 
-    def close(self, cfg: Config) -> None:
-        """End the TensorBoard file with the run's settings and final figures, for its hparams page."""
-        if self.writer is None:
-            return
-        if self.records:
-            plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in to_dict(cfg).items()}
-            last = {f"final/{k}": v for k, v in self.records[-1].items() if isinstance(v, float)}
-            self.writer.add_hparams(plain, last, run_name=".")
-        self.writer.close()
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()

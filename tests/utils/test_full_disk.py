@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from datasets.files.image import Image, save_mask
 from datasets.phantom.generate import write_phantom
@@ -16,7 +17,7 @@ from synapse_train_test.evaluation import save_volume
 from tests.support.places import ROOT
 from tests.support.result_folders import write_result
 from tests.support.trees import write_picture_tree
-from utils import files
+from utils import checkpoint, files
 from utils.config import Config
 from utils.errors import UserError, run_main
 from utils.files import PART, replacing, write_atomically
@@ -47,6 +48,7 @@ WRITERS = {
     "v_img.nii.gz": lambda path: save_volume(path.parent, Volume("v", NOISE / np.float32(255), None, None), NOISE),
     "history.csv": lambda path: write_atomically(path, "a" * 10_000),
     "config.json": lambda path: write_config(Config(class_names=("a" * 9000,)), path.parent),
+    "a.pth": lambda path: checkpoint.save(path, {"model": {"a": torch.zeros(2000)}}),
     "cases.csv": lambda path: write_result(path.parent, cases=200),
 }
 

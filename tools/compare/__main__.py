@@ -2,7 +2,7 @@
 
     python -m tools.compare runs/causal runs/noncausal
     python -m tools.compare causal=runs/c1,runs/c2,runs/c3 noncausal=runs/n1,runs/n2,runs/n3 --output_dir comparison
-    python -m tools.compare --seeds runs/c1 runs/c2 runs/c3
+    python -m tools.compare causal=runs/c1,runs/c2,runs/c3
 
 A folder is one of results (summary.json and cases.csv) or a run's that holds one. Results of different protocols,
 data or cases are refused; recipes and input sizes may differ. Settings are compared case by case with the Wilcoxon
@@ -27,10 +27,7 @@ SHOWN = ("dice", "hd95", "nsd")
 
 def main(argv: list[str]) -> None:
     given = parser().parse_args(argv)
-    words = [f"{given.name}={','.join(given.seeds)}"] if given.seeds else []
-    settings = parse_settings([*given.results, *words], given.part)
-    if not settings:
-        raise UserError("nothing to compare: give folders of results; see python -m tools.compare --help")
+    settings = parse_settings(given.results, given.part)
     check_comparable(settings)
     comparison = compare(settings, choose_metrics(settings, given.metrics))
     log_lines(text_report(comparison))
@@ -44,9 +41,7 @@ def main(argv: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = parser_of("compare", __doc__)
-    parser.add_argument("results", nargs="*", metavar="RESULTS", help="FOLDER, NAME=FOLDER or NAME=FOLDER,FOLDER...")
-    parser.add_argument("--seeds", nargs="+", metavar="FOLDER", help="seeds of one setting: mean ± SD over them")
-    parser.add_argument("--name", default="seeds", help="name of the setting given with --seeds")
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="FOLDER, NAME=FOLDER or NAME=FOLDER,FOLDER...")
     parser.add_argument("--part", help="which results of a run's folder: test_standard, test_legacy, out_of_fold ...")
     parser.add_argument("--metrics", nargs="+", help="columns to compare, the first as the main one, or: all")
     parser.add_argument("--output_dir", help="write comparison.json, .svg and .html there")

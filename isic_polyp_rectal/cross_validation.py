@@ -26,7 +26,7 @@ from utils.inference.forward import forward_fn
 from utils.log import log, log_lines
 from utils.results.page.build import PAGE, write_report
 from utils.results.page.frames import BUDGET, Album
-from utils.results.summary import CASES, SUMMARY, describe_result, summarise
+from utils.results.summary import CASES, SUMMARY, describe_result, names_of, summarise
 from utils.training.folder import BEST, LAST, claim_folder
 from utils.training.resume import check_same_run
 
@@ -91,7 +91,7 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     """Score each fold's best_model.pth on its own validation part; rank 0 writes and prints the joined results."""
     out = Path(cfg.output_dir)
     device = choose_device(cfg.device)
-    precision = choose_precision(cfg.precision, device, evaluating=True)
+    precision = choose_precision(Config.precision, device, evaluating=True)  # as test.py, whatever trained
     rows, origins, parts, frames = [], [], [], []
     for fold in folds:
         loaded = load_network(Path(fold.output_dir) / BEST, RECIPES)
@@ -102,7 +102,7 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
         figures = summarise(own, describe_result(fold, precision, [loaded.origin], words))["overall"]["metrics"]
         means = {name: figure["mean"] for name, figure in figures.items()}
         source = {"checkpoint": loaded.origin["file"], "sha256": loaded.origin["sha256"]}
-        parts.append({"fold": int(fold.fold), **source, "means": means, "cases": [row["case"] for row in own]})
+        parts.append({"fold": int(fold.fold), **source, "means": means, "cases": names_of(own, "case")})
         rows += own
         frames += album.cases
         origins.append(loaded.origin)
@@ -123,7 +123,7 @@ def summarise_folds(cfg: Config, folds: Sequence[Config]) -> None:
     log(f"results in {(out / RESULTS).resolve()}")
     weights = shlex.quote(str(out / BEST_WEIGHTS))
     log(f"best fold on validation: fold {best}; test it with: python test.py --checkpoint {weights}")
-    log(f"all folds averaged: python test.py --checkpoint {shlex.join(files)}")
+    log(f"all folds averaged: python test.py --checkpoint {shlex.join(files)} --output_dir {shlex.quote(str(out))}")
 
 
 def over_folds(parts: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:

@@ -76,7 +76,10 @@ def _smp(name: str, cfg: Config, weights: str | None) -> nn.Module:
 
 
 def _nnunet(kind: str, cfg: Config) -> tuple[nn.Module, int]:
-    """nnU-Net's default 2-D plan: 32 features doubled up to 512, pooling while the map's shorter side is at least 8."""
+    """nnU-Net's default 2-D network: 32 features doubled up to 512, pooling while the map's shorter side is at least 8.
+
+    It is trained by the recipes here, without nnU-Net's own deep supervision.
+    """
     unet = import_baseline("dynamic_network_architectures.architectures.unet", f"--network {cfg.network}")
     stages = max(2, min(cfg.img_size).bit_length() - 2)
     residual = kind == "ResidualEncoderUNet"

@@ -44,11 +44,13 @@ def make_network(cfg: Config) -> nn.Module:
 
 
 def check_flags(cfg: Config, given: Mapping[str, Any]) -> None:
-    """Refuse flags that another network than HeteroMedSeg does not have. in: flag -> value, of those that were given
+    """Refuse flags that the network does not have. in: flag -> value, of those that were given
 
     raises: UserError
     """
     if is_ours(cfg):
+        if given.get("pretrained") == "imagenet":
+            raise UserError("--pretrained imagenet: only for networks of segmentation_models_pytorch; give a file")
         return
     alone = {"variant", "deep_supervision", "pretrained_vssd", "pretrained_form"}
     if is_baseline(cfg.network):
@@ -134,12 +136,20 @@ def count_flops(model: nn.Module, cfg: Config, device: torch.device) -> int:
     """Move `model` to the device and count the operations of one image's forward pass.
 
     A multiplication and an addition are two. The scan of mamba_ssm's kernel is not counted.
+    raises: UserError for another package's network that does not take images of cfg.img_size
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton
 
     image = torch.zeros(1, cfg.preprocess.channels, *cfg.img_size, device=device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.to(device).eval()(image)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.to(device).eval()(image)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if not is_baseline(cfg.network):
+            raise
+        size = "x".join(map(str, cfg.img_size))
+        found = f"--network {cfg.network}: does not take images of {size} ({checkpoint.first_line(error)})"
+        raise UserError(f"{found}; try another --img_size") from error
     return counter.get_total_flops()
 
 

@@ -79,6 +79,10 @@ class Predictor:
         volume = array.ndim == 3 and (is_volume(array.shape) or bool(orientation))
         if array.ndim == 3 and not volume:  # without alpha
             array = array[..., 0] if array.shape[2] == 1 else array[..., :3]
+        if volume and not orientation and self.cfg.preprocess.channels == 3 == len(array):
+            raise UserError(
+                f"array {array.shape}: has its colours first; expected (H, W, 3), or a volume's orientation"
+            )
         axes = 3 if volume else 2
         if spacing is not None and (len(spacing) != axes or not all(0 < mm < float("inf") for mm in spacing)):
             raise UserError(f"spacing {tuple(spacing)}: expected {axes} positive numbers in mm, z first")

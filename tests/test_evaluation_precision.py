@@ -34,6 +34,7 @@ def test_test_py_whatever_precision_training_had(tmp_path, monkeypatch):
 
 def test_folds(tmp_path, monkeypatch):
     monkeypatch.setattr(cross_validation, "choose_precision", ask)
+    resumed = dataclasses.replace(ISIC2018, output_dir=str(tmp_path), device="cpu", precision="bf16")
     with pytest.raises(Asked) as asked:
-        cross_validation.summarise_folds(dataclasses.replace(ISIC2018, output_dir=str(tmp_path), device="cpu"), [])
+        cross_validation.summarise_folds(resumed, [])
     assert asked.value.args == ("auto", True)

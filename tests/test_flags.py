@@ -54,3 +54,8 @@ def test_other_networks_refuse_the_flags_of_ours(flag):
         train_script.configure([*words, *flag.split()])
     for allowed in ("--recompute no", "--pretrained_vssd none", "--deep_supervision False"):
         train_script.configure([*words, *allowed.split()])
+
+
+def test_imagenet_weights_are_those_of_other_networks():
+    with pytest.raises(UserError, match="--pretrained imagenet: only for networks of segmentation_models_pytorch"):
+        train_script.configure(["--dataset", "cvc_clinicdb", "--pretrained", "imagenet"])

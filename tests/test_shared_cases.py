@@ -1,6 +1,7 @@
 """Ranks share the cases of test.py and of the folds of `--fold all`: the results are those of one process."""
 
 import csv
+import json
 from dataclasses import replace
 from unittest import mock
 
@@ -65,7 +66,7 @@ def score_finished_folds(folder, tree):
     """Call `--fold all` with nothing left to train; returns how often this process wrote the report."""
     torch.set_num_threads(1)
     cfg = replace(RECIPES["isic2018"], root_path=str(tree), csvfile=str(tree / "split.csv"), img_size=(32, 32))
-    cfg = replace(cfg, folds=2, fold="all", batch_size=2, device="cpu", output_dir=str(folder), **SMALL)
+    cfg = replace(cfg, folds=2, fold="all", batch_size=2, device="cpu", output_dir=str(folder), num_classes=3, **SMALL)
     for fold in range(2):
         if not (folder / f"fold_{fold}" / BEST).exists():
             save_network(folder / f"fold_{fold}" / BEST, replace(cfg, fold=str(fold)))
@@ -81,11 +82,15 @@ def score_finished_folds(folder, tree):
 def test_two_ranks_score_finished_folds_as_one_process_does(tmp_path):
     tree = write_picture_tree(tmp_path / "data", num_images=7)
     (tree / "split.csv").write_text("image_id,category\n" + "".join(f"{k:03d}.jpg,train\n" for k in range(7)))
+    values = [{"name": name, "value": value} for name, value in (("background", 0), ("a", 255), ("b", 100))]
+    (tree / "classes.json").write_text(json.dumps({"classes": values}))
     score_finished_folds(tmp_path / "runs", tree)
+    summary = json.loads((tmp_path / "runs" / "out_of_fold" / "summary.json").read_text())
+    assert sorted(name for part in summary["folds"] for name in part["cases"]) == [f"{k:03d}.jpg" for k in range(7)]
     found = [tmp_path / "runs" / "out_of_fold" / "cases.csv", tmp_path / "runs" / "best_fold.json"]
     before = [path.read_bytes() for path in found]
     for path in found:
         path.unlink()
     assert under_torchrun(2, score_finished_folds, tmp_path / "runs", tree) == [1, 0]
     assert [path.read_bytes() for path in found] == before
-    assert len(list(csv.DictReader(before[0].decode().splitlines()))) == 7
+    assert len(list(csv.DictReader(before[0].decode().splitlines()))) == 7 * 2

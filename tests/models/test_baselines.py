@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from models import baselines
 from models.build import build_network, count_flops, load_network, make_network, name_weights
@@ -74,6 +75,16 @@ def test_the_log_has_parameters_and_operations():
     assert notes == ("network unet_resnet34: 24,436,659 parameters", "initialised from scratch")
     small, large = (count_flops(model, replace(CONFIG, img_size=(side, side)), CPU) for side in (64, 128))
     assert large == pytest.approx(4 * small)
+
+
+def test_a_size_that_the_other_network_does_not_take():
+    def fussy(image):
+        raise AssertionError("Input height (64) doesn't match model (224)")
+
+    model = nn.Identity()
+    model.forward = fussy
+    with pytest.raises(UserError, match=r"--network smp:DPT:x: does not take images of 64x64 .*try another --img_size"):
+        count_flops(model, replace(CONFIG, network="smp:DPT:x", img_size=(64, 64)), CPU)
 
 
 def test_every_short_name_is_one_of_its_package():

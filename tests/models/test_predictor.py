@@ -69,6 +69,12 @@ def test_volumes_in_any_orientation(organs):
     assert predictor.predict(narrow, (1, 1, 1), "SPL").shape == narrow.shape
 
 
+def test_colours_that_come_first_are_no_volume_of_three_slices(polyps):
+    first = RNG.integers(0, 255, (3, 40, 50), np.uint8)
+    with pytest.raises(UserError, match=r"array \(3, 40, 50\): has its colours first; expected \(H, W, 3\)"):
+        load(polyps).predict(first)
+
+
 def test_settings_are_those_of_predict_py(organs):
     whole, largest = load(organs).predict(HU), load(organs, keep_largest=True).predict(HU)
     assert (whole > 0).sum() > (largest > 0).sum() > 0

@@ -178,6 +178,9 @@ def test_what_is_nowhere_is_refused_with_what_is_there(house):
     assert f"  {house / 'synapse_train_test/save_models'}: no such folder\n" in message
     assert f"  {Path.cwd()}: no checkpoints\n" in message
     assert "pretrained_ckpt/README.md" in message
+    (house / "save_models/best_model.pth").touch()
+    with pytest.raises(UserError, match=r"save_models: is a folder\. Looked in:\n  .*save_models: best_model\.pth\n"):
+        checkpoint.find(house / "save_models")
 
 
 def test_manifests_are_small(request):

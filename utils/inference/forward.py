@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from utils.config import Config
 from utils.device import autocast
+from utils.errors import UserError
+from utils.log import log
 
 Forward = Callable[[Tensor], Tensor]
 PLAIN = Config()  # averages over nothing
@@ -31,7 +33,17 @@ def forward_fn(
     besides the image's own size. It then returns their logarithm (K > 1) or log-odds (K = 1), which arg max, softmax
     and sigmoid read like logits. With nothing to average it returns the logits. cfg.compile and cfg.graphs hold, too.
     in: (B, C, S, T); out: float32 (B, K, S, T)
+    raises: UserError for scales that, after rounding, give the same size twice
     """
+    views = [scaled_size(cfg.img_size, scale) for scale in (1.0, *cfg.tta_scales)]
+    listed = ", ".join("x".join(map(str, size)) for size in views)
+    if len(set(views)) < len(views):
+        raise UserError(
+            f"--tta_scales {','.join(f'{scale:g}' for scale in cfg.tta_scales)}: with the input itself they give the "
+            f"sizes {listed} (multiples of {MULTIPLE}); expected each size once"
+        )
+    if cfg.tta_scales:
+        log(f"averaging over the sizes {listed}")
     models = [model.to(device).eval() for model in models]
     networks = [Compiled(model, device, cfg.graphs) for model in models] if cfg.compile else models
     flips = FLIPS if cfg.tta else FLIPS[:1]
@@ -40,7 +52,7 @@ def forward_fn(
     def forward(batch: Tensor) -> Tensor:
         total = None
         own = batch.shape[-2:]
-        sizes = dict.fromkeys(scaled_size(own, scale) for scale in (1.0, *cfg.tta_scales))  # each once
+        sizes = [scaled_size(own, scale) for scale in (1.0, *cfg.tta_scales)]
         views = list(product(networks, sizes, flips))
         for network, size, dims in views:
             view = resized(batch, size).flip(dims)

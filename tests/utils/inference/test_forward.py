@@ -11,6 +11,7 @@ from models import build_model
 from tests.support.shallow import SMALL
 from tests.support.shapes import Shapes
 from utils.config import Config
+from utils.errors import UserError
 from utils.inference.forward import Compiled, forward_fn, labels_from_logits, scaled_size
 
 DEVICE = torch.device("cpu")
@@ -94,16 +95,14 @@ def test_probabilities_are_averaged_over_sizes(tta):
     torch.testing.assert_close(logits.softmax(1), torch.stack(views).mean(0).detach(), atol=2e-6, rtol=1e-5)
 
 
-def test_sizes_that_are_the_same_after_rounding_count_once():
-    sizes = []
-
-    class Spy(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            sizes.append(tuple(x.shape[2:]))
-            return x.expand(-1, 3, -1, -1)
-
-    forward_fn([Spy()], DEVICE, cfg=Config(tta_scales=(0.9, 1.0, 1.1, 1.4)))(torch.rand(1, 1, 96, 96))
-    assert sizes == [(96, 96), (128, 128)]
+@pytest.mark.parametrize(("side", "scales"), [(64, (0.75, 1.25)), (96, (0.5, 0.6)), (96, (1.0,))])
+def test_scales_that_give_the_same_size_after_rounding_are_refused(side, scales):
+    cfg = Config(img_size=(side, side), tta_scales=scales)
+    with pytest.raises(
+        UserError, match=rf"--tta_scales {scales[0]:g}.* sizes {side}x{side}, .*expected each size once"
+    ):
+        forward_fn([nn.Identity()], DEVICE, cfg=cfg)
+    forward_fn([nn.Identity()], DEVICE, cfg=Config(img_size=(64, 64), tta_scales=(0.5, 1.5)))
 
 
 def test_a_smaller_batch_is_filled_up_instead_of_compiled_again(monkeypatch):

@@ -52,7 +52,7 @@ def write_dicom(
     syntax: str = EXPLICIT,
     more: Any = (),
 ) -> None:
-    """One file of the pixels (H, W) or (frames, H, W); `more` are (group, number, kind, value) of other elements."""
+    """One file of the pixels (H, W) or (frames, H, W); `more` are (group, number, kind, value) of elements."""
     start = b"".join(
         element(2, at, *value)
         for at, value in ((1, ("OB", b"\0\1")), (2, ("UI", kind)), (3, ("UI", f"1.2.{number}")), (16, ("UI", syntax)))
@@ -69,7 +69,7 @@ def write_dicom(
     tags += [(group, at, "DS", value) for group, at, value in known if value is not None]
     if array.ndim == 3:
         tags.append((0x28, 0x08, "IS", str(len(array))))
-    tags = [*sorted(tags), (0x7FE0, 0x10, "OW", array.tobytes())]
+    tags = [*sorted({tag[:2]: tag for tag in tags}.values()), (0x7FE0, 0x10, "OW", array.tobytes())]
     body = b"".join(element(*tag, explicit=syntax == EXPLICIT) for tag in tags)
     length = element(2, 0, "UL", struct.pack("<I", len(start)))
     path.write_bytes(bytes(128) + b"DICM" + length + start + body)
@@ -189,7 +189,7 @@ def test_several_images_at_one_place_are_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
 def test_frames_are_sorted_by_position(tmp_path, said, syntax):
-    check_regular(read_image(write_frames(tmp_path / "a.dcm", [0, 2, 4, 1, 3], syntax)))
+    check_regular(read_image(write_frames(tmp_path / "a.dcm", [2, 0, 4, 1, 3], syntax)))
     image = read_image(write_frames(tmp_path / "a.dcm", range(N)[::-1]))  # stays as stored: its slices grow downwards
     assert np.array_equal(image.array, ARRAY[::-1])
     assert image.meta["origin"] == pytest.approx((-20, 30, GAP * (N - 1)))
@@ -254,3 +254,14 @@ def test_the_depth_of_a_single_slice_is_its_thickness(tmp_path, said):
 def test_a_geometry_that_makes_no_sense_is_refused(tmp_path, fields, words):
     with pytest.raises(UserError, match=rf"000\.dcm: .*{words}"):
         read_image(write_series(tmp_path / "s", **fields))
+
+
+def test_a_colour_picture_has_its_pixel_spacing_or_none(tmp_path, said):
+    picture = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    colours = [(0x28, 0x02, "US", 3), (0x28, 0x04, "CS", "RGB"), (0x28, 0x06, "US", 0), (0x28, 0x11, "US", 9)]
+    colours += [(0x28, 0x100, "US", 8), (0x28, 0x101, "US", 8), (0x28, 0x102, "US", 7)]
+    for pixels in (None, PIXELS):
+        write_dicom(tmp_path / "a.dcm", picture.reshape(6, 27), pixels=pixels, more=colours, kind=CAPTURE)
+        image = read_image(tmp_path / "a.dcm")
+        assert np.array_equal(image.array, picture)
+        assert (image.kind, image.spacing, said) == ("picture", pixels, [])

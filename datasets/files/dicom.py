@@ -1,25 +1,38 @@
-"""DICOM files before the library sees them: which of a folder are one series, in which order, whether each is whole.
+"""DICOM files before the library sees them: which of a folder are one series, what they say, whether each is whole.
 
 The library leaves damaged slices out without a word, and takes as much memory for a value as its length says.
 """
 
+import math
 import struct
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from utils.errors import UserError, counted
 from utils.files import reading
-from utils.log import log_once
 
-UNEVEN = 0.01  # slices of a series may lie this far from even spacing, as a share of it (positions are rounded)
 SHORT = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()  # length of 2 bytes (PS3.5, 7.1.2)
 LONG = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()  # of 4 bytes
 IMPLICIT, DEFLATED, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"  # transfer syntaxes
 UNDEFINED = 0xFFFFFFFF
-POSITION, ORIENTATION, SERIES, NUMBER = "0020|0032", "0020|0037", "0020|000e", "0020|0013"
+POSITION, AXES, PIXELS, BETWEEN, THICKNESS = GEOMETRY = "0020|0032", "0020|0037", "0028|0030", "0018|0088", "0018|0050"
+TAGS = SERIES, NUMBER, *_ = "0020|000e", "0020|0013", *GEOMETRY
+# Sequences that hold them for frames: plane position, plane orientation, pixel measures, detector information (PS3.3)
+OF_FRAMES = (0x20, 0x9113), (0x20, 0x9116), (0x28, 0x9110), (0x54, 0x22)
+SEQUENCES = (0x5200, 0x9229), (0x5200, 0x9230), *OF_FRAMES  # the first two hold the others, for all frames and for each
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a DICOM file says: the values of TAGS, one each or one for each frame, and how many frames it has."""
+
+    tags: dict[str, list[str]]
+    frames: int
+
+    def first(self, tag: str) -> str:
+        """The value of a tag, of the first frame where each has one; "" without."""
+        return self.tags.get(tag, [""])[0]
 
 
 def quiet_itk() -> Any:
@@ -36,65 +49,54 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def series_files(folder: Path) -> list[str]:
-    """The DICOM files of a folder in the order of their positions; warns where slices are missing.
+def read_headers(path: Path) -> dict[Path, Header]:
+    """What the DICOM files of one series say: those of a folder in the order of their names, or `path` alone.
 
     They are those that begin as DICOM does, end in .dcm, or have no ending as others of the series; not a DICOMDIR.
     raises: UserError unless they are one series, and for one that cannot be read
     """
-    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and not path.is_dir()]
-    begun = {path for path in there if is_dicom(path)}
-    endings = {".dcm"} | ({""} & {path.suffix for path in begun if path.name != "DICOMDIR"})
-    files = [path for path in there if path in begun or path.suffix.lower() in endings if path.name != "DICOMDIR"]
-    tags = {path: _read_tags(path) for path in files}
+    if not path.is_dir():
+        return {path: _read_header(path)}
+    there = [one for one in sorted(path.iterdir()) if not one.name.startswith(".") and not one.is_dir()]
+    begun = {one for one in there if is_dicom(one)}
+    endings = {".dcm"} | ({""} & {one.suffix for one in begun if one.name != "DICOMDIR"})
+    files = [one for one in there if one in begun or one.suffix.lower() in endings if one.name != "DICOMDIR"]
+    headers = {file: _read_header(file) for file in files}
     series: dict[str, list[Path]] = {}
-    for path in files:
-        series.setdefault(tags[path].get(SERIES, ""), []).append(path)
+    for file, header in headers.items():
+        series.setdefault(header.first(SERIES), []).append(file)
     if len(series) != 1:
         found = "; ".join(f"{counted(len(paths), 'file')} such as {paths[0].name}" for paths in series.values())
         found = f"found {len(series)} DICOM series ({found or 'no DICOM file'}), expected one"
-        raise UserError(f"{folder}: {found}; give a folder for each series")
-    places = {path: _place(path, tags[path]) for path in files}
-    files.sort(key=lambda path: places[path])
-    gaps = [after[0] - before[0] for before, after in pairwise(places[path] for path in files)]
-    if gaps and max(gaps) - min(gaps) > UNEVEN * min(gaps):
-        found = f"slices lie {min(gaps):g} to {max(gaps):g} mm apart (some missing, or twice?)"
-        log_once(f"warning: {folder}: {found}; the volume is read as if evenly spaced")
-    return [str(path) for path in files]
+        raise UserError(f"{path}: {found}; give a folder for each series")
+    return headers
 
 
-def _read_tags(path: Path) -> dict[str, str]:
-    """The tags that order a series. raises: UserError for a file that is no DICOM image"""
+def _read_header(path: Path) -> Header:
+    """raises: UserError for a file that is no DICOM image"""
     sitk = quiet_itk()
     with reading(path, "copy it again, or move what does not belong to the series elsewhere", as_what=" as DICOM"):
-        check_elements(path)
+        of_frames = check_elements(path)
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
-        names = [name for name in (POSITION, ORIENTATION, SERIES, NUMBER) if reader.HasMetaDataKey(name)]
-        return {name: reader.GetMetaData(name).strip("\0 ") for name in names}
+        tags = {name: [reader.GetMetaData(name).strip("\0 ")] for name in TAGS if reader.HasMetaDataKey(name)}
+        tags = {name: texts for name, texts in (tags | of_frames).items() if any(texts)}
+        return Header(tags, math.prod(reader.GetSize()[2:]))
 
 
-def _place(path: Path, tags: dict[str, str]) -> tuple[float, float, str]:
-    """Where a slice comes in its series: its distance along the normal in mm, its number, its name."""
-    with reading(path, as_what=" as DICOM"):
-        number = float(tags.get(NUMBER) or 0)
-        if POSITION not in tags or ORIENTATION not in tags:
-            return number, number, path.name
-        position, axes = (np.array(tags[name].split("\\"), float) for name in (POSITION, ORIENTATION))
-        return float(position @ np.cross(axes[:3], axes[3:])), number, path.name
-
-
-def check_elements(path: Path) -> None:
+def check_elements(path: Path) -> dict[str, list[str]]:
     """Walk over the elements of a DICOM file, those of sequences included, by their lengths.
 
+    out: the values of GEOMETRY in OF_FRAMES, in their order, which the library does not give
     raises: ValueError for a length beyond the end of the file, and for a file that does not say how it is encoded
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         at = 132 if file.read(132)[128:] == b"DICM" else 0
-        explicit, order, syntax, in_pixels = at > 0, "<", "", False
+        explicit, order, syntax, in_pixels, within = at > 0, "<", "", False, (0, 0)
+        found: dict[str, list[str]] = {}
         while at < size:
             file.seek(at)
             head = file.read(12)
@@ -112,8 +114,15 @@ def check_elements(path: Path) -> None:
                 if syntax == DEFLATED:
                     raise ValueError("a deflated transfer syntax, which is not read")
             in_pixels = in_pixels or (tag == (0x7FE0, 0x10) and length == UNDEFINED)  # then items hold no elements
-            enters = length == UNDEFINED or head[4:6] == b"SQ" or (tag == (0xFFFE, 0xE000) and not in_pixels)
+            item = tag == (0xFFFE, 0xE000)
+            enters = length == UNDEFINED or head[4:6] == b"SQ" or tag in SEQUENCES or (item and not in_pixels)
+            if enters and not item:
+                within = tag
+            elif within in OF_FRAMES and (name := f"{tag[0]:04x}|{tag[1]:04x}") in GEOMETRY:
+                file.seek(at + start)
+                found.setdefault(name, []).append(file.read(min(length, 200)).strip(b"\0 ").decode("ascii"))
             at += start + (0 if enters else length)
+    return found
 
 
 def _element(head: bytes, explicit: bool, order: str) -> tuple[tuple[int, int], int, int]:

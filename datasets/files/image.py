@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from datasets.files.arrays import checked_spacing, read_arrays
-from datasets.files.dicom import is_dicom, series_files
+from datasets.files.dicom import is_dicom
 from datasets.files.itk import read_itk, write_nifti
 from datasets.files.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_pages
 from utils.errors import UserError
@@ -73,7 +73,7 @@ def read_image(path: str | Path, upright: bool = False) -> Image:
     path = Path(path)
     suffix = suffix_of(path)
     if path.is_dir():
-        return _image(path, *read_itk(path, series_files(path)))
+        return _image(path, *read_itk(path))
     if not path.exists():
         raise UserError(f"{path}: no such file; expected an image ({', '.join(SUFFIXES)}) or a folder of DICOM files")
     if suffix in PICTURE_SUFFIXES:
@@ -82,7 +82,7 @@ def read_image(path: str | Path, upright: bool = False) -> Image:
     if suffix in ARRAY_SUFFIXES:
         return _image(path, *_read_array(path), {})
     if suffix or is_dicom(path):
-        return _image(path, *read_itk(path, [str(path)]))
+        return _image(path, *read_itk(path))
     raise UserError(f"{path}: of no known kind, expected DICOM or one of {', '.join(SUFFIXES)}; convert it")
 
 

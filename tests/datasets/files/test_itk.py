@@ -122,7 +122,7 @@ def test_one_dicom_file_with_and_without_an_ending(tmp_path):
 
 def test_missing_slices_are_said_and_two_series_refused(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("datasets.files.dicom.log_once", said.append)
+    monkeypatch.setattr("datasets.files.slices.log_once", said.append)
     write_series(tmp_path / "even", volume(3, 6, 9), "1.2.3.4", [10, 12.5, 15])
     read_image(tmp_path / "even")
     assert said == []

@@ -36,7 +36,9 @@ low, high = raw.min(), raw.max()
 ends = {"percentile": np.percentile(raw, (0.5, 99.5))} | ({"ct": (-125, 275)} if low <= -500 or asked == "ct" else {})
 ends |= {"range": (0, np.iinfo(raw.dtype).max)} if raw.dtype.kind == "u" else {}
 ends |= {"unit": (0, 1)} if raw.dtype.kind == "f" and low >= 0 and high <= 1 else {}
-auto = "range" if raw.dtype == np.uint8 else "unit" if "unit" in ends else pre["intensity"]
+if (auto := pre["intensity"]) != "percentile":  # a volume of 8 bits is no CT
+    small = raw.dtype == np.uint8 and not (nifti and auto == "ct")
+    auto = "unit" if "unit" in ends else "range" if small else auto
 if (kind := auto if asked == "auto" else asked) not in ends or pre.get("fit") == "slide":
     sys.exit(f"{file}: {raw.dtype} {low} to {high} as {kind}, trained on {pre}: expected one of {[*ends]}, not slide")
 (least, most), (h, w), labels = ends[kind], raw.shape[1:3], []

@@ -15,8 +15,9 @@ from utils.device import choose_device, choose_precision
 from utils.errors import UserError
 from utils.inference.checkpoints import check_alike
 from utils.inference.forward import forward_fn
-from utils.inference.segment import is_volume, segment
+from utils.inference.segment import segment
 from utils.preprocess import ORIENTATIONS
+from utils.preprocess.intensities import is_volume
 
 
 class Predictor:

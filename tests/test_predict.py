@@ -221,7 +221,7 @@ def test_the_pages_of_a_tiff_are_segmented_like_the_slices_of_a_volume(organs, t
     pages = RNG.integers(0, 255, (3, 20, 24), np.uint8)
     cv2.imencodemulti(".tif", list(pages))[1].tofile(tmp_path / "stack.tif")
     np.save(tmp_path / "same.npy", pages)
-    segment(organs, "stack.tif", "same.npy")
+    segment(organs, "stack.tif", "same.npy", "--intensity", "range")
     assert np.array_equal(read_image("masks/stack_mask.tif").array, np.load("masks/same_mask.npy"))
 
 

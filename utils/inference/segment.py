@@ -3,7 +3,6 @@
 H/W an image's own height and width, D slices, K classes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +80,3 @@ def turned(array: np.ndarray, stored: str, trained: str, source: str) -> np.ndar
             f"expected a whole volume, or slices as in training ({trained}); give the folder of its series"
         )
     return found
-
-
-def is_volume(shape: Sequence[int]) -> bool:
-    """Whether an array of this shape is a volume (D, H, W) and no picture (H, W), (H, W, 3) or (H, W, 4)."""
-    return len(shape) == 3 and shape[2] not in (1, 3, 4)

@@ -110,7 +110,7 @@ def segment_file(
         unpack_series(path, unpacked)
     image = read_image(unpacked if zipped else path, upright=True)
     volume = image.kind == "volume"
-    found = segment(predictor, image.array, volume, path.name, image.orientation)
+    found = segment(predictor, image.array, volume, path.name, image.orientation, image.spacing)
     target = Path(tempfile.mkdtemp(dir=folder)) / f"{path.name[: -len(suffix_of(path)) or -4]}_mask"
     written = save_mask(target, found.mask, image)
     unit, mask = (turn(part, image.orientation, AXIAL) if volume else part[None] for part in (found.unit, found.mask))

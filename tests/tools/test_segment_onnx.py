@@ -130,6 +130,21 @@ def test_the_script_refuses_values_and_settings_that_it_does_not_know(tmp_path, 
         segment(monkeypatch, tmp_path / "bare.onnx", tmp_path / "mr.nii.gz", "percentile")
 
 
+def test_the_script_tells_of_volumes_that_lie_otherwise_than_in_training(tmp_path, monkeypatch, capsys):
+    network = onnx_of(save(tmp_path / "best.pth", replace(CT, network="conv")), tmp_path / "network.onnx")
+    array = np.random.default_rng(0).integers(-1000, 900, (4, 40, 40)).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(array[:, :1]), str(tmp_path / "thin.nii.gz"))
+    with pytest.raises(SystemExit, match=r"thin.nii.gz: one slice of another direction than in training \(SLP\)"):
+        segment(monkeypatch, network, tmp_path / "thin.nii.gz")
+    for name, spacing in (("axial", (1, 1, 8)), ("sagittal", (8, 1, 1))):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(spacing)
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+        capsys.readouterr()
+        segment(monkeypatch, network, tmp_path / f"{name}.nii.gz")
+        assert ("cut across thick slices" in capsys.readouterr().err) == (name == "sagittal")
+
+
 def test_the_script_says_how_it_is_called_and_what_it_wrote(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match=r"python segment_onnx.py NETWORK.onnx FILE"):
         segment(monkeypatch, "network.onnx")

@@ -67,8 +67,8 @@ class Predictor:
         """Segment one image.
 
         in:  a picture (H, W) or (H, W, 3) RGB, or a volume (D, H, W), its values as a file holds them (HU for CT)
-        spacing: mm in the order of the array; networks see pixels and use it not; a warning tells of volumes that are cut
-            across thick slices
+        spacing: mm in the order of the array; networks see pixels, but a warning tells of volumes that are cut across
+            thick slices
         orientation: of a volume, the patient's directions in which its axes grow, such as "SPL" for a standard axial
             CT (`utils.inference.orientation`); "" where it lies as the training data do
         out: bool for one class, else uint8 with 0 the background; of the size and the orientation of the array

@@ -1,5 +1,6 @@
 """test.py looks whether its results can be written before it computes them."""
 
+import sys
 from dataclasses import replace
 from unittest import mock
 
@@ -33,7 +34,9 @@ def words(request, tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", ["file", "file/inner/folder", "link/folder"])
 def test_a_folder_that_cannot_be_written_is_refused_before_the_computation(words, tmp_path, place):
     (tmp_path / "file").write_text("no folder")
-    (tmp_path / "link").symlink_to("/proc/self")  # where nobody may make a file, root included
+    if place == "link/folder" and sys.platform != "linux":
+        pytest.skip("needs a folder in which nobody, root included, can make a file")
+    (tmp_path / "link").symlink_to("/proc/self")
     with (
         mock.patch.object(test_script, "forward_fn", side_effect=AssertionError("computes")),
         pytest.raises(UserError, match=rf"--output_dir \S*{place}.*: \S* (is no folder|cannot be written to)"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from datasets.files.dicom import is_dicom
 from datasets.files.image import suffix_of
 from utils.errors import UserError
+from utils.files import check_writable
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 # What predict.py may write for an input NAME
@@ -140,6 +141,7 @@ def mask_paths(out: Path, places: Mapping[Path, Path], force: bool) -> list[Path
     if held and not force:
         listed = ", ".join(held[:5])
         raise UserError(f"--output_dir {out}: already holds {listed}; give --force to replace, or another folder")
+    check_writable(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

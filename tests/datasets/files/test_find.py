@@ -1,5 +1,6 @@
 """What predict.py segments: files, folders, series, patterns; and names of masks that never clash."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,7 @@ def test_refusals(tree):
             found(*words)
     with pytest.raises(UserError, match=r"no image of a known kind$"):
         found("empty", recursive=True)
-    with pytest.raises(UserError, match=r"--output_dir in/a\.png/x: cannot be made"):
+    with pytest.raises(UserError, match=r"--output_dir in/a\.png/x: \S*in/a\.png is no folder"):
         masks("in/a.png", out="in/a.png/x")
 
 
@@ -150,6 +151,12 @@ def test_the_folder_given_may_be_the_current_one(tree, monkeypatch):
     assert found(".")[0] == {".": "only"}
     monkeypatch.chdir(tree / "in" / "deep")
     assert found(".", recursive=True)[0] == {"a.png": "a.png", "deeper/c.nii.gz": "deeper/c.nii.gz"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which nobody, root included, can make a file")
+def test_an_output_folder_that_cannot_be_written_is_refused_at_once(tree):
+    with pytest.raises(UserError, match=r"--output_dir /proc/self: /proc/self cannot be written to"):
+        masks("in", out="/proc/self")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from utils.config import TEST, describe
 from utils.device import choose_device, choose_precision, describe_device
 from utils.distributed import init_distributed, is_main
 from utils.errors import run_main
-from utils.files import allow_bytes
+from utils.files import allow_bytes, check_writable
 from utils.inference.checkpoints import check_alike, find_checkpoints, settle
 from utils.inference.forward import forward_fn
 from utils.log import log
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> None:
     out = result_folder(Path(given.get("output_dir", paths[0].parent)), cfg, len(paths))
     origins = [one.origin for one in loaded]
     check_replaceable(out, describe_result(cfg, precision, origins, ""), cfg.force)
+    check_writable(out)
     log(f"HeteroMedSeg, testing {', '.join(map(str, paths))}\n{describe(cfg, TEST)}")
     log(f"device {describe_device(device)}, precision {precision}; results in {out.resolve()}")
     for note in (*form_notes(loaded[0], device), *(note for one in loaded for note in one.notes)):

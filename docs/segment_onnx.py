@@ -32,11 +32,17 @@ if nifti := file.endswith((".nii", ".nii.gz")):
     if pre.get("orientation") and codes != {"0"}:  # where (slice, row, column) of the training data grow
         image = sitk.DICOMOrient(stored, pre["orientation"][::-1])
 raw = sitk.GetArrayFromImage(image) if nifti else cv2.imread(file, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)[None]
+if nifti and 1 in raw.shape[1:3]:
+    sys.exit(f"{file}: one slice of another direction than in training ({pre.get('orientation')}); give its volume")
+if nifti and 2 * image.GetSpacing()[2] < max(image.GetSpacing()[:2]):
+    print(f"warning: {file} is cut across thick slices: spacing (x, y, z) {image.GetSpacing()}", file=sys.stderr)
 low, high = raw.min(), raw.max()
 ends = {"percentile": np.percentile(raw, (0.5, 99.5))} | ({"ct": (-125, 275)} if low <= -500 or asked == "ct" else {})
 ends |= {"range": (0, np.iinfo(raw.dtype).max)} if raw.dtype.kind == "u" else {}
 ends |= {"unit": (0, 1)} if raw.dtype.kind == "f" and low >= 0 and high <= 1 else {}
-auto = "range" if raw.dtype == np.uint8 else "unit" if "unit" in ends else pre["intensity"]
+if (auto := pre["intensity"]) != "percentile":  # a volume of 8 bits is no CT
+    small = raw.dtype == np.uint8 and not (nifti and auto == "ct")
+    auto = "unit" if "unit" in ends else "range" if small else auto
 if (kind := auto if asked == "auto" else asked) not in ends or pre.get("fit") == "slide":
     sys.exit(f"{file}: {raw.dtype} {low} to {high} as {kind}, trained on {pre}: expected one of {[*ends]}, not slide")
 (least, most), (h, w), labels = ends[kind], raw.shape[1:3], []

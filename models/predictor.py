@@ -15,8 +15,9 @@ from utils.device import choose_device, choose_precision
 from utils.errors import UserError
 from utils.inference.checkpoints import check_alike
 from utils.inference.forward import forward_fn
-from utils.inference.segment import is_volume, segment
+from utils.inference.segment import segment
 from utils.preprocess import ORIENTATIONS
+from utils.preprocess.intensities import is_volume
 
 
 class Predictor:
@@ -66,7 +67,8 @@ class Predictor:
         """Segment one image.
 
         in:  a picture (H, W) or (H, W, 3) RGB, or a volume (D, H, W), its values as a file holds them (HU for CT)
-        spacing: mm in the order of the array; checked, and used by no network so far: they see pixels, not mm
+        spacing: mm in the order of the array; networks see pixels, but a warning tells of volumes that are cut across
+            thick slices
         orientation: of a volume, the patient's directions in which its axes grow, such as "SPL" for a standard axial
             CT (`utils.inference.orientation`); "" where it lies as the training data do
         out: bool for one class, else uint8 with 0 the background; of the size and the orientation of the array
@@ -89,7 +91,7 @@ class Predictor:
         if orientation not in ORIENTATIONS or (orientation and array.ndim == 2):
             expected = 'three letters such as "SPL" for a volume, none for a picture'
             raise UserError(f"orientation {orientation!r}: expected {expected}")
-        return segment(self, array, volume, "array", orientation).mask
+        return segment(self, array, volume, "array", orientation, spacing).mask
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the first network as safetensors, with config.json and a model card: see `models.weights.hub`."""

@@ -159,6 +159,37 @@ def test_a_single_slice_of_another_direction_is_refused(organs, tmp_path):
     assert read_image("masks/axial_mask.nii.gz").array.shape == (1, 20, 24)
 
 
+@pytest.mark.parametrize("array", [(4, 20, 1), (4, 1, 24)])
+def test_a_thin_volume_that_no_turn_makes_a_slice_of_training_is_refused(organs, tmp_path, array):
+    """A sagittal or a coronal slice whose file is stored slice by slice from below, as an axial volume is."""
+    nifti(tmp_path / "thin.nii", hounsfield(4, 20, 24)[: array[0], : array[1], : array[2]])
+    np.save(tmp_path / "thin.npy", hounsfield(4, 20, 24)[: array[0], : array[1], : array[2]])
+    size = "x".join(map(str, array))
+    with pytest.raises(UserError, match=rf"1 of 1 .*\n  thin\.nii: found one slice, {size} .* towards SPL, .* \(SLP\)"):
+        segment(organs, "thin.nii")
+    if array[2] > 1:  # else an array is a picture
+        with pytest.raises(UserError, match=rf"thin\.npy: found one slice, {size} .* towards \?, .* \(SLP\)"):
+            segment(organs, "thin.npy")
+
+
+def test_a_volume_that_is_cut_across_its_thick_slices_gets_a_warning(organs, tmp_path):
+    import SimpleITK as sitk
+
+    axial, short = tmp_path / "axial.nii", tmp_path / "short_axis.nii"
+    image = sitk.ReadImage(str(nifti(axial, hounsfield(6, 20, 24), (1.5, 1.4, 8))))
+    x = np.array([0.7, 0.55, -0.455])
+    z = np.array([0.8, -0.45, 0.4]) - x * (x @ (0.8, -0.45, 0.4)) / (x @ x)
+    x, z = x / np.linalg.norm(x), z / np.linalg.norm(z)
+    image.SetDirection(np.stack([x, np.cross(z, x), z], axis=1).ravel())
+    sitk.WriteImage(image, str(short))
+    with logging_to(tmp_path / "log.txt"):
+        segment(organs, axial, short)
+    said = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert said.count("across thick slices") == 1
+    assert f"warning: {short} is cut across thick slices: turned to SLP as in training" in said
+    assert "1.4 mm apart, pixels up to 8 mm" in said
+
+
 def test_a_dicom_series_keeps_its_geometry(organs, tmp_path):
     import SimpleITK as sitk
 
@@ -221,7 +252,7 @@ def test_the_pages_of_a_tiff_are_segmented_like_the_slices_of_a_volume(organs, t
     pages = RNG.integers(0, 255, (3, 20, 24), np.uint8)
     cv2.imencodemulti(".tif", list(pages))[1].tofile(tmp_path / "stack.tif")
     np.save(tmp_path / "same.npy", pages)
-    segment(organs, "stack.tif", "same.npy")
+    segment(organs, "stack.tif", "same.npy", "--intensity", "range")
     assert np.array_equal(read_image("masks/stack_mask.tif").array, np.load("masks/same_mask.npy"))
 
 

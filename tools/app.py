@@ -7,6 +7,7 @@ the page. Uploads are limited in size, lie in a folder of their own, and go when
 """
 
 import os
+import re
 import tempfile
 import zipfile
 from html import escape
@@ -106,11 +107,14 @@ def segment_file(
     if suffix_of(path) not in KINDS and path.suffix.lower() != ".zip":
         raise UserError(f"{path.name}: expected one of {', '.join(KINDS)}")
     zipped = path.suffix.lower() == ".zip"
-    if zipped:
-        unpack_series(path, unpacked)
-    image = read_image(unpacked if zipped else path, upright=True)
+    members = unpack_series(path, unpacked) if zipped else {}
+    try:
+        image = read_image(unpacked if zipped else path, upright=True)
+    except UserError as error:
+        given = re.sub(r"\d{5}\.dcm", lambda found: members.get(found[0], found[0]), str(error))
+        raise UserError(given.replace(str(unpacked), path.name)) from None
     volume = image.kind == "volume"
-    found = segment(predictor, image.array, volume, path.name, image.orientation)
+    found = segment(predictor, image.array, volume, path.name, image.orientation, image.spacing)
     target = Path(tempfile.mkdtemp(dir=folder)) / f"{path.name[: -len(suffix_of(path)) or -4]}_mask"
     written = save_mask(target, found.mask, image)
     unit, mask = (turn(part, image.orientation, AXIAL) if volume else part[None] for part in (found.unit, found.mask))
@@ -118,8 +122,8 @@ def segment_file(
     return Segmented(mask.astype(np.uint8), unit, None), table, str(written)
 
 
-def unpack_series(path: Path, folder: Path) -> None:
-    """Write the DICOM files of an archive to `folder` under names of our own.
+def unpack_series(path: Path, folder: Path) -> dict[str, str]:
+    """Write the DICOM files of an archive, but no DICOMDIR, to `folder` under names of our own; own -> given names.
 
     raises: UserError for an archive that is damaged, holds no DICOM file, or more than MOST_MEMBERS or MOST_UNPACKED
     """
@@ -129,13 +133,18 @@ def unpack_series(path: Path, folder: Path) -> None:
         if len(members) > MOST_MEMBERS or size > MOST_UNPACKED:
             found = f"found {len(members):,} files of {size / 2**20:,.0f} MB"
             raise UserError(f"{path}: {found}, expected at most {MOST_MEMBERS:,} of {MOST_UNPACKED / 2**20:,.0f} MB")
+        names = {}
         for number, member in enumerate(members):
+            if re.split(r"[/\\]", member.filename)[-1].upper() == "DICOMDIR":  # an index of the files, no image
+                continue
             target = folder / f"{number:05}.dcm"
             target.write_bytes(archive.read(member))
+            names[target.name] = member.filename
             if not is_dicom(target):
                 target.unlink()
     if not any(folder.iterdir()):
         raise UserError(f"{path}: found no DICOM file in it, expected those of one series")
+    return names
 
 
 def class_table(mask: np.ndarray, names: tuple[str, ...], spacing: tuple[float, ...] | None) -> str:

@@ -39,6 +39,22 @@ def check_bytes(path: Path, count: int) -> None:
         )
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse the folder of --output_dir where no file can be made, before the work; nothing is left behind.
+
+    raises: UserError
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    found = "is no folder"
+    if there.is_dir():
+        try:
+            tempfile.TemporaryFile(dir=there).close()
+            return
+        except OSError as error:
+            found = f"cannot be written to ({_reason(error)})"
+    raise UserError(f"--output_dir {folder}: {there} {found}; give a folder that may be made and written to")
+
+
 @contextlib.contextmanager
 def reading(path: Path, remedy: str = "copy or convert the file again", as_what: str = "") -> Iterator[None]:
     """Turn any failure to read `path` within the block into a UserError; `remedy` says what to do.

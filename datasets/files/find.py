@@ -3,14 +3,16 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.files.dicom import is_dicom
 from datasets.files.image import suffix_of
 from utils.errors import UserError
+from utils.files import check_writable
 
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 # What predict.py may write for an input NAME
 ENDINGS = ("_mask.png", "_mask.npy", "_mask.tif", "_mask.nii.gz", "_overlay.png", "_probabilities.npz")
 
@@ -49,6 +51,7 @@ def find_inputs(words: Sequence[str], recursive: bool = False, out: Path | None 
             raise UserError(f"--input {path}: it holds no image of a known kind{more}")
     if not found.places:
         raise UserError("--input: nothing given; name files or folders to segment")
+    found.notes += _channels(found.places)
     return found
 
 
@@ -93,6 +96,19 @@ def _search(folder: Path, root: Path, found: Inputs) -> None:
         found.places.setdefault(path, path.relative_to(root))
 
 
+def _channels(places: Iterable[Path]) -> list[str]:
+    """A warning of the first two files that nnU-Net would call channels of one image: X_0000.nii.gz, X_0001.nii.gz."""
+    there = set(places)
+    for path in sorted(there):
+        suffix, name = suffix_of(path), path.name
+        other = path.parent / f"{name[: -len(suffix) - 1]}1{suffix}"
+        if suffix in VOLUME_SUFFIXES and name.endswith(f"_0000{suffix}") and other in there:
+            found = f"warning: {path} and {other} look like channels of one image, and each is segmented by itself"
+            remedy = f"name the files of the one it was trained on, such as --input '{path.parent}/*_0000{suffix}'"
+            return [f"{found}; a network sees one channel: {remedy}"]
+    return []
+
+
 def _kind(path: Path) -> str:
     """The suffix of a known kind of image; that of DICOM for a file that only begins like it."""
     try:
@@ -125,6 +141,7 @@ def mask_paths(out: Path, places: Mapping[Path, Path], force: bool) -> list[Path
     if held and not force:
         listed = ", ".join(held[:5])
         raise UserError(f"--output_dir {out}: already holds {listed}; give --force to replace, or another folder")
+    check_writable(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -20,6 +20,7 @@ from tests.support.toy_checkpoints import TOY, save_toy
 from utils.errors import UserError
 from utils.inference.orientation import turn
 from utils.inherited import passed_on
+from utils.log import logging_to
 
 PICTURES = replace(RECIPES["cvc_clinicdb"], network=TOY, img_size=(32, 32))
 ORGANS = replace(RECIPES["phantom"], network=TOY, img_size=(32, 32))
@@ -73,6 +74,15 @@ def test_colours_that_come_first_are_no_volume_of_three_slices(polyps):
     first = RNG.integers(0, 255, (3, 40, 50), np.uint8)
     with pytest.raises(UserError, match=r"array \(3, 40, 50\): has its colours first; expected \(H, W, 3\)"):
         load(polyps).predict(first)
+
+
+def test_an_array_that_is_cut_across_its_thick_slices_gets_a_warning(organs, tmp_path):
+    with logging_to(tmp_path / "log.txt"):
+        load(organs).predict(HU, (8, 1.5, 1.5), "SPL")
+        assert not (tmp_path / "log.txt").read_text("utf-8").count("thick")
+        load(organs).predict(HU, np.array((8, 1.5, 1.4)), "LPS")
+    expected = "warning: array is cut across thick slices: turned to SPL as in training, its slices lie 1.4 mm apart"
+    assert expected in (tmp_path / "log.txt").read_text("utf-8")
 
 
 def test_settings_are_those_of_predict_py(organs):

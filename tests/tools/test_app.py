@@ -23,6 +23,7 @@ import torch
 from models.build import build_model, load_network
 from models.predictor import Predictor
 from recipes import RECIPES
+from tests.datasets.files.test_itk import write_series
 from tests.support.chromium import Browser, is_installed
 from tests.support.places import ROOT
 from tools import app
@@ -120,6 +121,31 @@ def test_bombs_and_damaged_archives_are_refused(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=message):
             app.unpack_series(path, tmp_path / "out")
         assert not any((tmp_path / "out").iterdir())
+
+
+def test_a_series_from_a_cd_is_read_and_an_error_names_what_the_user_gave(tmp_path, monkeypatch):
+    array = 2 * np.random.default_rng(0).integers(-450, 450, (3, 40, 44)).astype(np.int16)
+    write_series(tmp_path / "series", array, "1.2.3.4", [10, 12.5, 15])
+    members = {f"CD/IMAGES/{path.stem}": path.read_bytes() for path in sorted((tmp_path / "series").iterdir())}
+    index = {name: bytes(128) + b"DICM" + bytes(20) for name in ("CD/DICOMDIR", "CD\\dicomdir")}
+    seen = []
+    monkeypatch.setattr(app, "segment", lambda _, array, *rest: seen.append(array) or Segmented(array > 0, array, None))
+
+    def read(members):
+        unpacked = tmp_path / f"unpacked{len(list(tmp_path.iterdir()))}"
+        unpacked.mkdir()
+        path = zip_of(tmp_path / "a.zip", members)
+        app.segment_file(Predictor, NAMES, path, unpacked, tmp_path)
+
+    read(members | index)
+    np.testing.assert_array_equal(seen[0], array)
+    with pytest.raises(UserError, match=r"^a\.zip/CD/IMAGES/broken: cannot be read as DICOM ") as error:
+        read(members | {"CD/IMAGES/broken": bytes(128) + b"DICM" + bytes(20)})
+    assert str(tmp_path) not in str(error.value)
+    write_series(tmp_path / "other", array, "9.9.9", [10, 12.5, 15])
+    other = {f"CD/OTHER/{path.stem}": path.read_bytes() for path in (tmp_path / "other").iterdir()}
+    with pytest.raises(UserError, match=r"^a\.zip: found 2 DICOM series .* such as CD/IMAGES/.* such as CD/OTHER/"):
+        read(members | other)
 
 
 # --- the server ---------------------------------------------------------------------------------

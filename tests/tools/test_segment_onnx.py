@@ -48,20 +48,26 @@ def test_the_script_without_pytorch_gives_the_masks_of_predict_for_pictures(tmp_
 
 
 @pytest.mark.parametrize(
-    ("fit", "size", "values"),
+    ("fit", "size", "values", "trained"),
     [
-        ("squash", (32, 48), "hu"),
-        ("squash", (20, 24), "fraction"),
-        ("squash", (20, 24), "8 bit"),
-        ("pad", (32, 48), "hu"),
-        ("pad", (20, 24), "8 bit"),
+        ("squash", (32, 48), "hu", "ct"),
+        ("squash", (20, 24), "fraction", "ct"),
+        ("squash", (20, 24), "fraction", "percentile"),
+        ("squash", (20, 24), "8 bit", "percentile"),
+        ("squash", (20, 24), "8 bit", "unit"),
+        ("pad", (32, 48), "hu", "ct"),
+        ("pad", (20, 24), "8 bit", "percentile"),
     ],
 )
-def test_the_script_without_pytorch_gives_the_masks_of_predict_for_volumes(tmp_path, monkeypatch, fit, size, values):
-    pre = replace(CT.preprocess, fit=fit)
+def test_the_script_without_pytorch_gives_the_masks_of_predict_for_volumes(
+    tmp_path, monkeypatch, fit, size, values, trained
+):
+    """8 bits and fractions are dark but for a few voxels."""
+    pre = replace(CT.preprocess, fit=fit, intensity=trained)
     path = save(tmp_path / "best.pth", replace(CT, network="conv", img_size=size, preprocess=pre))
     network = onnx_of(path, tmp_path / "network.onnx")
     array = np.random.default_rng(0).random((3, 28, 22))
+    array **= 1 if values == "hu" else 8
     array = {"hu": array * 1500 - 1000, "fraction": array.astype(np.float32), "8 bit": array * 255}[values]
     array = array.astype({"hu": np.int16, "8 bit": np.uint8}.get(values, np.float32))
     volume = sitk.GetImageFromArray(array)
@@ -107,6 +113,10 @@ def test_the_script_refuses_values_and_settings_that_it_does_not_know(tmp_path, 
         segment(monkeypatch, network, tmp_path / "mr.nii.gz")
     with pytest.raises(SystemExit, match="as unit"):
         segment(monkeypatch, network, tmp_path / "mr.nii.gz", "unit")
+    on_ct = onnx_of(save(tmp_path / "ct.pth", replace(CT, network="conv")), tmp_path / "ct.onnx")
+    sitk.WriteImage(sitk.GetImageFromArray(array.clip(0, 255).astype(np.uint8)), str(tmp_path / "dark.nii.gz"))
+    with pytest.raises(SystemExit, match="uint8 0 to 255 as ct"):
+        segment(monkeypatch, on_ct, tmp_path / "dark.nii.gz")
     slide = save(tmp_path / "slide.pth", replace(CT, network="conv", preprocess=replace(SLICES, fit="slide")))
     other = onnx_of(slide, tmp_path / "slide.onnx")
     with pytest.raises(SystemExit, match="not slide"):
@@ -118,6 +128,21 @@ def test_the_script_refuses_values_and_settings_that_it_does_not_know(tmp_path, 
     onnx.save(bare, tmp_path / "bare.onnx")
     with pytest.raises(SystemExit, match=r"bare\.onnx: does not say how its images were made; export .* again"):
         segment(monkeypatch, tmp_path / "bare.onnx", tmp_path / "mr.nii.gz", "percentile")
+
+
+def test_the_script_tells_of_volumes_that_lie_otherwise_than_in_training(tmp_path, monkeypatch, capsys):
+    network = onnx_of(save(tmp_path / "best.pth", replace(CT, network="conv")), tmp_path / "network.onnx")
+    array = np.random.default_rng(0).integers(-1000, 900, (4, 40, 40)).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(array[:, :1]), str(tmp_path / "thin.nii.gz"))
+    with pytest.raises(SystemExit, match=r"thin.nii.gz: one slice of another direction than in training \(SLP\)"):
+        segment(monkeypatch, network, tmp_path / "thin.nii.gz")
+    for name, spacing in (("axial", (1, 1, 8)), ("sagittal", (8, 1, 1))):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(spacing)
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+        capsys.readouterr()
+        segment(monkeypatch, network, tmp_path / f"{name}.nii.gz")
+        assert ("cut across thick slices" in capsys.readouterr().err) == (name == "sagittal")
 
 
 def test_the_script_says_how_it_is_called_and_what_it_wrote(tmp_path, monkeypatch, capsys):

@@ -14,12 +14,14 @@ from datasets.volumes.sets import SynapseSlices
 from utils.config import Config
 from utils.errors import UserError
 from utils.inference.segment import segment
+from utils.log import log_once, logging_to
 from utils.preprocess import PICTURES, SLICES, Preprocess
 from utils.preprocess.intensities import as_trained, choose_intensity, normalise, to_unit
 from utils.preprocess.sizes import nearest_index, network_input, resize_image, resize_labels, spline_matrix
 
 CPU = torch.device("cpu")
 CT = dataclasses.replace(SLICES, intensity="ct")
+STRETCHED = dataclasses.replace(SLICES, intensity="percentile")
 
 
 @pytest.mark.parametrize("sizes", [(224, 512), (512, 224), (7, 5), (5, 7), (224, 260), (49, 50), (1, 3)])
@@ -148,11 +150,17 @@ MR = RNG.integers(0, 1800, (4, 5, 5), dtype=np.int16)
         (MR, SLICES, "does not tell how such values become"),
         (HU, SLICES, "does not tell how such values become"),
         (HU, PICTURES, "does not tell how such values become"),
-        (MR, dataclasses.replace(SLICES, intensity="percentile"), "percentile"),
+        (MR, STRETCHED, "percentile"),
         (MR.astype(np.uint16), SLICES, "does not tell how such values become"),
         (MR.astype(np.uint16), PICTURES, "range"),
-        (MR.astype(np.uint8), CT, "range"),
+        (MR[0].astype(np.uint8), CT, "range"),
+        (MR.astype(np.uint8), CT, "which shows air below -500 HU"),
+        (RNG.integers(0, 255, (4, 5, 3), np.uint8), CT, "range"),
         (RNG.random((4, 5)), CT, "unit"),
+        (RNG.random((2, 4, 5)), CT, "unit"),
+        (MR.astype(np.uint8), STRETCHED, "percentile"),
+        (RNG.random((2, 4, 5)), STRETCHED, "percentile"),
+        (np.ones((2, 4, 5), bool), STRETCHED, "percentile"),
         (np.ones((4, 5), bool), PICTURES, "unit"),
     ],
 )
@@ -165,11 +173,32 @@ def test_auto_takes_what_training_took_and_asks_where_it_would_guess(array, pre,
     assert choose_intensity(array, "percentile", pre, "scan.nii.gz") == "percentile"
 
 
+@pytest.mark.parametrize(
+    ("array", "pre", "said"),
+    [
+        (RNG.random((2, 4, 5)), CT, "warning: u.nii: found float64 values from "),
+        (MR[0].astype(np.uint8), CT, ", which are taken as HU clipped to -125..275"),
+        (RNG.random((4, 5)), STRETCHED, "warning: u.nii: one slice is stretched by its own percentiles"),
+        (MR[:1], STRETCHED, "warning: u.nii: one slice is stretched by its own percentiles"),
+        (RNG.random((2, 4, 5)), STRETCHED, ""),
+        (RNG.random((4, 5)), dataclasses.replace(PICTURES, intensity="percentile"), ""),
+        (HU, CT, ""),
+    ],
+)
+def test_auto_says_where_its_choice_may_be_wrong(tmp_path, array, pre, said):
+    log_once.cache_clear()
+    with logging_to(tmp_path / "log.txt"):
+        choose_intensity(array, "auto", pre, "u.nii")
+    logged = (tmp_path / "log.txt").read_text("utf-8")
+    assert said in logged if said else not logged
+
+
 def test_units():
     assert to_unit(np.array([-2000, -125, 75, 275, 3000], np.int16), "ct", "").tolist() == [0, 0, 0.5, 1, 1]
     assert to_unit(np.array([0, 65535], np.uint16), "range", "").tolist() == [0, 1]
     stretched = to_unit(np.arange(1001.0), "percentile", "")
     assert (stretched[5], stretched[500], stretched[995]) == (0, 0.5, 1)
+    assert to_unit(np.array([False, True]), "percentile", "").tolist() == [0, 1]
     for array, intensity, message in (
         (np.array([0.0, 2]), "unit", r"x: --intensity unit: found values 0 to 2"),
         (np.array([0.0, 2]), "range", r"x: --intensity range needs integers"),

@@ -44,7 +44,8 @@ def read_input(given: argparse.Namespace, cfg: Config) -> Input:
     """
     image, pre, index = read_image(Path(given.image), upright=True), cfg.preprocess, None
     volume = image.kind == "volume"
-    array = turned(image.array, image.orientation, pre.orientation, given.image) if volume else image.array
+    lies = image.orientation, pre.orientation, given.image, image.spacing
+    array = turned(image.array, *lies) if volume else image.array
     unit = to_unit(array, choose_intensity(array, given.intensity, pre, given.image), given.image)
     if volume:
         index = len(unit) // 2 if given.slice is None else given.slice

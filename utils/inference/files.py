@@ -51,7 +51,8 @@ def predict_files(
         rows, problem = [], ""
         try:
             image = read(source)
-            segmented = segment(network, image.array, image.kind == "volume", str(source), image.orientation)
+            volume = image.kind == "volume"
+            segmented = segment(network, image.array, volume, str(source), image.orientation, image.spacing)
             target.parent.mkdir(parents=True, exist_ok=True)
             if cfg.probabilities:
                 save_probabilities(target, segmented, class_names, image.spacing)

@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.inference.components import fill_holes, keep_largest
-from utils.inference.orientation import turn
+from utils.inference.orientation import moves, turn
 from utils.inference.predict import decide, predict_images, predict_volume
 from utils.log import log_once
 from utils.preprocess.intensities import as_trained, check_finite, choose_intensity, to_unit
@@ -32,12 +32,20 @@ class Segmented:
     probabilities: np.ndarray | None
 
 
-def segment(network: Any, array: np.ndarray, volume: bool, source: str, orientation: str = "") -> Segmented:
+def segment(
+    network: Any,
+    array: np.ndarray,
+    volume: bool,
+    source: str,
+    orientation: str = "",
+    spacing: Sequence[float] | None = None,
+) -> Segmented:
     """Segment one image as its training prepared images and as the flags of predict.py ask.
 
     network: what has a `cfg`, a `forward` and a `device`, such as a `models.Predictor`
     in:  raw values, (H, W) or (H, W, 3), or for a volume (D, H, W); source: the file's name, for messages;
-        orientation: that of a volume's array, as in `utils.inference.orientation`
+        orientation: that of a volume's array, as in `utils.inference.orientation`; spacing: mm along its axes, which
+        the network does not see, but a warning tells of volumes that are cut across thick slices
     raises: UserError for values that are not finite or whose intensity is not known, and for a single slice that is cut
         in another direction than the training data
     """
@@ -47,7 +55,7 @@ def segment(network: Any, array: np.ndarray, volume: bool, source: str, orientat
     intensity = choose_intensity(array, cfg.intensity, cfg.preprocess, source)
     if cfg.intensity == "auto":
         log_once(f"intensity {intensity}, chosen by --intensity auto")
-    unit = to_unit(turned(array, orientation, trained, source) if volume else array, intensity, source)
+    unit = to_unit(turned(array, orientation, trained, source, spacing) if volume else array, intensity, source)
     seen = as_trained(unit, cfg.preprocess, colour=array.ndim == 3 and not volume)
     kept: list[np.ndarray] = []
     if volume:
@@ -69,20 +77,28 @@ def segment(network: Any, array: np.ndarray, volume: bool, source: str, orientat
     return Segmented(mask, unit, probabilities)
 
 
-def turned(array: np.ndarray, stored: str, trained: str, source: str) -> np.ndarray:
-    """A volume in the orientation of the training data. raises: UserError for one slice of another direction"""
+def turned(
+    array: np.ndarray, stored: str, trained: str, source: str, spacing: Sequence[float] | None = None
+) -> np.ndarray:
+    """A volume in the orientation of the training data; warns where that cuts it across thick slices.
+
+    raises: UserError for one slice of another direction
+    """
     if bool(stored) != bool(trained):
         what = "the checkpoint does not say how its training data lay" if stored else "it does not say how it lies"
         log_once(f"warning: {source} is taken as stored: {what} ({stored or trained})")
     found = turn(array, stored, trained)
-    if 1 in found.shape[1:] and 1 not in array.shape[1:]:
+    if 1 in found.shape[1:]:
+        lies = f"{'x'.join(map(str, array.shape))} voxels whose axes (slice, row, column) grow towards {stored or '?'}"
         raise UserError(
-            f"{source}: found one slice, whose axes (slice, row, column) grow towards {stored}, "
-            f"expected a whole volume, or slices as in training ({trained}); give the folder of its series"
+            f"{source}: found one slice, {lies}, expected a whole volume, or slices as in training ({trained or '?'}); "
+            "give the folder of its series"
         )
+    order = moves(stored, trained)[0] or range(3)
+    apart, *pixels = (1.0, 1.0) if spacing is None else (spacing[axis] for axis in order)
+    if 2 * apart < max(pixels) and len(found) > 1:
+        way = f"turned to {trained} as in training" if stored and trained else "taken as stored"
+        cut = f"{way}, its slices lie {apart:g} mm apart"
+        remedy = "use a network that was trained on slices of its direction"
+        log_once(f"warning: {source} is cut across thick slices: {cut}, pixels up to {max(pixels):g} mm; {remedy}")
     return found
-
-
-def is_volume(shape: Sequence[int]) -> bool:
-    """Whether an array of this shape is a volume (D, H, W) and no picture (H, W), (H, W, 3) or (H, W, 4)."""
-    return len(shape) == 3 and shape[2] not in (1, 3, 4)

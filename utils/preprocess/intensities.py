@@ -1,10 +1,13 @@
 """Raw values to [0, 1], to the type and channels of training images, and to what the network takes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.log import log_once
 from utils.preprocess import HU_OF_AIR, INTENSITIES, UNKNOWN, WINDOW, Preprocess
 
 
@@ -16,21 +19,34 @@ def check_finite(array: np.ndarray, source: str) -> None:
         raise UserError(f"{source}: found {found} (NaN or infinite), expected numbers; replace them first")
 
 
+def is_volume(shape: Sequence[int]) -> bool:
+    """Whether an array of this shape is a volume (D, H, W) and no picture (H, W), (H, W, 3) or (H, W, 4)."""
+    return len(shape) == 3 and shape[2] not in (1, 3, 4)
+
+
 def choose_intensity(array: np.ndarray, asked: str, pre: Preprocess, source: str) -> str:
     """How to bring the values of one file to [0, 1]: one of INTENSITIES.
 
-    asked: one of INTENSITIES, or "auto": values in [0, 1] as they are, 8-bit integers as fractions of 255, anything
-        else as the training data were made
+    asked: one of INTENSITIES, or "auto": stretched by percentiles where the training data were, which changes no values
+        that already are; else values in [0, 1] as they are, 8-bit integers as fractions of 255 (but no volume for a
+        network trained on HU), anything else as the training data were made
     raises: UserError where that is unknown or does not fit the values, because a wrong guess would go unnoticed
     """
     if asked != "auto":
         return asked
+    if pre.intensity == "percentile":
+        if pre.channels == 1 and not (is_volume(array.shape) and len(array) > 1):
+            remedy = "give the whole volume, or --intensity unit where its values are prepared already"
+            log_once(f"warning: {source}: one slice is stretched by its own percentiles, not its volume's; {remedy}")
+        return "percentile"
     low, high = float(array.min()), float(array.max())
-    if array.dtype.kind in "fb" and low >= 0 and high <= 1:
-        return "unit"
-    if array.dtype == np.uint8:
-        return "range"
     found = f"{source}: found {array.dtype} values from {low:g} to {high:g}"
+    unit = array.dtype.kind in "fb" and low >= 0 and high <= 1
+    if unit or (array.dtype == np.uint8 and not (pre.intensity == "ct" and is_volume(array.shape))):
+        if pre.intensity == "ct":
+            window = f"clipped to {WINDOW[0]:g}..{WINDOW[1]:g} and scaled as in training"
+            log_once(f"warning: {found}, which are taken as HU {window}; --intensity says otherwise")
+        return "unit" if unit else "range"
     remedy = f"say with --intensity what they are: {', '.join(INTENSITIES)}"
     if pre.intensity == "range" and array.dtype.kind == "u":
         return "range"
@@ -66,7 +82,7 @@ def to_unit(array: np.ndarray, intensity: str, source: str) -> np.ndarray:
 
 def percentiles(array: np.ndarray) -> tuple[float, float]:
     """The 0.5th and the 99.5th percentile."""
-    low, high = np.percentile(array, (0.5, 99.5))
+    low, high = np.percentile(array.astype(np.uint8) if array.dtype == bool else array, (0.5, 99.5))
     return float(low), float(high)
 
 

@@ -1,7 +1,6 @@
 """The folder of a training run: whether a run may write there, one run at a time, and what an ended one left behind."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from utils.config import Config
 from utils.distributed import is_main
 from utils.errors import UserError
+from utils.files import check_writable
 from utils.log import log
 
 LAST, BEST = "epoch_last.pth", "best_model.pth"
@@ -23,12 +23,7 @@ def claim_folder(cfg: Config) -> Path:
         be made
     """
     out = Path(cfg.output_dir)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--output_dir {out}: is a file; expected a folder, or a name for a new one")
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        found = "cannot be written to" if there.is_dir() else "is no folder"
-        raise UserError(f"--output_dir {out}: {there} {found}; give a folder that may be made and written to")
+    check_writable(out)
     held = [name for name in (LAST, BEST) if (out / name).exists()]
     if held == [BEST] and not cfg.force:
         raise UserError(

@@ -1,5 +1,6 @@
 """What predict.py segments: files, folders, series, patterns; and names of masks that never clash."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,7 @@ def test_refusals(tree):
             found(*words)
     with pytest.raises(UserError, match=r"no image of a known kind$"):
         found("empty", recursive=True)
-    with pytest.raises(UserError, match=r"--output_dir in/a\.png/x: cannot be made"):
+    with pytest.raises(UserError, match=r"--output_dir in/a\.png/x: \S*in/a\.png is no folder"):
         masks("in/a.png", out="in/a.png/x")
 
 
@@ -150,3 +151,34 @@ def test_the_folder_given_may_be_the_current_one(tree, monkeypatch):
     assert found(".")[0] == {".": "only"}
     monkeypatch.chdir(tree / "in" / "deep")
     assert found(".", recursive=True)[0] == {"a.png": "a.png", "deeper/c.nii.gz": "deeper/c.nii.gz"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which nobody, root included, can make a file")
+def test_an_output_folder_that_cannot_be_written_is_refused_at_once(tree):
+    with pytest.raises(UserError, match=r"--output_dir /proc/self: /proc/self cannot be written to"):
+        masks("in", out="/proc/self")
+
+
+@pytest.mark.parametrize(
+    ("names", "pair"),
+    [
+        (("a_0001.nii.gz", "a_0000.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz"), "in/a_0000.nii.gz and in/a_0001.nii.gz"),
+        (("a_0000.nrrd", "a_0001.nrrd", "a_0002.nrrd"), "in/a_0000.nrrd and in/a_0001.nrrd"),
+        (("a_0001.nii.gz", "a_0002.nii.gz", "b_0000.nii.gz"), None),  # numbers of cases
+        (("a_0000.png", "a_0001.png"), None),  # frames of a video
+        (("a_0000.nii.gz", "deep/a_0001.nii.gz"), None),
+    ],
+)
+def test_channels_of_one_image_get_one_warning(tmp_path, monkeypatch, names, pair):
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"?")
+    notes = find_inputs(["in"], recursive=True).notes
+    if pair is None:
+        assert notes == []
+        return
+    (note,) = notes
+    assert f"{pair} look like channels of one image" in note
+    assert f"--input 'in/*_0000{Path(names[0]).suffix if 'nrrd' in names[0] else '.nii.gz'}'" in note
+    assert find_inputs(["in/a_0000*"]).notes == []

@@ -8,7 +8,7 @@ from typing import Any
 from datasets.images.classes import CLASSES_FILE, parse_label_colours
 from datasets.images.folds import parse_size
 from datasets.images.mask_values import guess_classes
-from datasets.prepare.nifti import NIFTI, plan_volumes
+from datasets.prepare.folder_volumes import NIFTI, plan_volumes
 from datasets.prepare.shared.pictures import FOLDERS, is_picture, new_split, pair_sources
 from datasets.prepare.shared.run import Plan
 from datasets.prepare.shared.sources import SourceFile

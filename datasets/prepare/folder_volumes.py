@@ -1,4 +1,4 @@
-"""Folders of NIfTI pairs, with or without the dataset.json of nnU-Net or MSD -> the Synapse layout."""
+"""Folders of volumes and their labels, with or without the dataset.json of nnU-Net or MSD -> the Synapse layout."""
 
 import json
 import re
@@ -17,7 +17,8 @@ from datasets.prepared import Prepared
 from datasets.volumes.lists import patient_of
 from utils.errors import UserError, counted, join_listed
 
-NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+VOLUME = re.compile(r"\.(nii(\.gz)?|nrrd|mha)$", re.IGNORECASE)
+DETACHED = re.compile(r"\.(nhdr|mhd)$", re.IGNORECASE)  # headers of files .raw and the like
 CHANNEL = re.compile(r"_(\d{4})$")
 SEED = 1234
 
@@ -114,11 +115,11 @@ def pair_volumes(
     An image may end in _0000, its channel, unless a label has the whole name; a label in _seg, _gt ...
     raises: UserError for files without partner, several labels for one image, and channels of which none is chosen
     """
-    stems = {NIFTI.sub("", file.base) for file in labels}
+    stems = {VOLUME.sub("", file.base) for file in labels}
     labelled = stems | {MASK_SUFFIX.sub("", stem) for stem in stems}
     by_name: dict[str, list[SourceFile]] = {}
     for file in images:
-        stem = NIFTI.sub("", file.base)
+        stem = VOLUME.sub("", file.base)
         name = next((name for name in (stem, CHANNEL.sub("", stem)) if name in labelled), stem)
         by_name.setdefault(name, []).append(file)
     for name, files in by_name.items():
@@ -126,11 +127,11 @@ def pair_volumes(
             if channel is None:
                 listed = ", ".join(file.base for file in files)
                 raise UserError(f"{name} has several channels ({listed}); give the one to use as --channel 0, 1 ...")
-            by_name[name] = [file for file in files if NIFTI.sub("", file.base).endswith(f"_{channel:04d}")]
+            by_name[name] = [file for file in files if VOLUME.sub("", file.base).endswith(f"_{channel:04d}")]
     problems = [f"{name}: {counted(len(files), 'image')}" for name, files in by_name.items() if len(files) != 1]
     pairs = {}
     for file in labels:
-        stem = NIFTI.sub("", file.base)
+        stem = VOLUME.sub("", file.base)
         stem = stem if stem in by_name else MASK_SUFFIX.sub("", stem)
         if stem not in by_name:
             problems.append(f"{file.name}: no image")

@@ -3,7 +3,6 @@
 Letters: D slices, H rows, W columns, in the directions that `orientation` names (utils/inference/orientation.py).
 """
 
-import re
 from argparse import ArgumentParser
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import h5py
 import numpy as np
 
 from datasets.files.dicom import quiet_itk
-from datasets.files.image import Image, read_image
+from datasets.files.image import Image, read_image, suffix_of
 from datasets.files.nifti import whole_nifti
 from datasets.prepare.shared.sources import SourceFile
 from utils.errors import UserError, join_listed
@@ -96,7 +95,7 @@ def read_labelled(
     arrays = []
     for one in (image, label):
         if one.kind != "volume" or one.spacing is None or not one.orientation:
-            remedy = "export it with its geometry (qform or sform of NIfTI)"
+            remedy = "export it with its geometry (qform or sform of NIfTI, space of NRRD)"
             raise UserError(f"{one.path.name}: the file does not say how its volume lies in the patient; {remedy}")
         arrays.append(turn(one.array, one.orientation, orientation))
     pixels, classes = arrays
@@ -107,14 +106,15 @@ def read_labelled(
 
 
 def _read(path: Path, channel: int | None) -> Image:
-    """The volume of a file that is one channel or holds `channel`. raises: UserError where it has no such one"""
+    """The volume of a file that is one channel or, as NIfTI, holds `channel`. raises: UserError where it has none"""
     sitk = quiet_itk()
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    with reading(path, as_what=" as NIfTI"):
-        reader.ReadImageInformation()
-    if reader.GetDimension() != 4:
-        if channel and not re.search(rf"_{channel:04d}\.nii(\.gz)?$", path.name, re.IGNORECASE):
+    if is_nifti := suffix_of(path) in (".nii", ".nii.gz"):
+        reader.SetFileName(str(path))
+        with reading(path, as_what=" as NIfTI"):
+            reader.ReadImageInformation()
+    if not is_nifti or reader.GetDimension() != 4:
+        if channel and not path.name[: -len(suffix_of(path))].endswith(f"_{channel:04d}"):
             raise UserError(f"{path.name}: found one channel, and no _{channel:04d} in its name; leave --channel out")
         return read_image(path)
     size = reader.GetSize()

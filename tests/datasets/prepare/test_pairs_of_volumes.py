@@ -173,3 +173,55 @@ def test_headers_may_be_rounded_and_stored_in_another_order(tmp_path, stored, cl
     for name in read_list(out / "lists/test_vol.txt"):
         with h5py.File(out / f"test_vol_h5/{name}.npy.h5") as file:
             assert np.array_equal(file["label"], draw(int(name))[1])
+
+
+# --- formats ------------------------------------------------------------------------------------
+
+
+def convert(raw: Path, ending: str) -> None:
+    """Store every NIfTI file below `raw` as another kind."""
+    for path in sorted(raw.rglob("*.nii.gz")):
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(path).replace(".nii.gz", ending))
+        path.unlink()
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".MHA"])
+def test_other_volume_files_give_the_same_data(tmp_path, ending):
+    raw = nnunet(tmp_path / "raw", cases=3)
+    wanted = json.loads((prepare(raw, tmp_path / "a") / "manifest.json").read_text())["sha256"]
+    convert(raw, ending.lower())
+    for path in sorted(raw.rglob(f"*{ending.lower()}")):
+        path.rename(path.with_suffix(ending))
+    out = prepare(raw, tmp_path / "b", "--channel", "0")
+    assert json.loads((out / "manifest.json").read_text())["sha256"] == wanted
+    with pytest.raises(UserError, match=rf"abd_00_0000\{ending}: found one channel, and no _0001 in its name"):
+        prepare(raw, tmp_path / "c", "--channel", "1")
+
+
+def test_a_nrrd_file_that_does_not_say_how_it_lies(tmp_path):
+    raw = nnunet(tmp_path / "raw", cases=2)
+    convert(raw, ".nrrd")
+    path = raw / "imagesTr/abd_00_0000.nrrd"
+    path.write_bytes(path.read_bytes().replace(b"space: left-posterior-superior", b"space dimension: 3"))
+    with pytest.raises(UserError, match=r"abd_00_0000\.nrrd: .* does not say how its volume lies .*space of NRRD"):
+        prepare(raw, tmp_path / "out")
+
+
+def test_a_mha_file_of_several_channels_says_what_to_do(tmp_path):
+    raw = nnunet(tmp_path / "raw", cases=2)
+    convert(raw, ".mha")
+    path = raw / "imagesTr/abd_00_0000.mha"
+    image = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.JoinSeries([image, image]), str(path))
+    with pytest.raises(UserError, match=r"abd_00_0000\.mha: found an array of shape \(2, .*save each of its volumes"):
+        prepare(raw, tmp_path / "out", "--channel", "0")
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_a_header_without_its_voxels_is_refused(tmp_path, ending, all_of_them):
+    raw = nnunet(tmp_path / "raw", cases=3)
+    convert(raw if all_of_them else raw / "imagesTr", ending)
+    expected = rf"abd_00_0000\{ending}: is a header.*another file.*\.WriteImage\(.*\.mha"
+    with pytest.raises(UserError, match=expected):
+        prepare(raw, tmp_path / "out")

@@ -52,8 +52,10 @@ def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list
         lines.append(f"{counted(len(parts['train']), 'case')} to train, {len(parts['test'])} to test")
         return lists_of(parts, records), lines
 
-    labels_in_words = (f"{value} {names[k - 1] if k else 'background'}" for value, k in label_map.items())
-    notes = [f"labels: {', '.join(labels_in_words)}", f"intensity {intensity}, orientation {args.orientation}"]
+    notes = [
+        f"labels: {', '.join(in_words(names, label_map))}",
+        f"intensity {intensity}, orientation {args.orientation}",
+    ]
     prepared = Prepared(tuple(names), intensity, args.orientation)
     return Plan("folder", cases, parameters, prepared, FOLDERS, finish, notes)
 
@@ -84,11 +86,12 @@ def channel_name(described: dict[str, Any], channel: int | None) -> str:
 def class_names(described: dict[str, Any], labels: list[SourceFile]) -> tuple[list[str], dict[int, int]]:
     """Names of the foreground classes, and stored value -> class; from dataset.json, else from the labels themselves.
 
-    Values with gaps, such as 0, 1, 2, 4, are numbered without.
+    Values with gaps, such as 0, 1, 2, 4 or 0, 205, 420, are numbered without.
+    raises: UserError for labels that cannot be classes, and for voxels to ignore, which a loss here would learn from
     """
-    table = described.get("labels")
+    table, where = described.get("labels"), "dataset.json"
     if not isinstance(table, dict):
-        values = set()
+        values, where = set(), "label files"
         for file in labels:
             with file.local() as path:
                 values |= set(np.unique(read_image(path).array).tolist())
@@ -97,14 +100,26 @@ def class_names(described: dict[str, Any], labels: list[SourceFile]) -> tuple[li
         by_value = {int(key): str(value) for key, value in table.items()}
     except (TypeError, ValueError):
         try:
-            by_value = {int(value): str(key) for key, value in table.items() if key != "ignore"}
+            by_value = {int(value): str(key) for key, value in table.items()}
         except (TypeError, ValueError):
             expected = "expected one whole number a class (no regions)"
             raise UserError(f"dataset.json: labels are {table}; {expected}") from None
+    if ignored := [value for value, name in by_value.items() if name == "ignore"]:
+        found = f"dataset.json: has the label ignore ({ignored[0]}); voxels cannot be left out of the loss here"
+        remedy = "give them a class, or leave out the cases that have them; then remove ignore from it"
+        raise UserError(f"{found}; {remedy}")
     values = sorted(by_value)
-    if values[0] != 0 or len(values) < 2 or values[-1] > 255:
-        raise UserError(f"labels are {values}; expected 0 for the background and one or more up to 255")
+    if values[0] != 0 or not 2 <= len(values) <= 256:
+        found = f"{where}: labels are {join_listed([str(value) for value in values], 8, ', ')}"
+        remedy = "relabel with SimpleITK.ChangeLabel(label, changeMap={old: new}), and change dataset.json alike"
+        raise UserError(f"{found}; expected 0 for the background and one to 255 numbers above it; {remedy}")
     return [by_value[value] for value in values[1:]], {value: number for number, value in enumerate(values)}
+
+
+def in_words(names: list[str], label_map: dict[int, int]) -> list[str]:
+    """`5 liver -> 3` of each label: its number in the source, its name, and its number in the masks where another."""
+    all_names = ["background", *names]
+    return [f"{value} {all_names[k]}{f' -> {k}' if k != value else ''}" for value, k in label_map.items()]
 
 
 def pair_volumes(

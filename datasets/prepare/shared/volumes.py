@@ -158,9 +158,10 @@ def _map_labels(label: np.ndarray, label_map: dict[int, int], path: Path) -> np.
     if unknown := [f"{v:g} ({n:,} voxels)" for v, n in zip(values, counts) if v not in label_map]:
         expected = ", ".join(map(str, label_map))
         raise UserError(f"{path.name}: found the labels {join_listed(unknown, 8, ', ')}; expected {expected}")
-    table = np.zeros(256, np.uint8)
-    table[list(label_map)] = list(label_map.values())
-    return table[label.astype(np.uint8)]
+    classes = np.zeros(label.shape, np.uint8)
+    for value in values:
+        classes[label == value] = label_map[value]
+    return classes
 
 
 def _affine(image: Image, orientation: str) -> np.ndarray:

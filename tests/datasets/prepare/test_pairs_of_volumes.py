@@ -13,6 +13,7 @@ from datasets.prepared import read_prepared
 from datasets.volumes.lists import patient_of, read_list
 from tests.datasets.prepare.test_volumes import draw, nnunet, prepare, write_nifti
 from utils.errors import UserError
+from utils.log import logging_to
 
 
 def rename(folder: Path, old: str, new: str) -> None:
@@ -225,3 +226,64 @@ def test_a_header_without_its_voxels_is_refused(tmp_path, ending, all_of_them):
     expected = rf"abd_00_0000\{ending}: is a header.*another file.*\.WriteImage\(.*\.mha"
     with pytest.raises(UserError, match=expected):
         prepare(raw, tmp_path / "out")
+
+
+# --- numbers of labels --------------------------------------------------------------------------
+
+
+def relabel(raw: Path, ending: str = ".nii.gz", **numbers: int) -> None:
+    """Give class 1, 2, 3 of every label other numbers: a=1, b=2, c=3."""
+    for path in sorted((raw / "labelsTr").iterdir()):
+        label = sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkUInt32)
+        changes = {old: numbers[name] for old, name in enumerate("abc", 1)}
+        sitk.WriteImage(sitk.ChangeLabel(label, changeMap=changes), str(path))
+
+
+def test_numbers_that_change_are_said(tmp_path):
+    raw = nnunet(tmp_path / "raw", cases=2)
+    (raw / "dataset.json").unlink()
+    relabel(raw, a=1, b=2, c=5)
+    with logging_to(tmp_path / "log.txt"):
+        out = prepare(raw, tmp_path / "out", "--intensity", "ct")
+    assert "labels: 0 background, 1 class 1, 2 class 2, 5 class 5 -> 3\n" in (tmp_path / "log.txt").read_text()
+    assert json.loads((out / "manifest.json").read_text())["parameters"]["label_map"]["5"] == 3
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_labels_may_have_any_whole_numbers(tmp_path, described):
+    """As those of MM-WHS: 205, 420, and some larger."""
+    raw = nnunet(tmp_path / "raw", cases=2, labels={"background": 0, "LV": 205, "RA": 420, "PA": 70_000})
+    relabel(raw, a=205, b=420, c=70_000)
+    if not described:
+        (raw / "dataset.json").unlink()
+    out = prepare(raw, tmp_path / "out")
+    assert len(read_prepared(out).class_names) == 3
+    (name,) = read_list(out / "lists/test_vol.txt")
+    with h5py.File(out / f"test_vol_h5/{name}.npy.h5") as file:
+        assert np.array_equal(file["label"], draw(int(name[-2:]))[1])
+        assert file["label"].dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"LV": 205, "RA": 420}, r"labels are 205, 420; expected 0 for the background.*; relabel"),
+        ({"background": 0}, r"labels are 0; expected .* one to 255 .*; relabel"),
+        ({"background": 0, "a": -1, "b": 1}, r"labels are -1, 0, 1; expected .*; relabel"),
+        ({str(n): n for n in range(300)}, r"labels are 0, 1, .* 292 more; expected .* one to 255 .*; relabel"),
+    ],
+)
+def test_numbers_that_cannot_be_used_are_refused_with_a_remedy(tmp_path, labels, expected):
+    raw = nnunet(tmp_path / "raw", cases=2, labels=labels)
+    with pytest.raises(UserError, match=expected):
+        prepare(raw, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "labels", [{"background": 0, "a": 1, "b": 2, "ignore": 3}, {"0": "bg", "1": "a", "3": "ignore"}]
+)
+def test_voxels_to_ignore_are_refused_before_any_case_is_read(tmp_path, labels):
+    raw = nnunet(tmp_path / "raw", cases=2, labels=labels)
+    with pytest.raises(UserError, match=r"dataset\.json: .*label ignore \(3\).*; give .* remove ignore from it"):
+        prepare(raw, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

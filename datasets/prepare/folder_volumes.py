@@ -69,7 +69,7 @@ def read_description(files: list[SourceFile]) -> dict[str, Any]:
         try:
             described = json.load(stream)
         except ValueError as error:
-            raise UserError(f"{found[0].name}: no JSON ({error}); restore the file or remove it") from None
+            raise UserError(f"{found[0].where}: no JSON ({error}); restore the file or remove it") from None
     return described if isinstance(described, dict) else {}
 
 
@@ -149,12 +149,12 @@ def pair_volumes(
         stem = VOLUME.sub("", file.base)
         stem = stem if stem in by_name else MASK_SUFFIX.sub("", stem)
         if stem not in by_name:
-            problems.append(f"{file.name}: no image")
+            problems.append(f"{file.where}: no image")
         elif stem in pairs:
-            problems.append(f"{pairs[stem][1].name} and {file.name}: two labels for one image")
+            problems.append(f"{pairs[stem][1].where} and {file.where}: two labels for one image")
         else:
             pairs[stem] = (*by_name[stem][:1], file)
-    problems += [f"{file.name}: no label" for name in by_name.keys() - pairs.keys() for file in by_name[name]]
+    problems += [f"{file.where}: no label" for name in by_name.keys() - pairs.keys() for file in by_name[name]]
     if problems:
         raise UserError(f"by name {counted(len(problems), 'file')} cannot be paired:\n  {join_listed(problems)}")
     return pairs

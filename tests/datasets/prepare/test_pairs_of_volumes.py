@@ -1,6 +1,7 @@
 """Which label, patient and channel a NIfTI volume has, and whether image and label lie at one place."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import SimpleITK as sitk
 
 from datasets.prepared import read_prepared
 from datasets.volumes.lists import patient_of, read_list
+from prepare_data import main
 from tests.datasets.prepare.test_volumes import draw, nnunet, prepare, write_nifti
 from utils.errors import UserError
 from utils.log import logging_to
@@ -129,9 +131,11 @@ TURNED = (np.cos(0.05), -np.sin(0.05), 0, np.sin(0.05), np.cos(0.05), 0, 0, 0, 1
 def test_a_label_that_lies_elsewhere_is_refused(tmp_path, stored, changes, expected):
     raw = nnunet(tmp_path / "raw", stored=(stored,), cases=2)
     change_label(raw, **changes)
-    with pytest.raises(UserError, match=rf"1 of 2 cases failed(.|\n)*abd_00: abd_00\.nii\.gz: found {expected}") as e:
+    with pytest.raises(
+        UserError, match=rf"1 of 2 cases failed(.|\n)*abd_00: labelsTr/abd_00\.nii\.gz: found {expected}"
+    ) as e:
         prepare(raw, tmp_path / "out")
-    assert "as abd_00_0000.nii.gz has" in str(e.value)
+    assert "as imagesTr/abd_00_0000.nii.gz has" in str(e.value)
     assert "label.CopyInformation(image)" in str(e.value)
 
 
@@ -141,6 +145,82 @@ def test_the_remedy_works(tmp_path):
     change_label(raw, **IDENTITY)
     change_label(raw, CopyInformation=sitk.ReadImage(str(raw / "imagesTr/abd_00_0000.nii.gz")))
     assert json.loads((prepare(raw, tmp_path / "b") / "manifest.json").read_text())["sha256"] == wanted
+
+
+def test_the_remedy_for_a_label_of_another_size_works(tmp_path):
+    raw = nnunet(tmp_path / "raw", cases=2)
+    wanted = prepare(raw, tmp_path / "a")
+    path = raw / "labelsTr/abd_00.nii.gz"
+    label, image = sitk.ReadImage(str(path)), sitk.ReadImage(str(raw / "imagesTr/abd_00_0000.nii.gz"))
+    sitk.WriteImage(label[:, :, 1:], str(path))
+    with pytest.raises(UserError, match=r"size \(24, 20, 3\).*expected size \(24, 20, 4\)") as e:
+        prepare(raw, tmp_path / "b")
+    assert "CopyInformation" not in str(e.value)
+    assert "SimpleITK.Resample(label, image, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor)" in str(e.value)
+    sitk.WriteImage(
+        sitk.Resample(sitk.ReadImage(str(path)), image, sitk.Transform(), sitk.sitkNearestNeighbor), str(path)
+    )
+    out = prepare(raw, tmp_path / "b")
+    names = read_list(out / "lists/train.txt")
+    assert names[0] == "abd_00_slice000"
+    for name in names:
+        with np.load(out / f"train_npz/{name}.npz") as mine, np.load(wanted / f"train_npz/{name}.npz") as theirs:
+            assert np.array_equal(mine["label"], theirs["label"] * (name != names[0]))
+
+
+@pytest.mark.parametrize("packed", ["no", "one", "two"])
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        ("geometry", "labels/p2.nii.gz: found spacing .* as images/p2.nii.gz has"),
+        ("nan", "images/p2.nii.gz: found 1 of 1,920 values that are not finite"),
+        ("cut", "images/p2.nii.gz: cannot be read as Nifti"),
+        ("values", "labels/p2.nii.gz: found the labels 9 "),
+        ("range", "images/p2.nii.gz: --intensity range needs integers"),
+    ],
+)
+def test_image_and_label_of_one_name_are_told_apart(tmp_path, packed, damage, expected):
+    for number in range(3):
+        image, label = draw(number)
+        bad = number == 2
+        image = image.astype(np.float32 if bad else np.int16)
+        if bad and damage == "nan":
+            image[0, 0, 0] = np.nan
+        if bad and damage == "values":
+            label[label == 3] = 9
+        write_nifti(tmp_path / f"images/p{number}.nii.gz", image)
+        write_nifti(tmp_path / f"labels/p{number}.nii.gz", label)
+    path = tmp_path / "labels/p2.nii.gz"
+    if damage == "geometry":
+        label = sitk.ReadImage(str(path))
+        label.SetSpacing((1, 1, 1))
+        sitk.WriteImage(label, str(path))
+    if damage == "cut":
+        path = tmp_path / "images/p2.nii.gz"
+        path.write_bytes(path.read_bytes()[:-50])
+    described = {"labels": {"background": 0, "a": 1, "b": 2, "c": 3}}
+    (tmp_path / "labels/dataset.json").write_text(json.dumps(described))
+    sources = [tmp_path / "images", tmp_path / "labels"]
+    if packed == "two":
+        sources = [Path(shutil.make_archive(str(source), "zip", source)) for source in sources]
+    elif packed == "one":
+        sources = [Path(shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path))]
+    flags = ["--workers", "1", "--intensity", "range" if damage == "range" else "percentile"]
+    with pytest.raises(UserError) as e:
+        main(["folder", *map(str, sources), str(tmp_path / "out"), *flags])
+    assert re.search(rf"1 of 3 cases failed.*\n  p2: {expected}", str(e.value)), e.value
+    assert str(tmp_path) not in str(e.value)
+
+
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+def test_a_picture_in_a_volume_file_is_named_as_such(tmp_path, kind):
+    raw = nnunet(tmp_path / "raw", cases=2)
+    for folder, name in (("imagesTr", "abd_00_0000"), ("labelsTr", "abd_00")):
+        array = np.zeros((20, 24, 3) if kind == "colour" and folder == "imagesTr" else (20, 24), np.uint8)
+        sitk.WriteImage(sitk.GetImageFromArray(array, isVector=array.ndim == 3), str(raw / f"{folder}/{name}.nii.gz"))
+    expected = {"grey": r"is 2-D \(24 x 20\); expected slices", "colour": "is a picture in colours"}[kind]
+    with pytest.raises(UserError, match=rf"imagesTr/abd_00_0000\.nii\.gz: {expected}.*(png|PNG)"):
+        prepare(raw, tmp_path / "out")
 
 
 def write_oblique(path: Path, array: np.ndarray, stored: str) -> None:

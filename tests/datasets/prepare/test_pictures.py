@@ -194,6 +194,22 @@ def test_rectal_slices_of_another_phase_are_left_out(rectal, tmp_path):
     assert (tmp_path / "out/manifest.json").read_bytes() == (tmp_path / "both/manifest.json").read_bytes()
 
 
+def test_rectal_patients_may_be_links(rectal, tmp_path):
+    (tmp_path / "links").mkdir()
+    for folder in sorted(rectal.iterdir()):
+        (tmp_path / "links" / folder.name).symlink_to(folder)
+    for source, out in ((rectal, "a"), (tmp_path / "links", "b")):
+        main(["rectal", str(source), str(tmp_path / out), "--workers", "1"])
+    assert (tmp_path / "a/manifest.json").read_bytes() == (tmp_path / "b/manifest.json").read_bytes()
+
+
+def test_no_files_at_all_are_said_without_an_empty_list(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"found 0 DICOM slices, .*1\.\.\.\.dcm\); expected a folder .*case1002") as e:
+        main(["rectal", str(tmp_path / "empty"), str(tmp_path / "out")])
+    assert "cannot be used" not in str(e.value)
+
+
 @pytest.mark.parametrize(
     ("change", "flags", "expected"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datasets.images.classes import CLASSES_FILE, parse_label_colours
-from datasets.images.folds import parse_size
+from datasets.images.folds import GROUP_BY, groups_by_pattern, parse_size
 from datasets.images.mask_values import guess_classes
 from datasets.prepare.folder_volumes import DETACHED, VOLUME, plan_volumes
 from datasets.prepare.shared.pictures import FOLDERS, is_picture, new_split, pair_sources
@@ -27,6 +27,7 @@ MASK_WORDS = ("mask", "label", "groundtruth", "gt", "seg", "annotation", "annot"
 def add_flags(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--size", type=parse_size, default=0.9, help="share of the images or cases that trains (default 0.9)")
+    add("--group-by", metavar="REGEX", help=GROUP_BY)
     add("--copy", action="store_true", help="pictures: copy the files; else links to them are made")
     add("--label_colours", metavar="JSON|NAME:#HEX,...", help="pictures: the classes of masks in colours")
     add_orientation(parser, AXIAL)
@@ -75,6 +76,8 @@ def images_and_masks(files: list[SourceFile]) -> tuple[list[SourceFile], list[So
 def plan_pictures(images: list[SourceFile], masks: list[SourceFile], args: Namespace) -> Plan:
     """Pictures with one class or several; classes.json is written for several. raises: UserError for unclear masks"""
     cases = pair_sources(images, masks, args.copy)
+    names = [case.sources[0].base for case in cases]
+    groups = dict(zip(names, groups_by_pattern(names, args.group_by))) if args.group_by else None
     table = parse_label_colours(args.label_colours) if args.label_colours else None
     notes = []
     if table is None:
@@ -90,9 +93,10 @@ def plan_pictures(images: list[SourceFile], masks: list[SourceFile], args: Names
         notes.append(f"classes: {table} (names and values are in {CLASSES_FILE}: edit the names)")
 
     def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
-        texts, lines = new_split(records, args.size)
+        texts, lines = new_split(records, args.size, groups)
         return texts | ({CLASSES_FILE: table.to_json()} if table else {}), lines
 
     parameters = {"size": args.size, "copy": args.copy, "classes": str(table) if table else "one class"}
+    parameters |= {"group_by": args.group_by} if args.group_by else {}
     log(f"pairs: {len(cases)}")
     return Plan("folder", cases, parameters, None, FOLDERS, finish, notes)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from datasets.files.image import read_image
-from datasets.images.folds import choose_training
+from datasets.images.folds import choose_training, groups_by_pattern
 from datasets.images.pairs import MASK_SUFFIX
 from datasets.prepare.shared.run import Case, Plan
 from datasets.prepare.shared.sources import SourceFile
@@ -26,7 +26,10 @@ SEED = 1234
 def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list[SourceFile], args: Namespace) -> Plan:
     """A case for each image with its label. raises: UserError for pairs and labels that do not fit"""
     described = read_description(files)
-    pairs = pair_volumes(images, labels, args.channel)
+    pairs, by = pair_volumes(images, labels, args.channel), "by their names; --group-by may say otherwise"
+    if args.group_by:
+        by, groups = f"--group-by {args.group_by}", groups_by_pattern(list(pairs), args.group_by)
+        pairs = {name_with(group, name): pair for group, (name, pair) in zip(groups, pairs.items())}
     names, label_map = class_names(described, labels)
     intensity = args.intensity or ("ct" if channel_name(described, args.channel) == "CT" else "percentile")
     patients = [patient_of(name) for name in pairs]
@@ -40,6 +43,7 @@ def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list
         for name, pair in pairs.items()
     ]
     parameters = {"size": args.size, "labels": names, **shared}
+    parameters |= {"group_by": args.group_by} if args.group_by else {}
     parameters["label_map"] = {str(value): label for value, label in label_map.items()}
 
     def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
@@ -55,6 +59,7 @@ def plan_volumes(files: list[SourceFile], images: list[SourceFile], labels: list
     notes = [
         f"labels: {', '.join(in_words(names, label_map))}",
         f"intensity {intensity}, orientation {args.orientation}",
+        f"patients: {len(set(patients))} in {counted(len(pairs), 'case')} ({by})",
     ]
     prepared = Prepared(tuple(names), intensity, args.orientation)
     return Plan("folder", cases, parameters, prepared, FOLDERS, finish, notes)
@@ -114,6 +119,11 @@ def class_names(described: dict[str, Any], labels: list[SourceFile]) -> tuple[li
         remedy = "relabel with SimpleITK.ChangeLabel(label, changeMap={old: new}), and change dataset.json alike"
         raise UserError(f"{found}; expected 0 for the background and one to 255 numbers above it; {remedy}")
     return [by_value[value] for value in values[1:]], {value: number for number, value in enumerate(values)}
+
+
+def name_with(group: str, name: str) -> str:
+    """GROUP@NAME, which tells `patient_of` the group wherever the case is listed; NAME where it does so itself."""
+    return name if patient_of(name) == group else f"{group}@{name}"
 
 
 def in_words(names: list[str], label_map: dict[int, int]) -> list[str]:

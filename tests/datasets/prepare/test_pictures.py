@@ -279,6 +279,20 @@ def test_a_folder_of_several_classes_trains_as_such(tmp_path, values):
     assert configure(["--dataset", str(tmp_path / "out")]).num_classes == 4
 
 
+def test_pictures_of_a_group_stay_together(tmp_path):
+    root = folder_of(tmp_path, several(0, 255))
+    main(["folder", str(root), str(tmp_path / "out"), "--workers", "1", "--size", "0.5", "--group-by", "00([0-9])"])
+    assert [row.group for row in rows_of(tmp_path / "out")] == [str(number) for number in range(10)]
+    for path in sorted(root.rglob("*.*")):
+        path.rename(path.with_name(f"p{int(path.name[:3]) % 4}_{path.name}"))
+    main(["folder", str(root), str(tmp_path / "b"), "--workers", "1", "--size", "0.5", "--group-by", "p[0-9]"])
+    rows = rows_of(tmp_path / "b")
+    assert {row.group for row in rows} == {"p0", "p1", "p2", "p3"}
+    assert len({(row.group, row.category) for row in rows}) == 4
+    with pytest.raises(UserError, match="finds nothing in 10 names"):
+        main(["folder", str(root), str(tmp_path / "c"), "--workers", "1", "--group-by", "q"])
+
+
 def test_a_folder_of_colours(tmp_path):
     colours = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)
     masks = [colours[mask][..., ::-1] for mask in several(0, 1, 2)]

@@ -1,4 +1,4 @@
-"""Which label, patient and channel a NIfTI volume has, and whether image and label lie at one place."""
+"""Which label, patient, channel and classes a volume has, and whether image and label lie at one place."""
 
 import json
 import re

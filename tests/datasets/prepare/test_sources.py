@@ -79,7 +79,13 @@ def test_an_archive_made_on_windows(tmp_path):
 
 def test_links_to_folders_are_followed_and_each_folder_is_read_once(tmp_path):
     """The patient folders are links, one of them to a folder that is there itself; others lead back or nowhere."""
-    for name in ("store/case1/a.png", "store/case2/deep/b.png", "raw/case3/c.png", "store/.hidden/d.png"):
+    for name in (
+        "store/case1/a.png",
+        "store/case2/deep/b.png",
+        "raw/case3/c.png",
+        "store/.hidden/d.png",
+        "other/e.png",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     links = {"case1": "../store/case1", "case2": "../store/case2", "Again": "case3", ".h": "../store", "up": ".."}

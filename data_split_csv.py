@@ -2,7 +2,7 @@
 
 import argparse
 
-from datasets.images.folds import parse_size
+from datasets.images.folds import GROUP_BY, parse_size
 from datasets.images.make_split import split_dataset
 from utils.errors import UserError, run_main
 from utils.log import printable
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
     add("--seed", type=int, default=1234, help="another seed, another split (default 1234)")
     add("--output", metavar="CSV", help="file to write (default DATA/test_train_data.csv)")
     add("--force", action="store_true", help="replace the file where it exists")
-    add("--group-by", metavar="REGEX", help="images whose names match alike stay together, such as 'case[0-9]+'")
+    add("--group-by", metavar="REGEX", help=GROUP_BY)
     add("--group-cuts", metavar="N,N,...", help="numbered frames: the last number of each scene; scenes stay together")
     add("--folds", type=int, metavar="K", help="also write the K folds of the training part")
     args = parser.parse_args(argv)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from datasets.images.pairs import stem_of
 from utils.errors import UserError, counted
 
+GROUP_BY = "files whose names match alike stay together, such as 'case[0-9]+'; a first bracket says which part counts"
+
 
 def parse_size(text: str) -> float:
     """The share of images that trains, as --size gives it. raises: UserError unless above 0 and below 1"""

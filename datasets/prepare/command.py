@@ -7,7 +7,7 @@ from textwrap import indent
 
 from datasets.prepare import acdc, cvc, folder, isic, rectal, synapse
 from datasets.prepare.shared.run import carry_out
-from datasets.prepare.shared.sources import list_files
+from datasets.prepare.shared.sources import list_files, walk
 from datasets.volumes.lists import is_data as is_volumes
 from utils.device import num_cores
 from utils.errors import UserError
@@ -69,5 +69,5 @@ def preprocessed(args: argparse.Namespace) -> Path | None:
     if args.name not in ("synapse", "acdc"):
         return None
     folders = [source for source in args.sources if source.is_dir()]
-    inner = [path.parent for source in folders for path in sorted(source.rglob("train_npz")) if path.is_dir()]
+    inner = [folder.parent for source in folders for folder, _ in walk(source) if folder.name == "train_npz"]
     return next(iter([source for source in folders if is_volumes(source)] + inner), None)

@@ -1,4 +1,4 @@
-"""Any folder of images and masks, and any folder of NIfTI pairs: nnU-Net's imagesTr/labelsTr and the tasks of MSD."""
+"""Any folder of images and masks: pictures, or volumes such as nnU-Net's imagesTr/labelsTr and the tasks of MSD."""
 
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
@@ -6,45 +6,52 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datasets.images.classes import CLASSES_FILE, parse_label_colours
-from datasets.images.folds import parse_size
+from datasets.images.folds import GROUP_BY, groups_by_pattern, parse_size
 from datasets.images.mask_values import guess_classes
-from datasets.prepare.nifti import NIFTI, plan_volumes
+from datasets.prepare.folder_volumes import DETACHED, VOLUME, plan_volumes
 from datasets.prepare.shared.pictures import FOLDERS, is_picture, new_split, pair_sources
 from datasets.prepare.shared.run import Plan
 from datasets.prepare.shared.sources import SourceFile
 from datasets.prepare.shared.volumes import AXIAL, add_orientation
-from utils.errors import UserError
+from utils.errors import UserError, counted
 from utils.log import log
 from utils.preprocess import INTENSITIES
 
 WHERE = """\
-SOURCE: a folder (or zip) of images and one of their masks, or one that holds both; pictures, or NIfTI such as
-nnU-Net's imagesTr/ and labelsTr/ with dataset.json, or an unpacked task of http://medicaldecathlon.com."""
+SOURCE: a folder (or zip) of images and one of their masks, or one that holds both; pictures, or volumes (.nii, .nii.gz,
+.nrrd, .mha) such as nnU-Net's imagesTr/ and labelsTr/ with dataset.json, or an unpacked task of
+http://medicaldecathlon.com."""
 MASK_WORDS = ("mask", "label", "groundtruth", "gt", "seg", "annotation", "annot")
 
 
 def add_flags(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--size", type=parse_size, default=0.9, help="share of the images or cases that trains (default 0.9)")
+    add("--group-by", metavar="REGEX", help=GROUP_BY)
     add("--copy", action="store_true", help="pictures: copy the files; else links to them are made")
     add("--label_colours", metavar="JSON|NAME:#HEX,...", help="pictures: the classes of masks in colours")
     add_orientation(parser, AXIAL)
-    text = "NIfTI: how values become [0, 1] (default: ct where dataset.json says CT, else percentile)"
+    text = "volumes: how values become [0, 1] (default: ct where dataset.json says CT, else percentile)"
     add("--intensity", choices=INTENSITIES, help=text)
-    add("--channel", type=int, metavar="K", help="NIfTI: the channel to use of several, from 0")
+    add("--channel", type=int, metavar="K", help="volumes: the channel to use of several, from 0")
 
 
 def plan(files: list[SourceFile], args: Namespace) -> Plan:
     """Pairs by name of the one kind that is there. raises: UserError for both kinds or none"""
-    volumes, pictures = [f for f in files if NIFTI.search(f.base)], [f for f in files if is_picture(f)]
+    volumes, pictures = [f for f in files if VOLUME.search(f.base)], [f for f in files if is_picture(f)]
+    if detached := [] if pictures else [f for f in files if DETACHED.search(f.base)]:
+        found = f"{detached[0].name}: is a header whose voxels lie in another file ({len(detached)} such)"
+        remedy = "convert each, such as SimpleITK.WriteImage(SimpleITK.ReadImage('x.mhd'), 'x.mha')"
+        raise UserError(f"{found}; expected header and voxels in one file: {remedy}")
     if bool(volumes) == bool(pictures):
-        raise UserError(f"found {len(pictures)} pictures and {len(volumes)} NIfTI files; expected one of the two kinds")
+        found = f"found {counted(len(pictures), 'picture')} and {counted(len(volumes), 'volume')}"
+        raise UserError(f"{found} (.nii, .nii.gz, .nrrd, .mha); expected one of the two kinds")
     if volumes:
         if args.label_colours or args.copy:
-            raise UserError("--label_colours, --copy: are for pictures; the sources hold NIfTI files")
+            raise UserError("--label_colours, --copy: are for pictures; the sources hold volumes")
         return plan_volumes(files, *images_and_masks(volumes), args)
     if args.intensity or args.channel is not None:
-        raise UserError("--intensity, --channel: are for NIfTI; the sources hold pictures")
+        raise UserError("--intensity, --channel: are for volumes; the sources hold pictures")
     return plan_pictures(*images_and_masks(pictures), args)
 
 
@@ -69,6 +76,8 @@ def images_and_masks(files: list[SourceFile]) -> tuple[list[SourceFile], list[So
 def plan_pictures(images: list[SourceFile], masks: list[SourceFile], args: Namespace) -> Plan:
     """Pictures with one class or several; classes.json is written for several. raises: UserError for unclear masks"""
     cases = pair_sources(images, masks, args.copy)
+    names = [case.sources[0].base for case in cases]
+    groups = dict(zip(names, groups_by_pattern(names, args.group_by))) if args.group_by else None
     table = parse_label_colours(args.label_colours) if args.label_colours else None
     notes = []
     if table is None:
@@ -84,9 +93,10 @@ def plan_pictures(images: list[SourceFile], masks: list[SourceFile], args: Names
         notes.append(f"classes: {table} (names and values are in {CLASSES_FILE}: edit the names)")
 
     def finish(records: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
-        texts, lines = new_split(records, args.size)
+        texts, lines = new_split(records, args.size, groups)
         return texts | ({CLASSES_FILE: table.to_json()} if table else {}), lines
 
     parameters = {"size": args.size, "copy": args.copy, "classes": str(table) if table else "one class"}
+    parameters |= {"group_by": args.group_by} if args.group_by else {}
     log(f"pairs: {len(cases)}")
     return Plan("folder", cases, parameters, None, FOLDERS, finish, notes)

@@ -49,12 +49,13 @@ def plan(files: list[SourceFile], args: Namespace) -> Plan:
     for file in arterial:
         mask = masks.get((file.path.parent, re.sub(r"\.dcm$", "", file.name, flags=re.IGNORECASE)))
         if mask is None:
-            problems.append(f"{file.name}: no mask {PurePosixPath(file.base).stem}_mask.png beside it")
+            problems.append(f"{file.where}: no mask {PurePosixPath(file.base).stem}_mask.png beside it")
         else:
             patients.setdefault(patient_of(file), []).extend((file, mask))
     if problems or not patients:
         found = f"found {len(slices)} DICOM slices, {len(arterial)} of the arterial phase (called 1....dcm)"
-        raise UserError(f"{found}; {len(problems)} of them cannot be used:\n  {join_listed(problems)}")
+        wrong = f"{len(problems)} of them cannot be used:\n  {join_listed(problems)}"
+        raise UserError(f"{found}; {wrong if problems else 'expected a folder a patient, such as case1002/10001.dcm'}")
     cases = [
         Case(f"case{patient:03d}", tuple(found), prepare_patient, {"patient": patient, "low": low, "high": high})
         for patient, found in sorted(patients.items())
@@ -113,7 +114,7 @@ def prepare_patient(target: Path, *files: SourceFile, patient: int, low: float, 
                 continue
             found = read_image(path)
         if found.array.shape != (1, *mask.shape):
-            raise UserError(f"{mask_file.name}: found a mask of {mask.shape}; its slice has {found.array.shape[1:]}")
+            raise UserError(f"{mask_file.where}: found a mask of {mask.shape}; its slice has {found.array.shape[1:]}")
         hu, labels = (turn(array, found.orientation, AXIAL)[0] for array in (found.array, mask[None]))
         name = f"case{patient:03d}_slice{PurePosixPath(file.base).stem}.png"
         grey = np.rint(255 * window_ct(hu, low, high)).astype(np.uint8)

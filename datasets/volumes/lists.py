@@ -101,8 +101,16 @@ def case_of(name: str) -> str:
 
 
 def patient_of(name: str) -> str:
-    """The patient of a case or a slice: its case without the frame, such as `_frame01` of ACDC."""
-    return re.sub(r"_frame\d+$", "", case_of(name))
+    """The patient of a case or a slice by its name.
+
+    That is what comes before `@` (`prepare_data.py folder --group-by`); the `sub-02` of `sub-02_ses-1_T1w`, as BIDS has
+    it; else the case without its frame, such as `_frame01` of ACDC.
+    """
+    group, at, _ = case_of(name).partition("@")
+    if at:
+        return group
+    bids = re.match(r"sub-[A-Za-z0-9]+(?=_[A-Za-z]|$)", group)
+    return bids[0] if bids else re.sub(r"_frame\d+$", "", group)
 
 
 def group_by_case(names: Iterable[str]) -> dict[str, list[str]]:
@@ -121,7 +129,7 @@ def group_by_case(names: Iterable[str]) -> dict[str, list[str]]:
 def hold_out_cases(names: Sequence[str], num_cases: int, seed: int) -> tuple[list[str], list[str]]:
     """Slices to train on and slices of `num_cases` patients held out, both in the order of `names`.
 
-    A seed gives one split, whatever the order of the list. Frames of a patient (`patient_of`) stay together.
+    A seed gives one split, whatever the order of the list. Cases of a patient (`patient_of`) stay together.
     raises: UserError unless patients remain in both parts
     """
     patients = sorted({patient_of(name) for name in names})

@@ -54,16 +54,16 @@ def pair_sources(images: Sequence[SourceFile], masks: Sequence[SourceFile], copy
             stem = stem if kind == "image" or stem in stems else MASK_SUFFIX.sub("", stem)
             pair = by_stem.setdefault(stem, {})
             if kind in pair:
-                problems.append(f"{pair[kind].name} and {file.name}: two files for one {kind}")
+                problems.append(f"{pair[kind].where} and {file.where}: two files for one {kind}")
             pair[kind] = file
     for pair in by_stem.values():
         if len(pair) < 2:
             ((kind, file),) = pair.items()
-            problems.append(f"{file.name}: no {'mask' if kind == 'image' else 'image'}")
+            problems.append(f"{file.where}: no {'mask' if kind == 'image' else 'image'}")
     if problems or not by_stem:
         found = f"found {counted(len(images), 'image')} and {counted(len(masks), 'mask')}"
-        unpaired = f"by name {counted(len(problems), 'file')} cannot be paired"
-        raise UserError(f"{found}; {unpaired}:\n  {join_listed(problems)}")
+        unpaired = f"by name {counted(len(problems), 'file')} cannot be paired:\n  {join_listed(problems)}"
+        raise UserError(f"{found}; {unpaired}")
     pairs = {stem: (pair["image"], pair["mask"]) for stem, pair in sorted(by_stem.items())}
     return [Case(stem, pair, place_pair, {"copy": copy}) for stem, pair in pairs.items()]
 

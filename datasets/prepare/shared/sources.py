@@ -6,6 +6,7 @@ it is unpacked into, where it is a link, and where its header says that it is la
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 import stat
@@ -42,6 +43,11 @@ class SourceFile:
         return PurePosixPath(self.name).name
 
     @property
+    def where(self) -> str:
+        """The name for messages: with a folder, or the archive, where the file lies in no folder of its source."""
+        return self.name if "/" in self.name else f"{self.folder}/{self.name}"
+
+    @property
     def folder(self) -> str:
         """The name of the folder that holds the file, or of the archive where the file lies in no folder of it."""
         parents = PurePosixPath(self.name).parent.name or (self.path.parent.name if self.member is None else "")
@@ -76,14 +82,18 @@ class SourceFile:
         """A path to read the file at, while the context lasts; a member is unpacked for that time.
 
         folder: where to unpack; None for the system's folder of temporary files
+        A UserError within the context that names this path names `where` instead.
         """
-        if self.member is None:
-            yield self.path
-            return
-        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=folder) as scratch:
-            path = Path(scratch) / self.base
-            self.copy_to(path)
-            yield path
+        with contextlib.ExitStack() as stack:
+            path = self.path
+            if self.member is not None:
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".unpacked-", dir=folder))
+                path = Path(scratch) / self.base
+                self.copy_to(path)
+            try:
+                yield path
+            except UserError as error:
+                raise UserError(str(error).replace(str(path), self.where)) from None
 
 
 def list_files(sources: Sequence[Path]) -> list[SourceFile]:
@@ -94,14 +104,32 @@ def list_files(sources: Sequence[Path]) -> list[SourceFile]:
     files: list[SourceFile] = []
     for source in sources:
         if source.is_dir():
-            below = (path for path in source.rglob("*") if path.is_file())
-            named = [(path.relative_to(source).as_posix(), path) for path in below]
+            below = (folder / name for folder, names in walk(source) for name in names)
+            named = [(path.relative_to(source).as_posix(), path) for path in below if path.is_file()]
             files += [SourceFile(name, path.stat().st_size, path) for name, path in named if _is_wanted(name)]
         elif source.is_file():
             files += _members(source)
         else:
             raise UserError(f"{source}: no such folder or file; expected the folder of the download, or its zip")
     return sorted(files, key=lambda file: (file.name, str(file.path)))
+
+
+def walk(source: Path) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, names in it that are no folders) of `source` and all folders below it, hidden ones left out.
+
+    Links to folders are followed last; each folder is visited once, and none that holds `source`.
+    """
+    visited, waiting = {str(folder) for folder in source.resolve().parents}, [source]
+    for top in waiting:
+        for folder, inner, names in os.walk(top):
+            inner[:] = sorted(name for name in inner if _is_wanted(name))
+            real = os.path.realpath(folder)
+            if real in visited:
+                inner.clear()
+                continue
+            visited.add(real)
+            waiting += [path for name in inner if (path := Path(folder, name)).is_symlink()]
+            yield Path(folder), names
 
 
 def _members(path: Path) -> list[SourceFile]:
@@ -134,7 +162,7 @@ def find_once(files: Sequence[SourceFile], pattern: re.Pattern[str]) -> dict[tup
         if match := pattern.fullmatch(file.base.lower()):
             other = found.setdefault(match.groups(), file)
             if other is not file:
-                raise UserError(f"{file.base} is there twice: {other.name} and {file.name}; give the one to use")
+                raise UserError(f"{file.base} is there twice: {other.where} and {file.where}; give the one to use")
     return found
 
 

@@ -3,7 +3,6 @@
 Letters: D slices, H rows, W columns, in the directions that `orientation` names (utils/inference/orientation.py).
 """
 
-import re
 from argparse import ArgumentParser
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import h5py
 import numpy as np
 
 from datasets.files.dicom import quiet_itk
-from datasets.files.image import Image, read_image
+from datasets.files.image import Image, read_image, suffix_of
 from datasets.files.nifti import whole_nifti
 from datasets.prepare.shared.sources import SourceFile
 from utils.errors import UserError, join_listed
@@ -61,11 +60,11 @@ def prepare_volume(
     """
     with image.local(target) as image_path, label.local(target) as label_path:
         stored, classes, spacing, affine = read_labelled(image_path, label_path, orientation, label_map, channel)
-    unit = to_unit(stored, intensity, image.name)
+    unit = to_unit(stored, intensity, image.where)
     facts = {"slices": len(unit), "shape": list(unit.shape), "spacing": [round(value, 4) for value in spacing]}
     if intensity == "ct" and (unit.min() > 0 or unit.max() < 1):
         low, high = float(stored.min()), float(stored.max())
-        facts["note"] = f"{image.name}: values from {low:g} to {high:g} do not fill the window: is it in HU?"
+        facts["note"] = f"{image.where}: values from {low:g} to {high:g} do not fill the window: is it in HU?"
     if not test:
         names = [f"train_npz/{name}_slice{number:03d}.npz" for number in range(len(unit))]
         for file, pixels, labels in zip(names, unit, classes):
@@ -95,9 +94,15 @@ def read_labelled(
         label = replace(label, spacing=image.spacing, meta=image.meta)
     arrays = []
     for one in (image, label):
-        if one.kind != "volume" or one.spacing is None or not one.orientation:
-            remedy = "export it with its geometry (qform or sform of NIfTI)"
-            raise UserError(f"{one.path.name}: the file does not say how its volume lies in the patient; {remedy}")
+        if one.kind != "volume" or one.meta.get("dimension") == 2:
+            what = "is a picture in colours"
+            if one.kind == "volume":
+                what = f"is 2-D ({one.array.shape[2]} x {one.array.shape[1]})"
+            remedy = "save pictures and their masks as PNG, or stack the slices of a patient (SimpleITK.JoinSeries)"
+            raise UserError(f"{one.path}: {what}; expected slices of grey values; {remedy}")
+        if one.spacing is None or not one.orientation:
+            remedy = "export it with its geometry (qform or sform of NIfTI, space of NRRD)"
+            raise UserError(f"{one.path}: the file does not say how its volume lies in the patient; {remedy}")
         arrays.append(turn(one.array, one.orientation, orientation))
     pixels, classes = arrays
     if pixels.shape != classes.shape or not _lie_alike(image, label):
@@ -107,19 +112,20 @@ def read_labelled(
 
 
 def _read(path: Path, channel: int | None) -> Image:
-    """The volume of a file that is one channel or holds `channel`. raises: UserError where it has no such one"""
+    """The volume of a file that is one channel or, as NIfTI, holds `channel`. raises: UserError where it has none"""
     sitk = quiet_itk()
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    with reading(path, as_what=" as NIfTI"):
-        reader.ReadImageInformation()
-    if reader.GetDimension() != 4:
-        if channel and not re.search(rf"_{channel:04d}\.nii(\.gz)?$", path.name, re.IGNORECASE):
-            raise UserError(f"{path.name}: found one channel, and no _{channel:04d} in its name; leave --channel out")
+    if is_nifti := suffix_of(path) in (".nii", ".nii.gz"):
+        reader.SetFileName(str(path))
+        with reading(path, as_what=" as NIfTI"):
+            reader.ReadImageInformation()
+    if not is_nifti or reader.GetDimension() != 4:
+        if channel and not path.name[: -len(suffix_of(path))].endswith(f"_{channel:04d}"):
+            raise UserError(f"{path}: found one channel, and no _{channel:04d} in its name; leave --channel out")
         return read_image(path)
     size = reader.GetSize()
     if channel is None or not 0 <= channel < size[3]:
-        raise UserError(f"{path.name}: found {size[3]} channels; give the one to use as --channel 0 to {size[3] - 1}")
+        raise UserError(f"{path}: found {size[3]} channels; give the one to use as --channel 0 to {size[3] - 1}")
     reader.SetExtractIndex((0, 0, 0, channel))
     reader.SetExtractSize((*size[:3], 0))
     with reading(path, as_what=" as NIfTI"), whole_nifti(path) as whole:
@@ -145,11 +151,14 @@ def _what_differs(image: Image, label: Image) -> str:
         facts |= {name: one.meta[name] for name in ("origin", "direction")}
         words.append([f"{name} ({', '.join(f'{value:.7g}' for value in facts[name])})" for name in facts])
     found, expected = (", ".join(a for a, b in zip(these, others) if a != b) for these, others in (words, words[::-1]))
-    remedy = "copy the image's geometry to it (SimpleITK: label.CopyInformation(image))"
-    return (
-        f"{label.path.name}: found {found}; expected {expected} as {image.path.name} has (x, y, z); "
-        f"give the label of this image, or, if it was drawn on this image voxel by voxel, {remedy}"
-    )
+    if label.array.shape == image.array.shape:
+        remedy = "copy the image's geometry to it (SimpleITK: label.CopyInformation(image))"
+        remedy = f"if it was drawn on this image voxel by voxel, {remedy}"
+    else:
+        remedy = "SimpleITK.Resample(label, image, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor)"
+        remedy = f"if it was drawn on another cut of this scan, resample it: {remedy}"
+    expected = f"expected {expected} as {image.path} has (x, y, z)"
+    return f"{label.path}: found {found}; {expected}; give the label of this image, or, {remedy}"
 
 
 def _map_labels(label: np.ndarray, label_map: dict[int, int], path: Path) -> np.ndarray:
@@ -157,10 +166,11 @@ def _map_labels(label: np.ndarray, label_map: dict[int, int], path: Path) -> np.
     values, counts = np.unique(label, return_counts=True)
     if unknown := [f"{v:g} ({n:,} voxels)" for v, n in zip(values, counts) if v not in label_map]:
         expected = ", ".join(map(str, label_map))
-        raise UserError(f"{path.name}: found the labels {join_listed(unknown, 8, ', ')}; expected {expected}")
-    table = np.zeros(256, np.uint8)
-    table[list(label_map)] = list(label_map.values())
-    return table[label.astype(np.uint8)]
+        raise UserError(f"{path}: found the labels {join_listed(unknown, 8, ', ')}; expected {expected}")
+    classes = np.zeros(label.shape, np.uint8)
+    for value in values:
+        classes[label == value] = label_map[value]
+    return classes
 
 
 def _affine(image: Image, orientation: str) -> np.ndarray:

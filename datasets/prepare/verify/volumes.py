@@ -108,7 +108,7 @@ def tabulate(report: Report, cases: dict[str, Case], classes: tuple[str, ...]) -
 
 
 def check_patients(report: Report, names: dict[str, list[str]]) -> None:
-    """An error for each patient in several lists; frames of one (`patient_of`) count as one."""
+    """An error for each patient in several lists; cases of one (`patient_of`) count as one."""
     parts: dict[str, set[str]] = {}
     for part, listed in names.items():
         for name in listed:

@@ -194,6 +194,22 @@ def test_rectal_slices_of_another_phase_are_left_out(rectal, tmp_path):
     assert (tmp_path / "out/manifest.json").read_bytes() == (tmp_path / "both/manifest.json").read_bytes()
 
 
+def test_rectal_patients_may_be_links(rectal, tmp_path):
+    (tmp_path / "links").mkdir()
+    for folder in sorted(rectal.iterdir()):
+        (tmp_path / "links" / folder.name).symlink_to(folder)
+    for source, out in ((rectal, "a"), (tmp_path / "links", "b")):
+        main(["rectal", str(source), str(tmp_path / out), "--workers", "1"])
+    assert (tmp_path / "a/manifest.json").read_bytes() == (tmp_path / "b/manifest.json").read_bytes()
+
+
+def test_no_files_at_all_are_said_without_an_empty_list(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"found 0 DICOM slices, .*1\.\.\.\.dcm\); expected a folder .*case1002") as e:
+        main(["rectal", str(tmp_path / "empty"), str(tmp_path / "out")])
+    assert "cannot be used" not in str(e.value)
+
+
 @pytest.mark.parametrize(
     ("change", "flags", "expected"),
     [
@@ -261,6 +277,20 @@ def test_a_folder_of_several_classes_trains_as_such(tmp_path, values):
     main(["folder", str(root / "photos"), str(root / "annotations"), str(tmp_path / "out"), "--workers", "1"])
     assert find_classes(tmp_path / "out").values == values
     assert configure(["--dataset", str(tmp_path / "out")]).num_classes == 4
+
+
+def test_pictures_of_a_group_stay_together(tmp_path):
+    root = folder_of(tmp_path, several(0, 255))
+    main(["folder", str(root), str(tmp_path / "out"), "--workers", "1", "--size", "0.5", "--group-by", "00([0-9])"])
+    assert [row.group for row in rows_of(tmp_path / "out")] == [str(number) for number in range(10)]
+    for path in sorted(root.rglob("*.*")):
+        path.rename(path.with_name(f"p{int(path.name[:3]) % 4}_{path.name}"))
+    main(["folder", str(root), str(tmp_path / "b"), "--workers", "1", "--size", "0.5", "--group-by", "p[0-9]"])
+    rows = rows_of(tmp_path / "b")
+    assert {row.group for row in rows} == {"p0", "p1", "p2", "p3"}
+    assert len({(row.group, row.category) for row in rows}) == 4
+    with pytest.raises(UserError, match="finds nothing in 10 names"):
+        main(["folder", str(root), str(tmp_path / "c"), "--workers", "1", "--group-by", "q"])
 
 
 def test_a_folder_of_colours(tmp_path):

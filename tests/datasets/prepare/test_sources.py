@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from datasets.images.split import read_split
+from datasets.prepare.command import build_parser, preprocessed
 from datasets.prepare.shared import sources
 from datasets.prepare.shared.sources import list_files
 from prepare_data import main
@@ -74,3 +75,32 @@ def test_an_archive_made_on_windows(tmp_path):
     main(["folder", str(path), str(tmp_path / "out"), "--workers", "1"])
     assert len(read_split(tmp_path / "out/test_train_data.csv")) == 4
     assert (tmp_path / "out/images/002.jpg").read_bytes() == (tree / "images/002.jpg").read_bytes()
+
+
+def test_links_to_folders_are_followed_and_each_folder_is_read_once(tmp_path):
+    """The patient folders are links, one of them to a folder that is there itself; others lead back or nowhere."""
+    for name in (
+        "store/case1/a.png",
+        "store/case2/deep/b.png",
+        "raw/case3/c.png",
+        "store/.hidden/d.png",
+        "other/e.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    links = {"case1": "../store/case1", "case2": "../store/case2", "Again": "case3", ".h": "../store", "up": ".."}
+    links |= {"case3/loop": "..", "nowhere": "../not/there"}
+    for name, to in links.items():
+        (tmp_path / "raw" / name).symlink_to(to)
+    assert [file.name for file in list_files([tmp_path / "raw"])] == ["case1/a.png", "case2/deep/b.png", "case3/c.png"]
+    (tmp_path / "linked").symlink_to("raw")
+    assert len(list_files([tmp_path / "linked"])) == 3
+    assert sum(file.base == "a.png" for file in list_files([tmp_path / "raw", tmp_path / "store"])) == 2
+
+
+def test_a_preprocessed_download_behind_a_link_is_found(tmp_path):
+    (tmp_path / "store/set/train_npz").mkdir(parents=True)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/link").symlink_to("../store")
+    args = build_parser("").parse_args(["acdc", str(tmp_path / "raw"), str(tmp_path / "out")])
+    assert preprocessed(args) == tmp_path / "raw/link/set"

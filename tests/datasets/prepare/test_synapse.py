@@ -165,7 +165,7 @@ def test_a_label_of_another_size_fails_alone(download, tmp_path):
 
     label = sitk.ReadImage(str(copy / "label/label0007.nii.gz"))
     sitk.WriteImage(label[:-1], str(copy / "label/label0007.nii.gz"))
-    with pytest.raises(UserError, match=r"1 of 30 cases failed(.|\n)*case0007: label0007.nii.gz: found size \("):
+    with pytest.raises(UserError, match=r"1 of 30 cases failed(.|\n)*case0007: label/label0007.nii.gz: found size \("):
         main(["synapse", str(copy), str(tmp_path / "out"), "--workers", "1"])
     assert (tmp_path / "out/test_vol_h5/case0008.npy.h5").is_file()
     assert not list((tmp_path / "out/train_npz").glob("case0007*"))

@@ -94,6 +94,16 @@ def test_cases_by_number():
         ("patient001_frame12_slice_9", "patient001"),
         ("case0005_slice002", "case0005"),
         ("frame_7_frame", "frame_7_frame"),
+        ("sub-02_ses-1_slice003", "sub-02"),
+        ("sub-02_ses-1_run-2_T1w", "sub-02"),
+        ("sub-A1_T1w", "sub-A1"),
+        ("sub-02_frame01", "sub-02"),
+        ("sub-02", "sub-02"),
+        ("sub-01_02", "sub-01_02"),
+        ("sub-01-2_ses-1", "sub-01-2_ses-1"),
+        ("my_sub-01_ses-1", "my_sub-01_ses-1"),
+        ("P7@2021_P7_a_slice003", "P7"),
+        ("P7_frame01@scan_frame02", "P7_frame01"),
     ],
 )
 def test_patient_of_a_case_or_slice(name, patient):

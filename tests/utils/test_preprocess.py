@@ -183,6 +183,12 @@ def test_auto_takes_what_training_took_and_asks_where_it_would_guess(array, pre,
         (RNG.random((2, 4, 5)), STRETCHED, ""),
         (RNG.random((4, 5)), dataclasses.replace(PICTURES, intensity="percentile"), ""),
         (HU, CT, ""),
+        (
+            MR[0].astype(np.uint16),
+            PICTURES,
+            ", which are dark as fractions of the type's largest; say with --intensity",
+        ),
+        ((MR[0] * 30).astype(np.uint16), PICTURES, ""),
     ],
 )
 def test_auto_says_where_its_choice_may_be_wrong(tmp_path, array, pre, said):
@@ -202,6 +208,7 @@ def test_units():
     for array, intensity, message in (
         (np.array([0.0, 2]), "unit", r"x: --intensity unit: found values 0 to 2"),
         (np.array([0.0, 2]), "range", r"x: --intensity range needs integers"),
+        (np.array([0, 255]), "range", r"x: --intensity range needs integers of 8 or 16 bits, found int64"),
     ):
         with pytest.raises(UserError, match=message):
             to_unit(array, intensity, "x")

@@ -49,6 +49,8 @@ def choose_intensity(array: np.ndarray, asked: str, pre: Preprocess, source: str
         return "unit" if unit else "range"
     remedy = f"say with --intensity what they are: {', '.join(INTENSITIES)}"
     if pre.intensity == "range" and array.dtype.kind == "u":
+        if high < np.iinfo(array.dtype).max / 8:  # such as 12 bits in 16
+            log_once(f"warning: {found}, which are dark as fractions of the type's largest; {remedy}")
         return "range"
     if pre.intensity in (UNKNOWN, "range", "unit"):
         raise UserError(f"{found}; the checkpoint does not tell how such values become [0, 1]; {remedy}")
@@ -69,8 +71,9 @@ def to_unit(array: np.ndarray, intensity: str, source: str) -> np.ndarray:
     if intensity == "percentile":
         return stretch(array, *percentiles(array))
     if intensity == "range":
-        if array.dtype.kind not in "uib":
-            raise UserError(f"{source}: --intensity range needs integers, found {array.dtype}; use percentile or ct")
+        if array.dtype.kind not in "uib" or array.dtype.itemsize > 2:
+            found = f"needs integers of 8 or 16 bits, found {array.dtype}"
+            raise UserError(f"{source}: --intensity range {found}; use percentile or ct")
         return array.astype(np.float32) / np.float32(1 if array.dtype.kind == "b" else np.iinfo(array.dtype).max)
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 1:

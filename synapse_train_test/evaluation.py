@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datasets.files.itk import write_nifti
+from datasets.files.place import meta_of, write_placed
 from datasets.summary import DataSummary
 from datasets.volumes.files import Volume
 from datasets.volumes.lists import find_root, hold_out_cases, patient_of, read_list
@@ -87,8 +87,9 @@ def open_split(cfg: Config) -> tuple[SliceVolumes | SynapseVolumes, str, DataSum
 
 
 def save_volume(folder: Path, volume: Volume, labels: np.ndarray) -> None:
-    """Write NAME_img, NAME_gt and NAME_pred.nii.gz; spacing in mm where the file has one, else 1."""
+    """Write NAME_img, NAME_gt and NAME_pred.nii.gz where the volume lies; they claim no place where it is not known."""
+    meta = meta_of(volume.spacing, volume.affine)
     for suffix, array in (("img", volume.image), ("gt", volume.label), ("pred", labels)):
         if array is not None:
             with replacing(folder / f"{volume.name}_{suffix}.nii.gz") as part:
-                write_nifti(part, array, volume.spacing or (1.0, 1.0, 1.0), {})
+                write_placed(part, array, volume.spacing, meta)

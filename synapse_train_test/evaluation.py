@@ -20,7 +20,7 @@ from utils.files import replacing
 from utils.inference.forward import Forward
 from utils.inference.predict import predict_volume
 from utils.log import log
-from utils.results.overlay import contact_sheet, save_overlay
+from utils.results.overlay import contact_sheet, save_overlay, upright
 from utils.results.page.frames import Album
 from utils.results.place import check_same_cases
 from utils.scoring.protocols import Row, score_volume
@@ -44,11 +44,12 @@ def evaluate(
         """Score one predicted volume and write the files asked for."""
         if cfg.is_savenii:
             save_volume(out / "nifti", volume, labels)
+        image, found, label, spacing = upright(volume.orientation, volume.spacing, volume.image, labels, volume.label)
         if cfg.debug:
-            sheet = contact_sheet(volume.image, labels, volume.label, cfg.num_classes, classes)
+            sheet = contact_sheet(image, found, label, cfg.num_classes, classes, spacing)
             save_overlay(out / "overlays" / f"{volume.name}.png", sheet)
         if album is not None:
-            album.add_volume(volume.name, volume.image, labels, volume.label)
+            album.add_volume(volume.name, image, found, label, spacing)
         rows = score_volume(volume.name, labels, volume.label, classes, cfg.protocol, volume.spacing, cfg.tolerance)
         return [{"case": volume.name, "group": patient_of(volume.name)} | row for row in rows]
 

@@ -140,10 +140,10 @@ def _image(path: Path, array: np.ndarray, spacing: Any, meta: dict[str, Any]) ->
 def save_mask(path: Path, mask: np.ndarray, like: Image) -> Path:
     """Write a mask of the size of `like`; add the suffix of its kind to `path`; return the file written.
 
-    A picture's mask is a .png. A volume's is a .nii.gz with the origin, direction and spacing of `like`, without origin
-    and direction where `like` has none; where the spacing is not known it is a .tif of as many pages as a TIFF file has,
-    or a .npy. Labels are uint8; a bool mask of a picture becomes 0 and 255, and a picture's labels have a palette, so
-    that a viewer shows them in colours.
+    A picture's mask is a .png. A volume's is a .nii.gz with the spacing of `like`, and with its origin and direction
+    where it has them; where the spacing is not known it is a .tif of as many pages as a TIFF file has, or a .npy.
+    Labels are uint8; a bool mask of a picture becomes 0 and 255, and a picture's labels have a palette, so that
+    viewers show them in colours.
     mask: bool or uint8
     raises: UserError when the file cannot be written; then nothing is left behind
     """

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datasets.files.itk import write_nifti
+from datasets.files.place import meta_of, write_placed
 from datasets.summary import DataSummary
 from datasets.volumes.files import Volume
 from datasets.volumes.lists import find_root, hold_out_cases, patient_of, read_list
@@ -20,7 +20,7 @@ from utils.files import replacing
 from utils.inference.forward import Forward
 from utils.inference.predict import predict_volume
 from utils.log import log
-from utils.results.overlay import contact_sheet, save_overlay
+from utils.results.overlay import contact_sheet, save_overlay, upright
 from utils.results.page.frames import Album
 from utils.results.place import check_same_cases
 from utils.scoring.protocols import Row, score_volume
@@ -44,11 +44,12 @@ def evaluate(
         """Score one predicted volume and write the files asked for."""
         if cfg.is_savenii:
             save_volume(out / "nifti", volume, labels)
+        image, found, label, spacing = upright(volume.orientation, volume.spacing, volume.image, labels, volume.label)
         if cfg.debug:
-            sheet = contact_sheet(volume.image, labels, volume.label, cfg.num_classes, classes)
+            sheet = contact_sheet(image, found, label, cfg.num_classes, classes, spacing)
             save_overlay(out / "overlays" / f"{volume.name}.png", sheet)
         if album is not None:
-            album.add_volume(volume.name, volume.image, labels, volume.label)
+            album.add_volume(volume.name, image, found, label, spacing)
         rows = score_volume(volume.name, labels, volume.label, classes, cfg.protocol, volume.spacing, cfg.tolerance)
         return [{"case": volume.name, "group": patient_of(volume.name)} | row for row in rows]
 
@@ -87,8 +88,9 @@ def open_split(cfg: Config) -> tuple[SliceVolumes | SynapseVolumes, str, DataSum
 
 
 def save_volume(folder: Path, volume: Volume, labels: np.ndarray) -> None:
-    """Write NAME_img, NAME_gt and NAME_pred.nii.gz; spacing in mm where the file has one, else 1."""
+    """Write NAME_img, NAME_gt and NAME_pred.nii.gz where the volume lies; they claim no place where it is not known."""
+    meta = meta_of(volume.spacing, volume.affine)
     for suffix, array in (("img", volume.image), ("gt", volume.label), ("pred", labels)):
         if array is not None:
             with replacing(folder / f"{volume.name}_{suffix}.nii.gz") as part:
-                write_nifti(part, array, volume.spacing or (1.0, 1.0, 1.0), {})
+                write_placed(part, array, volume.spacing, meta)

@@ -59,7 +59,11 @@ def test_the_mask_lies_where_the_label_lies_in_the_frame_of_the_raw_file(folder,
 
 
 def test_the_test_part_reaches_the_same_dice(folder):
-    command("test.py", "--checkpoint", "RUN/best_model.pth", *CPU, cwd=folder)
+    command("test.py", "--checkpoint", "RUN/best_model.pth", "--is_savenii", *CPU, cwd=folder)
     summary = json.loads((folder / "RUN/test_standard/summary.json").read_text(encoding="utf-8"))
     assert summary["num_cases"] == 12
     assert summary["overall"]["metrics"]["dice"]["mean"] > 0.85
+    for path in (folder / "RUN/test_standard/nifti").glob("*_pred.nii.gz"):  # stored in five orientations
+        truth = sitk.ReadImage(str(folder / "Training/label" / path.name.replace("case", "label").replace("_pred", "")))
+        mask = sitk.Resample(sitk.ReadImage(str(path)), truth, sitk.Transform(), sitk.sitkNearestNeighbor)
+        assert mean_dice(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(truth)) > 0.7

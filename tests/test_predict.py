@@ -360,6 +360,17 @@ def test_overlays_of_volumes_are_drawn_as_a_radiologist_sees_them(tmp_path, monk
     np.testing.assert_array_equal(seen[1][0], array)
 
 
+def test_overlays_of_volumes_have_their_aspect_and_a_bounded_size(tmp_path):
+    """Stored PIR, 7.7 mm from row to row: coronal cuts of 60 x 200 voxels, 462 x 250 mm; no cut beyond 1,024 pixels."""
+    unit, mask = np.zeros((8, 60, 200), np.float32), np.zeros((8, 60, 200), np.uint8)
+    mask[:, 10:40, 50:100] = 1
+    files.save_picture(tmp_path / "a", Segmented(mask, unit, None), ["liver"], "PIR", (1.25, 7.7, 1.25))
+    sheet = cv2.imread(str(tmp_path / "a_overlay.png"))
+    assert sheet.shape[1] < 2000
+    rows, columns = np.nonzero((sheet[22:900, : sheet.shape[1] // 3] == (233, 180, 86)).all(-1))
+    assert (np.ptp(rows) / np.ptp(columns)) == pytest.approx(30 * 7.7 / (50 * 1.25), rel=0.02)
+
+
 def test_clean_up_of_masks(polyps, tmp_path):
     source = tmp_path / "a.png"
     noise = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)  # many parts, whatever ran before

@@ -14,6 +14,7 @@ from utils.errors import UserError
 from utils.files import check_bytes, reading
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+PLACE = ("spacing", "affine", "orientation")  # names of what says where a volume lies (`datasets/files/place.py`)
 MAX_HEADER = 2**16  # bytes of the header of an npy file
 DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000  # filters of HDF5
 MOST_TIMES = 1032  # deflate makes data at most so many times smaller
@@ -22,7 +23,7 @@ MOST_TIMES = 1032  # deflate makes data at most so many times smaller
 def read_arrays(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> dict[str, np.ndarray]:
     """The arrays of an npz or h5 file that `choose` picks from all names; that of an npy file is called `image`.
 
-    `spacing` may be an attribute of an h5 file.
+    Those of PLACE may be attributes of an h5 file, and are then among the result.
     raises: UserError for a damaged file, for values that lie in other files, and for more bytes than allowed
     """
     suffix = path.suffix.lower()
@@ -33,9 +34,8 @@ def read_arrays(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> dic
         if suffix != ".npz":
             with h5py.File(path, "r") as file:
                 arrays = {name: _read_h5(path, file, name) for name in choose(list(file))}
-                if "spacing" not in arrays and "spacing" in file.attrs:
-                    arrays["spacing"] = np.asarray(file.attrs["spacing"])
-                return arrays
+                attributes = [name for name in PLACE if name in file.attrs and name not in arrays]
+                return arrays | {name: np.asarray(file.attrs[name]) for name in attributes}
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path}: not a complete npz file (truncated, or another format); copy or convert it again")
         with zipfile.ZipFile(path) as archive:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from datasets.files.arrays import checked_spacing, read_arrays
+from datasets.files.arrays import PLACE, checked_spacing, read_arrays
 from datasets.files.dicom import is_dicom
-from datasets.files.itk import read_itk, write_nifti
+from datasets.files.itk import read_itk
 from datasets.files.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_pages
+from datasets.files.place import checked_place, meta_of, write_placed
 from utils.errors import UserError
 from utils.files import replacing
 from utils.preprocess import AXES
@@ -32,7 +33,8 @@ class Image:
     """An image in its stored type (HU for CT) and where it lies in space.
 
     kind: "picture" (H, W[, 3]) or "volume" (D, H, W); meta: origin, direction (x first, as in SimpleITK), dimension
-    and oriented (whether origin and direction mean anything) of a NIfTI or DICOM file, empty of others.
+    and oriented (whether origin and direction mean anything) of a NIfTI or DICOM file or a prepared volume, empty of
+    others.
     """
 
     array: np.ndarray
@@ -65,7 +67,7 @@ def suffix_of(path: str | Path) -> str:
 def read_image(path: str | Path, upright: bool = False) -> Image:
     """Read a picture, an array file, a NIfTI, NRRD, MetaImage or DICOM file, or a folder that holds one DICOM series.
 
-    An .npz or .h5 file gives its array `image`, and `spacing` where it has one. A TIFF file of several pages is a
+    An .npz or .h5 file gives its array `image`, and its place where it has one. A TIFF file of several pages is a
     volume. upright: turn a photograph by its EXIF orientation, as viewers show it
     raises: UserError for what is missing, damaged, larger than allowed or of no known kind, and for values that are
         not finite
@@ -80,7 +82,7 @@ def read_image(path: str | Path, upright: bool = False) -> Image:
         pages = read_pages(path, upright)
         return _image(path, pages[0], None, {}) if len(pages) == 1 else _stack(path, pages)
     if suffix in ARRAY_SUFFIXES:
-        return _image(path, *_read_array(path), {})
+        return _image(path, *_read_array(path))
     if suffix or is_dicom(path):
         return _image(path, *read_itk(path))
     raise UserError(f"{path}: of no known kind, expected DICOM or one of {', '.join(SUFFIXES)}; convert it")
@@ -97,19 +99,25 @@ def _stack(path: Path, pages: list[np.ndarray]) -> Image:
     return Image(volume, None, "volume", path)
 
 
-def _read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The array `image` (or the only one) of the file, and its `spacing` if there is one."""
+def _read_array(path: Path) -> tuple[np.ndarray, np.ndarray | tuple[float, ...] | None, dict[str, Any]]:
+    """The array `image` (or the only one) of the file, its `spacing` and `meta`; a slice's are of its volume."""
 
     def choose(names: list[str]) -> list[str]:
-        images = {"image"} & set(names) or set(names) - {"label", "spacing"}
+        images = {"image"} & set(names) or set(names) - {"label", *PLACE}
         if len(images) != 1:
             raise UserError(f"{path}: found the arrays {names}, expected one named image")
-        return [*images, *({"spacing"} & set(names))]
+        return [*images, *(name for name in PLACE if name in names)]
 
     arrays = read_arrays(path, choose)
-    spacing = arrays.pop("spacing", None)
+    place = {name: arrays.pop(name) for name in PLACE if name in arrays}
     (array,) = arrays.values()
-    return array, spacing
+    spacing = place.get("spacing")
+    if len(place) < len(PLACE):
+        return array, spacing, {}
+    found = checked_place(path, place)
+    if array.ndim == 2:
+        return array, found.spacing[1:], {}
+    return array, found.spacing, meta_of(found.spacing, found.affine)
 
 
 def _image(path: Path, array: np.ndarray, spacing: Any, meta: dict[str, Any]) -> Image:
@@ -132,9 +140,10 @@ def _image(path: Path, array: np.ndarray, spacing: Any, meta: dict[str, Any]) ->
 def save_mask(path: Path, mask: np.ndarray, like: Image) -> Path:
     """Write a mask of the size of `like`; add the suffix of its kind to `path`; return the file written.
 
-    A picture's mask is a .png. A volume's is a .nii.gz with the origin, direction and spacing of `like`; where the
-    spacing is not known it is a .tif of as many pages as a TIFF file has, or a .npy. Labels are uint8; a bool mask of a
-    picture becomes 0 and 255, and a picture's labels have a palette, so that a viewer shows them in colours.
+    A picture's mask is a .png. A volume's is a .nii.gz with the spacing of `like`, and with its origin and direction
+    where it has them; where the spacing is not known it is a .tif of as many pages as a TIFF file has, or a .npy.
+    Labels are uint8; a bool mask of a picture becomes 0 and 255, and a picture's labels have a palette, so that
+    viewers show them in colours.
     mask: bool or uint8
     raises: UserError when the file cannot be written; then nothing is left behind
     """
@@ -149,7 +158,7 @@ def save_mask(path: Path, mask: np.ndarray, like: Image) -> Path:
         elif suffix == ".npy":
             np.save(part, labels)
         else:
-            write_nifti(part, labels, like.spacing, like.meta)
+            write_placed(part, labels, like.spacing, like.meta)
     return path
 
 

@@ -1,21 +1,25 @@
 """Files of the Synapse layout, each checked as it is read: slices (npz) and volumes (h5).
 
-    train_npz/NAME.npz        `image`, `label` (H, W)
+    train_npz/NAME.npz        `image`, `label` (H, W); `spacing`, `affine`, `orientation` as below, where they are known
     test_vol_h5/NAME.npy.h5   `image`, `label` (D, H, W), also spelt NAME.npz.h5 or NAME.h5;
-                              `spacing` (z, y, x) in mm, an attribute or a data set, where it is known
+                              `spacing` (z, y, x) in mm, an attribute or a data set, where it is known, and with it
+                              `affine` and `orientation` (datasets/files/place.py); a slice has its own affine
 
 Images are floats in [0, 1], or uint8 / uint16 that stand for fractions of their type's range; where an intensity other
 than "auto" is given, any real numbers, which it makes values from 0 to 1 of.
 Letters: D slices, H height, W width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from datasets.files.arrays import checked_spacing, read_arrays
-from utils.errors import UserError
+from datasets.files.arrays import PLACE, read_arrays
+from datasets.files.place import Place, checked_place
+from utils.errors import UserError, join_listed
+from utils.log import log_once
 from utils.preprocess.intensities import to_unit
 
 # A float image may leave [0, 1] by this much, since cubic resampling overshoots. Beyond, it was never scaled.
@@ -25,12 +29,14 @@ RAW = "raw"
 
 @dataclass(frozen=True)
 class Volume:
-    """One case: image (D, H, W) float32 in [0, 1], label (D, H, W) uint8 or None, spacing (z, y, x) in mm or None."""
+    """One case: image (D, H, W) float32 in [0, 1], label (D, H, W) uint8 or None, and its `Place`."""
 
     name: str
     image: np.ndarray
     label: np.ndarray | None
-    spacing: tuple[float, float, float] | None
+    spacing: tuple[float, ...] | None
+    affine: np.ndarray | None = None
+    orientation: str = ""
 
 
 def read_slice(path: Path, num_classes: int | None = None, intensity: str = "auto") -> tuple[np.ndarray, np.ndarray]:
@@ -42,20 +48,54 @@ def read_slice(path: Path, num_classes: int | None = None, intensity: str = "aut
     return image, label
 
 
+def read_stack(paths: Sequence[Path], name: str, intensity: str = "auto") -> Volume:
+    """The slices of one case, in their order, as a volume; without a place where the list leaves out slices.
+
+    raises: UserError where sizes, spacings or orientations of slices differ, and as `read_slice`
+    """
+    where, kind = f"{paths[0].parent}: slices of {name}", "auto" if intensity == "auto" else RAW
+    images, labels, places = zip(*(_read(path, ("H", "W"), None, kind, PLACE) for path in paths))
+    if len(shapes := sorted({image.shape for image in images})) > 1:
+        raise UserError(f"{where} have sizes {shapes}; a case must have one size to be a volume")
+    image = np.stack(images)
+    if kind == RAW:
+        image = to_unit(image, intensity, str(paths[0].parent / name))
+    return Volume(name, image, np.stack(labels), *_place_of_stack(where, places))
+
+
 def read_volume(path: Path, name: str, num_classes: int | None = None, intensity: str = "auto") -> Volume:
     """The volume of one h5 file; its label is None where the file has none. raises: UserError with all that is wrong"""
-    image, label, spacing = _read(path, ("D", "H", "W"), num_classes, intensity)
-    return Volume(name, image, label, None if spacing is None else checked_spacing(path, spacing, 3))
+    image, label, place = _read(path, ("D", "H", "W"), num_classes, intensity, ("label", *PLACE))
+    return Volume(name, image, label, *place)
+
+
+def _place_of_stack(where: str, places: Sequence[Place]) -> Place:
+    """The place of the first of some slices, which must lie behind each other; of none where they leave gaps.
+
+    raises: UserError where their spacings or orientations differ
+    """
+    first = places[0]
+    kinds = {(place.spacing, place.orientation): None for place in places}
+    if len(kinds) > 1:
+        found = [f"{spacing or 'no spacing'} {orientation or 'no orientation'}" for spacing, orientation in kinds]
+        raise UserError(f"{where} have {join_listed(found, 4, ' and ')}; expected one for all; prepare the case again")
+    if first.affine is not None:
+        step, starts = first.affine[:3, 0], [place.affine[:3, 3] for place in places]
+        if not np.allclose(np.diff(starts, axis=0), step, atol=0.01 * first.spacing[0]):
+            log_once(f"warning: {where} do not lie one behind the other (gaps in the list?); distances are in pixels")
+            return Place()
+    return first
 
 
 def _read(
-    path: Path, axes: tuple[str, ...], num_classes: int | None, intensity: str
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Image as float32 fractions, label as uint8, spacing as stored; a slice must have a label, and has no spacing.
+    path: Path, axes: tuple[str, ...], num_classes: int | None, intensity: str, more: tuple[str, ...] = ()
+) -> tuple[np.ndarray, np.ndarray | None, Place]:
+    """Image as float32 fractions, label as uint8, place; a slice must have a label.
 
-    raises: one UserError with every problem of image and label
+    more: the names to read where they are there
+    raises: one UserError with every problem of image and label; UserError as `checked_place`
     """
-    needed, more = (("image", "label"), ()) if len(axes) == 2 else (("image",), ("label", "spacing"))
+    needed = ("image", "label") if len(axes) == 2 else ("image",)
 
     def choose(names: list[str]) -> list[str]:
         if not set(needed) <= set(names):
@@ -78,7 +118,7 @@ def _read(
         image = image.astype(np.float32) / np.iinfo(image.dtype).max
     label = None if label is None else label.astype(np.uint8, copy=False)
     image = image if intensity == RAW else image.astype(np.float32, copy=False)
-    return image, label, arrays.get("spacing")
+    return image, label, checked_place(path, arrays)
 
 
 def _image_problems(image: np.ndarray, intensity: str) -> list[str]:

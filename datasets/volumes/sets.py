@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.summary import DataSummary, try_each
-from datasets.volumes.files import RAW, Volume, read_slice, read_volume
+from datasets.volumes.files import RAW, Volume, read_slice, read_stack, read_volume
 from datasets.volumes.lists import SLICE_SUFFIXES, VOLUME_SUFFIXES, case_of, find_files, group_by_case
 from utils.errors import UserError
 from utils.preprocess import SLICES, Preprocess
-from utils.preprocess.intensities import percentiles, stretch, to_unit
+from utils.preprocess.intensities import percentiles, stretch
 from utils.preprocess.sizes import fit_image, fit_labels
 
 
@@ -83,7 +83,7 @@ class SliceVolumes(Sequence[Volume]):
     """The cases among the slices `names` as volumes, for validation on a part of the training cases.
 
     Slices of a case are stacked in the order of their numbers.
-    raises: UserError where their sizes differ
+    raises: UserError as `read_stack`
     """
 
     def __init__(self, folder: str | Path, names: Sequence[str], intensity: str = "auto") -> None:
@@ -96,17 +96,7 @@ class SliceVolumes(Sequence[Volume]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Volume:
-        name, paths = self.names[index], self.paths[index]
-        kind = "auto" if self.intensity == "auto" else RAW
-        images, labels = zip(*(read_slice(path, intensity=kind) for path in paths))
-        shapes = sorted({image.shape for image in images})
-        if len(shapes) > 1:
-            folder = paths[0].parent
-            raise UserError(f"{folder}: slices of {name} have sizes {shapes}; a case must have one size to be a volume")
-        image = np.stack(images)
-        if kind == RAW:
-            image = to_unit(image, self.intensity, str(paths[0].parent / name))
-        return Volume(name, image, np.stack(labels), None)
+        return read_stack(self.paths[index], self.names[index], self.intensity)
 
 
 def check_slices(folder: str | Path, names: Sequence[str], num_classes: int, intensity: str = "auto") -> DataSummary:

@@ -16,16 +16,13 @@ from utils.distributed import gather, is_main, patient_group, rank, world_size
 from utils.errors import UserError, join_listed
 from utils.files import csv_text, parse_csv, read_text, reading, replacing, write_atomically
 from utils.inference.components import measure
-from utils.inference.orientation import turn
 from utils.inference.segment import Segmented, segment
 from utils.log import log
-from utils.results.overlay import contact_sheet, overlay, save_overlay
+from utils.results.overlay import contact_sheet, overlay, save_overlay, upright
 
 SUMMARY = "summary.csv"
 COLUMNS = ("file", "mask", "label", "class", "pixels", "area_mm2", "volume_ml", "components", "largest_component")
 MASK, OVERLAY, PROBABILITIES = "_mask", "_overlay.png", "_probabilities.npz"
-# direction in which the slices grow -> where their rows and columns grow on a screen
-RADIOLOGICAL = {"S": "PL", "I": "PL", "A": "IL", "P": "IL", "R": "IP", "L": "IP"}
 
 
 def predict_files(
@@ -57,7 +54,7 @@ def predict_files(
             if cfg.probabilities:
                 save_probabilities(target, segmented, class_names, image.spacing)
             if cfg.overlay:
-                save_picture(target, segmented, class_names, image.orientation)
+                save_picture(target, segmented, class_names, image.orientation, image.spacing)
             mask = write(target.with_name(target.name + MASK), segmented.mask, image)
         except UserError as error:
             problem = str(error)
@@ -82,12 +79,17 @@ def predict_files(
     return [folder / name for name in dict.fromkeys(row["mask"] for row in rows)]
 
 
-def save_picture(target: Path, found: Segmented, class_names: Sequence[str], orientation: str) -> None:
+def save_picture(
+    target: Path,
+    found: Segmented,
+    class_names: Sequence[str],
+    orientation: str,
+    spacing: Sequence[float] | None = None,
+) -> None:
     """The mask on the image, or on some slices of a volume: as a radiologist sees them, or as stored if not known."""
     if found.mask.ndim == 3:
-        view = orientation[:1] + RADIOLOGICAL.get(orientation[:1], "")
-        unit, mask = (turn(part, orientation, view) for part in (found.unit, found.mask))
-        picture = contact_sheet(unit, mask, None, len(class_names) + 1, class_names)
+        unit, mask, spacing = upright(orientation, spacing, found.unit, found.mask)
+        picture = contact_sheet(unit, mask, None, len(class_names) + 1, class_names, spacing)
     else:
         picture = overlay(found.unit, found.mask, None, len(class_names) + 1)
     save_overlay(target.with_name(target.name + OVERLAY), picture)

@@ -1,17 +1,21 @@
 """Pictures of a prediction on its image: coloured prediction, white ground truth, legend, contact sheet.
 
 Everything is uint8 RGB (H, W, 3). Small images are enlarged by a whole factor first, so that a
-contour is a thin line on a visible picture and not a staircase of fat pixels.
+contour is a thin line on a visible picture and not a staircase of fat pixels. Cuts through a volume of known spacing
+have their aspect in mm.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from einops import rearrange
 
 from utils.files import write_atomically
+from utils.inference.orientation import moves, turn
 
 # Okabe and Ito's colours (two of them brighter, for dark tissue), then a magenta: told apart with any colour vision.
 # Blue comes first: the one class of an endoscopic or skin image must stand out from red and brown.
@@ -27,7 +31,9 @@ PALETTE = (
 )
 WHITE, BLACK, PANEL = (255, 255, 255), (0, 0, 0), (24, 24, 24)
 LEAST_SIDE = 512
-NUM_SLICES, COLUMNS = 6, 3  # of a contact sheet
+NUM_SLICES, COLUMNS, MOST_SIDE = 6, 3, 1024  # of a contact sheet; the last of one slice in it, in pixels
+# direction in which the slices grow -> where their rows and columns grow on a screen
+RADIOLOGICAL = {"S": "PL", "I": "PL", "A": "IL", "P": "IL", "R": "IP", "L": "IP"}
 FILL = 0.22  # opacity of the prediction's area
 FONT, FONT_SCALE, LINE_HEIGHT = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 22
 
@@ -45,18 +51,27 @@ def overlay(
     num_classes: int,
     title: str | None = None,
     least_side: int = LEAST_SIDE,
+    spacing: Sequence[float] | None = None,
+    most_side: int | None = None,
 ) -> np.ndarray:
     """Prediction as coloured contour and tint, ground truth, if there is one, as a white contour with a dark edge.
 
     in: image (H, W) or (H, W, 3), uint8 or floats in [0, 1]; label maps (H, W), boolean for one class;
         num_classes as the network counts them; title: a line above the picture;
-        least_side: in pixels, smaller images are enlarged to it
-    out: uint8 (H', W', 3), H' and W' multiples of H and W but for the title
+        least_side: in pixels, smaller images are enlarged to it, at most until the longer side is four times as long;
+        spacing: (y, x) of the pixels; most_side: in pixels, larger images are shrunk to it
+    out: uint8 (H', W', 3), without spacing and most_side H' and W' multiples of H and W but for the title
     """
-    factor = max(1, -(-least_side // min(image.shape[:2])))
-    canvas = _enlarge(to_rgb(image), factor, cv2.INTER_CUBIC)
-    prediction = _enlarge(prediction.astype(np.uint8), factor, cv2.INTER_NEAREST)
-    truth = None if target is None else _enlarge(target.astype(np.uint8), factor, cv2.INTER_NEAREST)
+    height, width = sides(image.shape[:2], spacing)
+    longest = max(height, width)
+    factor = max(1, min(math.ceil(least_side / min(height, width)), (most_side or 4 * least_side) // longest))
+    factor = min(factor, most_side / longest) if most_side else factor
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    canvas = resize(to_rgb(image), size, cv2.INTER_CUBIC)
+    prediction = cv2.resize(prediction.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+    truth = (
+        target if target is None else cv2.resize(target.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+    )
     width = max(2, round(min(canvas.shape[:2]) / 400))
     labels = range(1, max(num_classes, 2))
     for label in labels:
@@ -71,17 +86,26 @@ def overlay(
 
 
 def contact_sheet(
-    image: np.ndarray, prediction: np.ndarray, target: np.ndarray | None, num_classes: int, class_names: Sequence[str]
+    image: np.ndarray,
+    prediction: np.ndarray,
+    target: np.ndarray | None,
+    num_classes: int,
+    class_names: Sequence[str],
+    spacing: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Overlays of several slices of one volume, with a legend; the slice with most wrong pixels is among them.
 
     Without a target it is the slice with most foreground.
-    in: image (D, H, W), label maps (D, H, W); class_names without the background
+    in: image (D, H, W), label maps (D, H, W); class_names without the background; spacing (z, y, x)
+    out: at most COLUMNS * (MOST_SIDE + 4) wide, at least LEAST_SIDE
     """
     truth = np.zeros_like(prediction) if target is None else target
     chosen = choose_slices(prediction, truth, NUM_SLICES)
+    shown_as = {"spacing": spacing and spacing[1:], "most_side": MOST_SIDE}
     pictures = [
-        overlay(image[i], prediction[i], None if target is None else target[i], num_classes, f"slice {i + 1}")
+        overlay(
+            image[i], prediction[i], None if target is None else target[i], num_classes, f"slice {i + 1}", **shown_as
+        )
         for i in chosen
     ]
     gap, blank = 4, np.full_like(pictures[0], PANEL[0])
@@ -89,9 +113,18 @@ def contact_sheet(
     pictures += [blank] * (-len(pictures) % columns)
     framed = np.pad(pictures, ((0, 0), (0, gap), (0, gap), (0, 0)))
     sheet = rearrange(framed, "(r c) h w rgb -> (r h) (c w) rgb", c=columns)
+    sheet = np.pad(sheet, ((0, 0), (0, max(0, LEAST_SIDE - sheet.shape[1])), (0, 0)))  # room for the legend
     shown = np.stack([prediction[chosen], truth[chosen]])
     present = [k for k in range(1, max(num_classes, 2)) if (shown == k).any()]
     return np.vstack([sheet, _legend(sheet.shape[1], present, class_names, target is not None)])
+
+
+def upright(orientation: str, spacing: Sequence[float] | None, *arrays: np.ndarray | None) -> tuple[Any, ...]:
+    """Volumes (D, H, W) as a radiologist sees their slices, then their spacing; as stored if not known."""
+    view = orientation[:1] + RADIOLOGICAL.get(orientation[:1], "")
+    order = moves(orientation, view)[0]
+    turned = [None if array is None else turn(array, orientation, view) for array in arrays]
+    return *turned, tuple(spacing[axis] for axis in order) if order and spacing else spacing
 
 
 def choose_slices(prediction: np.ndarray, target: np.ndarray, num_slices: int) -> list[int]:
@@ -119,9 +152,16 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 
 
-def _enlarge(picture: np.ndarray, factor: int, interpolation: int) -> np.ndarray:
-    height, width = picture.shape[:2]
-    return cv2.resize(picture, (width * factor, height * factor), interpolation=interpolation)
+def sides(shape: Sequence[int], spacing: Sequence[float] | None) -> tuple[float, float]:
+    """Height and width of a cut in units of the smaller side of its pixels. in: (H, W); spacing (y, x)"""
+    height, width = spacing or (1, 1)
+    return shape[0] * max(1, height / width), shape[1] * max(1, width / height)
+
+
+def resize(picture: np.ndarray, size: tuple[int, int], enlarging: int) -> np.ndarray:
+    """A picture at `size` (H, W), by the mean of areas if it shrinks, else by the interpolation `enlarging`."""
+    shrinks = size[0] < picture.shape[0] or size[1] < picture.shape[1]
+    return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA if shrinks else enlarging)
 
 
 def _contour(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], width: int) -> None:

@@ -65,16 +65,19 @@ def prepare_volume(
     if intensity == "ct" and (unit.min() > 0 or unit.max() < 1):
         low, high = float(stored.min()), float(stored.max())
         facts["note"] = f"{image.where}: values from {low:g} to {high:g} do not fill the window: is it in HU?"
+    place = {"spacing": spacing, "affine": affine, "orientation": orientation}
     if not test:
         names = [f"train_npz/{name}_slice{number:03d}.npz" for number in range(len(unit))]
-        for file, pixels, labels in zip(names, unit, classes):
+        for number, (file, pixels, labels) in enumerate(zip(names, unit, classes)):
+            place["affine"] = affine.copy()
+            place["affine"][:3, 3] += number * affine[:3, 0]
             with replacing(target / file) as part:
-                np.savez(part, image=pixels, label=labels)
+                np.savez(part, image=pixels, label=labels, **place)
         return names, facts
     file = f"test_vol_h5/{name}.npy.h5"
     with replacing(target / file) as part, h5py.File(part, "w") as volume:
         volume["image"], volume["label"] = unit, classes
-        volume.attrs.update(spacing=spacing, affine=affine, orientation=orientation)
+        volume.attrs.update(place)
     return [file], facts
 
 

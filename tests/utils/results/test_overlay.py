@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from utils.inference.orientation import moves, turn
 from utils.results.overlay import (
     PALETTE,
     WHITE,
@@ -13,6 +14,7 @@ from utils.results.overlay import (
     overlay,
     save_overlay,
     to_rgb,
+    upright,
 )
 
 GREY = np.full((40, 60), 0.5, np.float32)
@@ -143,3 +145,48 @@ def test_files_are_read_back_as_they_were(tmp_path):
 
 def test_floats_outside_of_0_and_1_are_clipped():
     assert to_rgb(np.array([[-0.5, 0.5, 1.7]]))[0, :, 1].tolist() == [0, 128, 255]
+
+
+# --- spacing and orientation --------------------------------------------------------------------------
+
+
+def test_cuts_have_their_aspect_in_mm():
+    """60 x 200 voxels of 7.7 x 1.25 mm: 462 x 250 mm."""
+    label = np.zeros((1, 60, 200), np.uint8)
+    label[0, 10:40, 50:100] = 1
+    sheet = contact_sheet(np.full((1, 60, 200), 0.5), label, label, 2, ("a",), (3.0, 7.7, 1.25))
+    rows, columns = np.nonzero(has(sheet[22:], class_color(1))[: sheet.shape[0] - 60])
+    drawn = (rows.max() - rows.min()) / (columns.max() - columns.min())
+    assert drawn == pytest.approx(30 * 7.7 / (50 * 1.25), rel=0.02)
+
+
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0, 1.0), (2.0, 7.7, 1.25), (1.0, 0.3, 9.0)])
+@pytest.mark.parametrize("shape", [(8, 12, 512), (8, 512, 12), (8, 40, 512), (8, 3000, 2000), (2, 5, 5)])
+def test_a_sheet_is_neither_vast_nor_tiny(shape, spacing):
+    label = np.zeros(shape, np.uint8)
+    label[:, shape[1] // 2 :, shape[2] // 2 :] = 1
+    sheet = contact_sheet(np.zeros(shape, np.float32), label, label, 2, ("a",), spacing)
+    assert 512 <= sheet.shape[1] <= 3 * (1024 + 4)
+    assert sheet.shape[0] <= 2 * (1024 + 4 + 22) + 60
+    assert has(sheet, class_color(1)).any()
+
+
+def test_a_picture_that_is_very_long_is_not_enlarged_beyond_measure_nor_shrunk():
+    thin = np.zeros((12, 3000), np.uint8)
+    assert overlay(thin, thin, thin, 2).shape == (12, 3000, 3)
+    assert overlay(thin[:, :200], thin[:, :200], None, 2).shape == (12 * 10, 200 * 10, 3)
+
+
+@pytest.mark.parametrize("stored", ["SLP", "PIR", "IRP", "LIP"])
+def test_volumes_stand_as_a_radiologist_sees_them(stored):
+    upright_as = {"S": "SPL", "I": "IPL", "P": "PIL", "L": "LIP"}[stored[0]]
+    image, mask = np.random.default_rng(0).random((3, 4, 5)), np.arange(60).reshape(3, 4, 5)
+    spacing = (2.0, 3.0, 5.0)
+    order = moves(upright_as, stored)[0] or range(3)
+    laid = [None if array is None else turn(array, upright_as, stored) for array in (image, mask, None)]
+    *seen, found = upright(stored, tuple(spacing[axis] for axis in order), *laid)
+    np.testing.assert_array_equal(seen[0], image)
+    np.testing.assert_array_equal(seen[1], mask)
+    assert seen[2] is None
+    assert found == spacing
+    assert upright("", None, image)[0] is image

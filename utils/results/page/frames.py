@@ -1,6 +1,7 @@
 """What the page shows of the cases: slices or images made small, with prediction and truth, in an album of its size.
 
-D, H, W are the case's own size; a frame has at most `side` pixels on a side. Pictures are JPEG. The label maps are
+D, H, W are the case's own size; a frame has at most `side` pixels on a side, and where the spacing is known its aspect
+in mm. Pictures are JPEG. The label maps are
 bytes, prediction before truth, deflated. Both are base64, as the page holds them.
 """
 
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 
 from utils.distributed import gather
-from utils.results.overlay import to_rgb
+from utils.results.overlay import resize, sides, to_rgb
 
 MARGIN = 2  # slices kept on both sides of a slice with anything in it
 EMPTY_SHOWN = 8  # slices shown of a volume with nothing in it
@@ -75,9 +76,16 @@ class Album:
         """Tell the album how many cases will come: the more cases, the smaller their pictures."""
         self.share = self.budget / max(num_cases, 1)
 
-    def add_volume(self, name: str, image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> None:
-        """in: (D, H, W) each; image floats in [0, 1], label maps"""
-        case = volume_frames(name, image, prediction, target)
+    def add_volume(
+        self,
+        name: str,
+        image: np.ndarray,
+        prediction: np.ndarray,
+        target: np.ndarray,
+        spacing: Sequence[float] | None = None,
+    ) -> None:
+        """in: (D, H, W) each; image floats in [0, 1], label maps; spacing (z, y, x)"""
+        case = volume_frames(name, image, prediction, target, spacing)
         self.cases += fit([case], int(AT_ONCE * self.share))
 
     def add_image(self, name: str, image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> None:
@@ -121,10 +129,16 @@ def fit(cases: Sequence[CaseFrames], budget: int) -> list[CaseFrames]:
     return kept
 
 
-def volume_frames(name: str, image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> CaseFrames:
+def volume_frames(
+    name: str,
+    image: np.ndarray,
+    prediction: np.ndarray,
+    target: np.ndarray,
+    spacing: Sequence[float] | None = None,
+) -> CaseFrames:
     """Frames of every slice with anything in it, and of a few around; grey values stretched for the eye.
 
-    in: (D, H, W) each, image float in [0, 1] or uint8, label maps of labels below 256
+    in: (D, H, W) each, image float in [0, 1] or uint8, label maps of labels below 256; spacing (z, y, x)
     """
     used = ((prediction != 0) | (target != 0)).any(axis=(1, 2))
     kept = np.flatnonzero(np.convolve(used, np.ones(2 * MARGIN + 1, int), "full")[MARGIN : len(used) + MARGIN])
@@ -134,7 +148,7 @@ def volume_frames(name: str, image: np.ndarray, prediction: np.ndarray, target: 
     scale = 255 / max(float(high - low), 1e-6)
 
     def frame(index: int) -> Frame:
-        grey = (shrink(image[index].astype(np.float32), VOLUME_SIDE) - low) * scale
+        grey = (shrink(image[index].astype(np.float32), VOLUME_SIDE, spacing and spacing[1:]) - low) * scale
         grey = np.clip(grey, 0, 255).astype(np.uint8)
         return _frame(index, grey, prediction[index], target[index], VOLUME_QUALITY)
 
@@ -147,14 +161,15 @@ def image_frames(name: str, image: np.ndarray, prediction: np.ndarray, target: n
     return CaseFrames(name, 0, image.shape[:2], (frame,))
 
 
-def shrink(picture: np.ndarray, side: int) -> np.ndarray:
-    """Make the longer side `side` by area averaging; a smaller picture stays as it is."""
-    height, width = picture.shape[:2]
-    factor = side / max(height, width)
-    if factor >= 1:
-        return picture
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+def shrink(picture: np.ndarray, side: int, spacing: Sequence[float] | None = None) -> np.ndarray:
+    """Make the longer side `side` by area averaging; a smaller picture of square pixels stays as it is.
+
+    spacing: (y, x) of pixels that are to become square
+    """
+    height, width = sides(picture.shape, spacing)
+    factor = min(1, side / max(height, width))
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    return picture if size == picture.shape[:2] else resize(picture, size, cv2.INTER_LINEAR)
 
 
 def _frame(index: int, picture: np.ndarray, prediction: np.ndarray, target: np.ndarray, quality: int) -> Frame:

@@ -59,6 +59,13 @@ def edit_volume(data: Path, change, name: str = "case0008") -> None:
         change(file)
 
 
+def turn_place(file):
+    """Say SPL of what lies in SLP, in orientation and affine alike."""
+    file.attrs.update(
+        orientation="SPL", affine=file.attrs["affine"][:, [0, 2, 1, 3]], spacing=file.attrs["spacing"][[0, 2, 1]]
+    )
+
+
 def nan(held):
     held["image"][3, 4] = np.nan
 
@@ -111,7 +118,7 @@ DAMAGES = {
     "size": (lambda d: edit_slice(d, cut), "sizes that differ"),
     "other value": (lambda d: edit_slice(d, lambda h: h["image"].__setitem__((0, 0), 0.123)), "manifest"),
     "orientation": (
-        lambda d: edit_volume(d, lambda file: file.attrs.modify("orientation", "SPL")),
+        lambda d: edit_volume(d, turn_place),
         "orientations that differ",
     ),
     "no list": (lambda d: (d / "lists/train.txt").write_text(""), "lists"),

@@ -80,6 +80,22 @@ def test_a_dim_volume_is_stretched_for_the_eye():
     assert picture.max() > 230
 
 
+@pytest.mark.parametrize(
+    ("spacing", "size"), [((9, 4.0, 1.0), (240, 150)), ((9, 1.0, 8.0), (13, 256)), (None, (60, 150))]
+)
+def test_a_frame_has_its_aspect_in_mm_and_its_maps_lie_on_it(spacing, size):
+    """A dark box, labelled exactly: it must be dark in the picture where the maps have it, whatever the size."""
+    truth = blank(4, 60, 150)
+    truth[:, 12:48, 30:75] = 1
+    image = np.where(truth, 0.2, 0.8).astype(np.float32)
+    frame = volume_frames("a", image, truth, truth, spacing).frames[1]
+    assert frame.size == size
+    dark, labelled = decode_picture(frame) < 128, maps_of(frame)[1] == 1
+    assert (dark != labelled).mean() < 0.06
+    assert labelled.mean() == pytest.approx(0.18, abs=0.02)
+    assert frame.wrong == 0
+
+
 # --- keeping to a size ----------------------------------------------------------------------------
 
 

@@ -14,8 +14,10 @@ import torch
 import tools.explain.__main__
 from datasets.files.image import read_image
 from models import build_model
+from models.build import load_network
 from recipes import RECIPES
 from tests.support.shallow import SMALL
+from tests.support.toy_checkpoints import TOY, save_toy
 from tools.explain.__main__ import field_inputs, main, rounded
 from tools.explain.input import Input, move_pixel, read_input
 from tools.explain.receptive_field import Field
@@ -151,6 +153,40 @@ def test_mistakes_are_named_and_nothing_is_written(folder, tmp_path, flags, mess
         main([*flags.format(f=folder).split(), "--output_dir", str(tmp_path / "out")])
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_another_network_is_refused(folder, tmp_path, monkeypatch):
+    cfg = dataclasses.replace(RECIPES["cvc_clinicdb"], network=TOY)
+    path = save_toy(tmp_path / "toy.pth", monkeypatch, cfg, ["polyp"])
+    flags = ["--checkpoint", str(path), "--image", f"{folder}/picture.png", "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"toy\.pth: of --network toy, .*; expected .* of --network heteromedseg"):
+        main(flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_onnx_file_is_refused(folder, tmp_path, monkeypatch):
+    """It holds the network, but no parts to look into."""
+    loaded = dataclasses.replace(load_network(folder / "net.pth", RECIPES), model=torch.nn.Identity())
+    monkeypatch.setattr(tools.explain.__main__, "load_network", lambda *_: loaded)
+    with pytest.raises(UserError, match=r"net\.pth: .*ONNX.*expected .*best_model\.pth"):
+        main(["--checkpoint", f"{folder}/net.pth", "--image", f"{folder}/picture.png", "--output_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("parts", "there"),
+    [({"decoder": "conv"}, "gates"), ({"skips": "plain"}, "routes"), ({"decoder": "conv", "skips": "plain"}, "")],
+)
+def test_an_ablation_shows_what_it_has(folder, tmp_path, quick_fields, parts, there):
+    cfg = Config(num_classes=3, img_size=(64, 32), **SMALL, **parts)
+    state = {"format": "heteromedseg", "config": to_dict(cfg), "model": build_model(3, **SMALL, **parts).state_dict()}
+    state |= {"class_names": list(CLASSES), "epoch": 1, "selection": "last", "split": "toy"}
+    checkpoint.save(tmp_path / "net.pth", state)
+    out = tmp_path / "out"
+    main(["--checkpoint", f"{tmp_path}/net.pth", "--image", f"{folder}/picture.png", "--output_dir", str(out)])
+    found = json.loads((out / "explain.json").read_text(encoding="utf-8"))
+    assert [name for name in ("routes", "gates") if found[name]] == [there] * bool(there)
+    figures = {f"{name}.svg" for name in (there, "receptive_fields") if name}
+    assert {path.name for path in out.iterdir()} == {"explain.json", *figures}
 
 
 def test_a_folder_that_cannot_be_made_is_a_mistake(folder, quick_fields):

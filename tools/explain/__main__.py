@@ -60,7 +60,8 @@ def main(argv: list[str]) -> None:
         names = class_names_of(cfg, loaded.class_names)
         found |= {"pixel": list(place), "input_pixel": list(pixel)}
         found["predicted"] = ("background", *names)[int(labels[pixel])]
-        found["foreground"] = float((labels > 0).float().mean())
+        rows, columns = image.box
+        found["foreground"] = float((labels[rows.start : rows.stop, columns.start : columns.stop] > 0).float().mean())
         found["routes"] = [one.describe(pixel) for one in routes]
         found["gates"] = [one.describe() for one in gates]
         title = f"Routes of pixel {place[0]}, {place[1]}: {found['predicted'][:24]}"

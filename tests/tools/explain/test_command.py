@@ -19,7 +19,7 @@ from recipes import RECIPES
 from tests.support.shallow import SMALL
 from tests.support.toy_checkpoints import TOY, save_toy
 from tools.explain.__main__ import field_inputs, main, rounded
-from tools.explain.input import Input, move_pixel, read_input
+from tools.explain.input import Input, chosen_pixel, move_pixel, read_input
 from tools.explain.receptive_field import Field
 from utils import checkpoint
 from utils.config import Config, to_dict
@@ -227,9 +227,45 @@ def test_the_network_sees_what_it_sees_when_it_predicts(folder, recipe, name, fl
     assert scale > 0.9 * (image.batch[0].std() * shown.std() * shown.numel())
 
 
+@pytest.mark.parametrize(
+    ("fit", "img_size", "corner", "far"),
+    [
+        ("squash", (64, 32), (0, 0), (63, 31)),
+        ("pad", (64, 32), (21, 0), (41, 31)),
+        ("slide", (64, 64), (12, 2), (51, 61)),
+    ],
+)
+def test_pixels_are_found_within_the_margins(folder, fit, img_size, corner, far):
+    """A pixel of the image (40 x 60) has its place in the network's input; what is predicted in a margin is none."""
+    given = argparse.Namespace(image=str(folder / "picture.png"), slice=None, intensity="auto")
+    cfg = RECIPES["cvc_clinicdb"]
+    cfg = dataclasses.replace(cfg, img_size=img_size, preprocess=dataclasses.replace(cfg.preprocess, fit=fit))
+    image = read_input(given, cfg)
+    logits = torch.ones(1, *img_size)
+    assert chosen_pixel("0,0", logits, image) == ((0, 0), corner)
+    assert chosen_pixel("39,59", logits, image) == ((39, 59), far)
+    logits[0, corner[0] : far[0], corner[1] : far[1] + 1] = -1
+    assert chosen_pixel(None, logits, image)[0][0] == 39
+    assert chosen_pixel(None, logits, image)[1][0] == far[0]
+
+
+def test_the_share_of_foreground_leaves_margins_out(folder, tmp_path, quick_fields, monkeypatch):
+    """The network calls the margins of --fit pad foreground, and nothing else."""
+    given = ["--checkpoint", f"{folder}/net.pth", "--image", f"{folder}/picture.png", "--output_dir", str(tmp_path)]
+    loaded = load_network(folder / "net.pth", RECIPES)
+    cfg = dataclasses.replace(loaded.cfg, preprocess=dataclasses.replace(loaded.cfg.preprocess, fit="pad"))
+    monkeypatch.setattr(tools.explain.__main__, "load_network", lambda *_: dataclasses.replace(loaded, cfg=cfg))
+    logits = torch.stack([torch.full((64, 32), score) for score in (0.0, 1.0, -1.0)])
+    logits[1, 21:42] = -1
+    monkeypatch.setattr(tools.explain.__main__, "look_inside", lambda *_: (logits, [], []))
+    main(given)
+    found = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
+    assert (found["foreground"], found["predicted"]) == (0, "background")
+
+
 def test_receptive_fields_are_averaged_over_mirror_images_or_noise():
     batch = torch.arange(6.0).view(1, 1, 2, 3)
-    image = Input("x", batch, np.zeros((2, 3), np.uint8), (2, 3), None)
+    image = Input("x", batch, np.zeros((2, 3), np.uint8), (2, 3), None, (range(2), range(3)))
     rows = [[0, 1, 2, 3, 4, 5], [2, 1, 0, 5, 4, 3], [3, 4, 5, 0, 1, 2], [5, 4, 3, 2, 1, 0]]
     assert field_inputs(image, (2, 3)).flatten(1).tolist() == rows
     noise = field_inputs(None, (32, 64))

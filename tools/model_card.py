@@ -43,6 +43,11 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output {output}: is there already; give --force to replace it, or another name")
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: no folder {output.parent}; make it first, or give another name")
+    if path.suffix == ".onnx":
+        raise UserError(
+            f"--checkpoint {path}: an ONNX file lacks what a card says of the training; give the checkpoint that it "
+            "was exported from"
+        )
     loaded = load_network(path, RECIPES, find_recipe(given.recipe))
     write_atomically(output, card(path, loaded, [own_result(folder, loaded) for folder in given.results]))
     log(f"written: {output}")

@@ -137,6 +137,12 @@ def test_a_card_names_no_folder_of_the_weights_that_training_began_with(tmp_path
     assert "/elsewhere" not in text
 
 
+def test_an_onnx_file_is_refused(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"ONNX")
+    with pytest.raises(UserError, match=r"net\.onnx: an ONNX file lacks .*; give the checkpoint that it was"):
+        write_card(tmp_path / "card.md", "--checkpoint", tmp_path / "net.onnx")
+
+
 def test_results_of_these_weights(weights, tmp_path):
     folders = [
         results_of(weights, tmp_path / "run" / "test_standard"),

@@ -48,16 +48,21 @@ def check_flags(cfg: Config, given: Mapping[str, Any]) -> None:
 
     raises: UserError
     """
+    for name in sorted(lacking(cfg) & given.keys()):
+        if str(given[name]) not in ("False", "auto", "none", "no"):
+            raise UserError(f"--{name} {given[name]}: only for --network heteromedseg; leave it out")
+    if is_ours(cfg) and given.get("pretrained") == "imagenet":
+        raise UserError("--pretrained imagenet: only for networks of segmentation_models_pytorch; give a file")
+
+
+def lacking(cfg: Config) -> set[str]:
+    """The settings of HeteroMedSeg that cfg.network does not have."""
     if is_ours(cfg):
-        if given.get("pretrained") == "imagenet":
-            raise UserError("--pretrained imagenet: only for networks of segmentation_models_pytorch; give a file")
-        return
+        return set()
     alone = {"variant", "deep_supervision", "pretrained_vssd", "pretrained_form"}
     if is_baseline(cfg.network):
         alone |= {*ARCHITECTURE, "recompute"} - {"num_classes"}
-    for name in sorted(alone & given.keys()):
-        if str(given[name]) not in ("False", "auto", "none", "no"):
-            raise UserError(f"--{name} {given[name]}: only for --network heteromedseg; leave it out")
+    return alone
 
 
 def build_network(cfg: Config, device: torch.device) -> tuple[nn.Module, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.build import Loaded, load_network
+from models.build import Loaded, is_ours, lacking, load_network
 from recipes import RECIPES, class_names_of, find_recipe
 from tools.output import fill, parser_of
 from utils import checkpoint
@@ -20,6 +20,7 @@ from utils.config import FIELDS, TRAIN
 from utils.errors import UserError, run_main
 from utils.files import write_atomically
 from utils.log import log
+from utils.results.names import fit_in_words
 from utils.results.reading import Result, find_result, read_result
 from utils.results.summary import dataset_of
 from utils.results.table import format_table
@@ -42,6 +43,11 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output {output}: is there already; give --force to replace it, or another name")
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: no folder {output.parent}; make it first, or give another name")
+    if path.suffix == ".onnx":
+        raise UserError(
+            f"--checkpoint {path}: an ONNX file lacks what a card says of the training; give the checkpoint that it "
+            "was exported from"
+        )
     loaded = load_network(path, RECIPES, find_recipe(given.recipe))
     write_atomically(output, card(path, loaded, [own_result(folder, loaded) for folder in given.results]))
     log(f"written: {output}")
@@ -73,15 +79,19 @@ def own_result(folder: str, loaded: Loaded) -> Result:
 def card(path: Path, loaded: Loaded, results: Sequence[Result]) -> str:
     """The template `model_card.md`, filled with the facts of the checkpoint and of results made with it."""
     cfg, released = loaded.trained or loaded.cfg, loaded.class_names is None
-    names = [name for name, field in FIELDS.items() if TRAIN in field.metadata["verbs"] and name not in ELSEWHERE]
+    without = {*ELSEWHERE, *lacking(cfg)}
+    names = [name for name, field in FIELDS.items() if TRAIN in field.metadata["verbs"] and name not in without]
     settings = {name: getattr(cfg, name) for name in names}
-    settings |= {name: Path(settings[name]).name for name in ("pretrained", "pretrained_vssd")}
+    weights = {"init", "pretrained", "pretrained_vssd"} & settings.keys()
+    settings |= {name: settings[name] and Path(settings[name]).name for name in weights}
     rule, *more = (loaded.origin["selection"] or "").split(";")
     summaries = [result.summary for result in results]
     facts = {
         "path": path,
         "loaded": loaded,
         "released": released,
+        "ours": is_ours(cfg),
+        "fitted": fit_in_words(cfg.preprocess.fit, cfg.img_size),
         "grey": cfg.preprocess.channels == 1,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         "iteration": None if released else checkpoint.read(path).get("iteration"),

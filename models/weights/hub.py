@@ -18,6 +18,7 @@ from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.results.names import fit_in_words
 from utils.results.summary import dataset_of
 
 WEIGHTS = "model.safetensors"  # the name that the Hub expects
@@ -29,7 +30,7 @@ tags: [medical-imaging]
 
 # HeteroMedSeg: {classes}
 
-A network that marks {classes} in {images}, resized to {size} (height x width).
+A network that marks {classes} in {images}, {fitted}.
 
 **For research. Not a medical device: it must not be used to diagnose, treat or screen anyone.**
 
@@ -80,7 +81,7 @@ def save(predictor: Any, folder: Path) -> None:
     card = CARD.format(
         classes=re.sub(r"([\\`*_<\[\]|])", r"\\\1", ", ".join(predictor.class_names)),
         images="single-channel slices of volumes" if cfg.preprocess.channels == 1 else "RGB images",
-        size="x".join(map(str, cfg.img_size)),
+        fitted=fit_in_words(cfg.preprocess.fit, cfg.img_size),
         recipe=cfg.recipe,
     )
     write_atomically(folder / "README.md", card)

@@ -174,6 +174,25 @@ def test_what_is_saved_for_the_hub_is_loaded_again(network, tmp_path):
         assert b"/somewhere" not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize(
+    ("fit", "words"),
+    [
+        ("squash", "resized to 32x64 (height x width)."),
+        (
+            "pad",
+            "resized to fit into 32x64 (height x width), their aspect kept, the rest filled up with 0.",
+        ),
+        ("slide", "at their own resolution, through overlapping windows of 32x64 (height x width)."),
+    ],
+)
+def test_the_card_for_the_hub_says_how_images_are_fitted(network, tmp_path, monkeypatch, fit, words):
+    pytest.importorskip("huggingface_hub")
+    cfg = replace(network.cfg, preprocess=replace(network.cfg.preprocess, fit=fit))
+    monkeypatch.setattr(network, "cfg", cfg)
+    network.save_pretrained(tmp_path)
+    assert f"in RGB images, {words}" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
 class FakeHub:
     """Keeps in a folder what is uploaded, in the place of huggingface_hub.HfApi."""
 

@@ -39,6 +39,7 @@ def write_result(folder, shift=0.0, seed=0, cases=12, classes=CLASSES, changed=N
         "selection": "validation",
         "checkpoints": [{"file": "best_model.pth", "sha256": f"{seed:064x}", "selection": "validation"}],
         "img_size": [224, 224],
+        "network": "heteromedseg",
         "ssd": "causal",
         "tta": False,
         "tolerance": 2.0,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from isic_polyp_rectal.task import CVC_CLINICDB
-from models.build import build_model
+from models.build import build_model, make_network
 from tests.support.released import to_released
 from tests.support.result_folders import write_result
 from tests.support.shallow import SMALL
@@ -88,6 +88,59 @@ def test_every_fact_is_the_checkpoints(weights, tmp_path):
     assert "/somewhere" not in text
     assert "/elsewhere" not in text
     assert "chosen by their result on the test part" not in text
+
+
+def test_another_network_is_called_by_its_name(tmp_path):
+    """Nothing on the card is of HeteroMedSeg alone: neither its name, nor the form of SSD, nor its settings."""
+    pytest.importorskip("dynamic_network_architectures")
+    cfg = replace(CFG, network="nnunet_plain", pretrained="none")
+    model = make_network(cfg)
+    path = save(tmp_path / "unet.pth", cfg, model=model.state_dict())
+    text = write_card(tmp_path / "card.md", "--checkpoint", path)
+    assert "# Model card: nnunet_plain, my_polyps" in text
+    assert f"| network | nnunet_plain, {sum(p.numel() for p in model.parameters()):,} parameters |" in text
+    flags = [f"`--{name}" for name in ("skips", "decoder", "width", "variant", "drop_path", "recompute")]
+    for words in ("HeteroMedSeg", "SSD", "vssd", *flags):
+        assert words not in text
+    for words in ("| `--network` | nnunet_plain |", "| `--pretrained` | none |", "| `--lr` | 0.0006 |"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("fit", "seen", "limit"),
+    [
+        ("squash", "resized to 32x48 (height x width)", "Images are resized to 32x48: what is only a pixel or two"),
+        (
+            "pad",
+            "resized to fit into 32x48 (height x width), their aspect kept, the rest filled up with 0",
+            "Images are resized to fit into 32x48: what is only a pixel or two",
+        ),
+        (
+            "slide",
+            "at their own resolution, through overlapping windows of 32x48 (height x width)",
+            "The network sees a window of 32x48 at a time",
+        ),
+    ],
+)
+def test_how_images_are_fitted(tmp_path, fit, seen, limit):
+    cfg = replace(CFG, fit=fit, preprocess=replace(CFG.preprocess, fit=fit))
+    text = write_card(tmp_path / "card.md", "--checkpoint", save(tmp_path / "polyps.pth", cfg))
+    assert f"| input | RGB images, {seen} |" in text
+    assert f"- {limit}" in text
+    assert text.count("Images are resized") == (fit != "slide")
+
+
+def test_a_card_names_no_folder_of_the_weights_that_training_began_with(tmp_path):
+    cfg = replace(CFG, init="/elsewhere/first.pth", pretrained="none")
+    text = write_card(tmp_path / "card.md", "--checkpoint", save(tmp_path / "polyps.pth", cfg))
+    assert "| `--init` | first.pth |" in text
+    assert "/elsewhere" not in text
+
+
+def test_an_onnx_file_is_refused(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"ONNX")
+    with pytest.raises(UserError, match=r"net\.onnx: an ONNX file lacks .*; give the checkpoint that it was"):
+        write_card(tmp_path / "card.md", "--checkpoint", tmp_path / "net.onnx")
 
 
 def test_results_of_these_weights(weights, tmp_path):

@@ -4,6 +4,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from tools.compare.statistics import ALL_CLASSES, LEVEL
+from utils.results.names import network_in_words
 from utils.results.table import align, label, scale_of, with_interval
 
 Comparison = dict[str, Any]
@@ -21,9 +22,12 @@ class Section(NamedTuple):
 
 def sections(comparison: Comparison) -> list[Section]:
     """The settings, their means, and for two or more settings the pairs and ranks of each metric."""
-    rows = [[one["name"], str(one["num_seeds"]), ", ".join(one["folders"])] for one in comparison["settings"]]
+    rows = [
+        [one["name"], str(one["num_seeds"]), network_in_words(one), ", ".join(one["folders"])]
+        for one in comparison["settings"]
+    ]
     note = "Mean over cases, ± SD over seeds where there are several, [95 % interval]; counts per seed."
-    found = [Section("Settings", [["setting", "seeds", "results"], *rows])]
+    found = [Section("Settings", [["setting", "seeds", "network", "results"], *rows])]
     found.append(Section("Means", means_table(comparison), note))
     for metric in comparison["ranks"]:
         title = f"{label(metric)}: {comparison['metrics'][metric]} is better"

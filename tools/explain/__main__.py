@@ -5,7 +5,8 @@
 
 The first command writes four files into --output_dir. routes.svg shows the regions that each block of bi-level
 routing attention chose for the pixel. gates.svg shows the gates of SCSA on each skip. receptive_fields.svg shows
-what the encoder sees in its three forms of SSD. explain.json holds the numbers. Without a checkpoint, as in the
+what the encoder sees in its three forms of SSD. explain.json holds the numbers. A network without routing attention
+(--decoder conv) has no routes.svg, one without SCSA (--skips plain) no gates.svg. Without a checkpoint, as in the
 second command, the network is not trained, and only its receptive fields are drawn.
 """
 
@@ -17,8 +18,8 @@ from typing import Any
 
 import torch
 
-from models import build_model
-from models.build import Loaded, load_network
+from models import HeteroMedSeg, build_model
+from models.build import Loaded, is_ours, load_network
 from recipes import RECIPES, class_names_of, find_recipe
 from tools.explain.figures import draw_fields, draw_gates, draw_routes
 from tools.explain.input import Input, chosen_pixel, read_input
@@ -59,12 +60,15 @@ def main(argv: list[str]) -> None:
         names = class_names_of(cfg, loaded.class_names)
         found |= {"pixel": list(place), "input_pixel": list(pixel)}
         found["predicted"] = ("background", *names)[int(labels[pixel])]
-        found["foreground"] = float((labels > 0).float().mean())
+        rows, columns = image.box
+        found["foreground"] = float((labels[rows.start : rows.stop, columns.start : columns.stop] > 0).float().mean())
         found["routes"] = [one.describe(pixel) for one in routes]
         found["gates"] = [one.describe() for one in gates]
         title = f"Routes of pixel {place[0]}, {place[1]}: {found['predicted'][:24]}"
-        figures["routes.svg"] = draw_routes(image.shown, found["routes"], pixel, title)
-        figures["gates.svg"] = draw_gates(image.shown, gates)
+        if routes:
+            figures["routes.svg"] = draw_routes(image.shown, found["routes"], pixel, title)
+        if gates:
+            figures["gates.svg"] = draw_gates(image.shown, gates)
 
     inputs = field_inputs(image, cfg.img_size)
     log(f"receptive fields over {len(inputs)} inputs, three forms of SSD")
@@ -109,9 +113,15 @@ def check_flags(given: argparse.Namespace) -> None:
 
 
 def load(given: argparse.Namespace) -> Loaded:
-    """The network of --checkpoint, or a fresh one, with --img_size in its config."""
+    """The network of --checkpoint, or a fresh one, with --img_size in its config. raises: UserError for another one"""
     if given.checkpoint:
         loaded = load_network(checkpoint.find(given.checkpoint), RECIPES, given.recipe)
+        if not isinstance(loaded.model, HeteroMedSeg):
+            found = "an ONNX file" if is_ours(loaded.cfg) else f"of --network {loaded.cfg.network}"
+            raise UserError(
+                f"--checkpoint {given.checkpoint}: {found}, whose parts cannot be looked into; expected best_model.pth "
+                "or another checkpoint of --network heteromedseg"
+            )
     else:
         cfg = dataclasses.replace(RECIPES[given.recipe or "synapse"], img_size=(224, 224))
         torch.manual_seed(SEED)

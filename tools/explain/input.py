@@ -19,7 +19,7 @@ from utils.inference.forward import labels_from_logits
 from utils.inference.segment import turned
 from utils.log import log
 from utils.preprocess.intensities import as_trained, choose_intensity, to_unit
-from utils.preprocess.sizes import network_input
+from utils.preprocess.sizes import network_input, placed
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Input:
     """One image ready for the network.
 
     batch: float32 (1, 1 or 3, S, T), normalised; shown: uint8 (S, T) or (S, T, 3), what the network sees;
-    size: (H, W); index: the slice of a volume, else None
+    size: (H, W); index: the slice of a volume, else None; box: rows and columns of the input that the image fills
     """
 
     path: str
@@ -35,6 +35,7 @@ class Input:
     shown: np.ndarray
     size: tuple[int, int]
     index: int | None
+    box: tuple[range, range]
 
 
 def read_input(given: argparse.Namespace, cfg: Config) -> Input:
@@ -58,7 +59,9 @@ def read_input(given: argparse.Namespace, cfg: Config) -> Input:
     batch = network_input([seen], cfg.img_size, pre, torch.device("cpu"))
     mean, std = (torch.tensor(values)[:, None, None] for values in (pre.mean, pre.std))
     shown = ((batch[0] * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
-    return Input(given.image, batch, shown, seen.shape[:2], index)
+    inner, margins = placed(seen.shape[:2], batch.shape[2:], pre)
+    box = tuple(range(before, before + length) for length, (before, _) in zip(inner, margins, strict=True))
+    return Input(given.image, batch, shown, seen.shape[:2], index, box)
 
 
 def chosen_pixel(text: str | None, logits: Tensor, image: Input) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -67,10 +70,11 @@ def chosen_pixel(text: str | None, logits: Tensor, image: Input) -> tuple[tuple[
     in: logits (K, S, T)
     raises: UserError for what is no pixel of the image
     """
-    size = (logits.shape[1], logits.shape[2])
+    rows, columns = image.box
+    inner = (len(rows), len(columns))
     if text is None:
-        pixel = predicted_pixel(logits)
-        return move_pixel(pixel, size, image.size), pixel
+        row, column = predicted_pixel(logits[:, rows.start : rows.stop, columns.start : columns.stop])
+        return move_pixel((row, column), inner, image.size), (rows[row], columns[column])
     if not re.fullmatch(r"\d+,\d+", text):
         raise UserError(f"--pixel {text}: expected row and column, as in --pixel 120,96")
     row, column = map(int, text.split(","))
@@ -80,7 +84,9 @@ def chosen_pixel(text: str | None, logits: Tensor, image: Input) -> tuple[tuple[
             f"--pixel {text}: outside of {image.path}, which is {height} x {width}; "
             f"expected a row up to {height - 1} and a column up to {width - 1}"
         )
-    return (row, column), move_pixel((row, column), image.size, size)
+    place = row, column
+    row, column = move_pixel(place, image.size, inner)
+    return place, (rows[row], columns[column])
 
 
 def move_pixel(pixel: tuple[int, int], source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:

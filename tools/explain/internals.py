@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from models import HeteroMedSeg
-from models.bra import BRA, choose_routes, to_regions
+from models.bra import BRA, BRABlock, choose_routes, to_regions
 from models.hetero_medseg import REGION
+from models.scsa import SCSA
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Gates:
 def look_inside(model: HeteroMedSeg, image: Tensor) -> tuple[Tensor, list[Routes], list[Gates]]:
     """Logits, routes of all blocks in their order, and gates of the three skips, coarse to fine, of one image.
 
+    A network without routing attention (--decoder conv) has no routes, one without SCSA (--skips plain) no gates.
+
     in:  image (1, 1 or 3, H, W); the model is in evaluation mode
     out: logits (K, H, W) and the rest, on the CPU
     """
@@ -75,11 +78,13 @@ def look_inside(model: HeteroMedSeg, image: Tensor) -> tuple[Tensor, list[Routes
         logits = model(image)[0]
     routes, gates = [], []
     for number, stage in enumerate(model.decoder):
-        for block, part in enumerate(stage.blocks):
+        for block, part in enumerate(part for part in stage.blocks if isinstance(part, BRABlock)):
             x, regions = seen[part.attn][0]
             chosen, affinity = ranked_routes(part.attn, x, regions)
             routes.append(Routes(number, block, stage.stride, regions, chosen[0].cpu(), affinity[0].cpu()))
         skip = stage.attention
+        if not isinstance(skip, SCSA):
+            continue
         rows, columns = (seen[norm][1][0].sigmoid().T for norm in (skip.norm_h, skip.norm_w))
         (x,), out = seen[skip]
         gated = x[0] * rows[:, None] * columns[None]  # SCSA multiplies this by the gates of the channels

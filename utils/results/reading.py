@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import read_json
+from utils.results.names import OURS
 from utils.results.summary import CASES, DAMAGED, SUMMARY, figures_table, groups_of, metric_names, names_of, read_cases
 from utils.scoring.protocols import Row
 from utils.scoring.statistics import mean_over
@@ -114,6 +115,8 @@ def read_result(folder: Path) -> Result:
     if missing or not rows or not {"case", "class", "outcome"} <= rows[0].keys():
         wanted = f"the fields {', '.join(missing)}" if missing else "rows of cases"
         raise UserError(f"{folder}: not a result of test.py: {wanted} not found; run test.py again")
+    if (summary.get("network") or OURS) != OURS:
+        summary.pop("ssd", None)  # results of older versions name a form of SSD for networks that have none
     result = Result(folder, summary, rows)
     if summary["num_cases"] != len(result.cases) or list(summary["classes"]) != result.classes:
         raise UserError(

@@ -16,6 +16,7 @@ import numpy as np
 from utils.config import Config
 from utils.errors import counted
 from utils.files import csv_text, parse_csv, read_text, reading, write_atomically
+from utils.results.names import OURS
 from utils.scoring.protocols import ABSENT, FALSE_POSITIVE, FOUND, MISSED, Row
 from utils.scoring.statistics import NUM_RESAMPLES, bootstrap_means, index_groups, interval, mean_over
 
@@ -39,7 +40,7 @@ def describe_result(cfg: Config, precision: str, origins: list[dict[str, Any]], 
         "checkpoints": origins,
         "img_size": list(cfg.img_size),
         "network": cfg.network,
-        "ssd": cfg.ssd,
+        **({"ssd": cfg.ssd} if cfg.network == OURS else {}),
         "fit": cfg.preprocess.fit,
         "precision": precision,
         "tta": cfg.tta,

@@ -7,7 +7,7 @@ from utils.scoring.protocols import kind_of
 
 SHOWN = ("dice", "iou", "hd95", "nsd", "precision", "recall", "f1", "boundary_f1")
 IN_PERCENT = ("dice", "iou", "nsd", "precision", "recall", "f1", "boundary_f1", "accuracy", "specificity")
-WORDS = ("class", "setting", "pair", "results")  # titles of columns of words; the others hold numbers
+WORDS = ("class", "setting", "network", "pair", "results")  # titles of columns of words; the others hold numbers
 
 
 def scale_of(metric: str) -> int:

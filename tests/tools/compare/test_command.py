@@ -229,6 +229,27 @@ def test_seeds_that_are_not_of_one_setting(tmp_path):
     check_comparable(parse_settings([str(a), str(same)], None))
 
 
+def test_networks_are_named(tmp_path, capsys):
+    """Results of before another network's named no form of SSD may stand beside newer ones."""
+    ours = write_result(tmp_path / "ours", seed=1, ssd="noncausal")
+    old, new = (write_result(tmp_path / f"unet{k}", seed=k, network="unet_resnet34") for k in (2, 3))
+    summary = json.loads((new / "summary.json").read_text(encoding="utf-8"))
+    del summary["ssd"]
+    (new / "summary.json").write_text(json.dumps(summary))
+    unnamed = write_result(tmp_path / "before", seed=4, network=None)
+    words = [str(ours), f"unet={old},{new}", str(unnamed)]
+    printed = run(capsys, *words, "--output_dir", tmp_path / "out")
+    _, titles, *lines = printed[printed.index("Settings") :].splitlines()
+    assert titles.split() == ["setting", "seeds", "network", "results"]
+    for line, network in zip(lines, ("HeteroMedSeg, SSD form noncausal", "unet_resnet34", "not named")):
+        assert f"  {network}  " in line
+    page = (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+    assert "HeteroMedSeg, SSD form noncausal</td>" in page
+    assert "unet_resnet34</td>" in page
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert [one["ssd"] for one in found["settings"]] == ["noncausal", None, "causal"]
+
+
 def test_folders_and_names(tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(UserError, match="no such folder"):

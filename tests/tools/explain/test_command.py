@@ -14,10 +14,12 @@ import torch
 import tools.explain.__main__
 from datasets.files.image import read_image
 from models import build_model
+from models.build import load_network
 from recipes import RECIPES
 from tests.support.shallow import SMALL
+from tests.support.toy_checkpoints import TOY, save_toy
 from tools.explain.__main__ import field_inputs, main, rounded
-from tools.explain.input import Input, move_pixel, read_input
+from tools.explain.input import Input, chosen_pixel, move_pixel, read_input
 from tools.explain.receptive_field import Field
 from utils import checkpoint
 from utils.config import Config, to_dict
@@ -153,6 +155,40 @@ def test_mistakes_are_named_and_nothing_is_written(folder, tmp_path, flags, mess
     assert not (tmp_path / "out").exists()
 
 
+def test_another_network_is_refused(folder, tmp_path, monkeypatch):
+    cfg = dataclasses.replace(RECIPES["cvc_clinicdb"], network=TOY)
+    path = save_toy(tmp_path / "toy.pth", monkeypatch, cfg, ["polyp"])
+    flags = ["--checkpoint", str(path), "--image", f"{folder}/picture.png", "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"toy\.pth: of --network toy, .*; expected .* of --network heteromedseg"):
+        main(flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_onnx_file_is_refused(folder, tmp_path, monkeypatch):
+    """It holds the network, but no parts to look into."""
+    loaded = dataclasses.replace(load_network(folder / "net.pth", RECIPES), model=torch.nn.Identity())
+    monkeypatch.setattr(tools.explain.__main__, "load_network", lambda *_: loaded)
+    with pytest.raises(UserError, match=r"net\.pth: .*ONNX.*expected .*best_model\.pth"):
+        main(["--checkpoint", f"{folder}/net.pth", "--image", f"{folder}/picture.png", "--output_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("parts", "there"),
+    [({"decoder": "conv"}, "gates"), ({"skips": "plain"}, "routes"), ({"decoder": "conv", "skips": "plain"}, "")],
+)
+def test_an_ablation_shows_what_it_has(folder, tmp_path, quick_fields, parts, there):
+    cfg = Config(num_classes=3, img_size=(64, 32), **SMALL, **parts)
+    state = {"format": "heteromedseg", "config": to_dict(cfg), "model": build_model(3, **SMALL, **parts).state_dict()}
+    state |= {"class_names": list(CLASSES), "epoch": 1, "selection": "last", "split": "toy"}
+    checkpoint.save(tmp_path / "net.pth", state)
+    out = tmp_path / "out"
+    main(["--checkpoint", f"{tmp_path}/net.pth", "--image", f"{folder}/picture.png", "--output_dir", str(out)])
+    found = json.loads((out / "explain.json").read_text(encoding="utf-8"))
+    assert [name for name in ("routes", "gates") if found[name]] == [there] * bool(there)
+    figures = {f"{name}.svg" for name in (there, "receptive_fields") if name}
+    assert {path.name for path in out.iterdir()} == {"explain.json", *figures}
+
+
 def test_a_folder_that_cannot_be_made_is_a_mistake(folder, quick_fields):
     with pytest.raises(UserError, match=r"notes\.txt.*cannot be written"):
         main(["--img_size", "32", "--output_dir", str(folder / "notes.txt" / "out")])
@@ -191,9 +227,45 @@ def test_the_network_sees_what_it_sees_when_it_predicts(folder, recipe, name, fl
     assert scale > 0.9 * (image.batch[0].std() * shown.std() * shown.numel())
 
 
+@pytest.mark.parametrize(
+    ("fit", "img_size", "corner", "far"),
+    [
+        ("squash", (64, 32), (0, 0), (63, 31)),
+        ("pad", (64, 32), (21, 0), (41, 31)),
+        ("slide", (64, 64), (12, 2), (51, 61)),
+    ],
+)
+def test_pixels_are_found_within_the_margins(folder, fit, img_size, corner, far):
+    """A pixel of the image (40 x 60) has its place in the network's input; what is predicted in a margin is none."""
+    given = argparse.Namespace(image=str(folder / "picture.png"), slice=None, intensity="auto")
+    cfg = RECIPES["cvc_clinicdb"]
+    cfg = dataclasses.replace(cfg, img_size=img_size, preprocess=dataclasses.replace(cfg.preprocess, fit=fit))
+    image = read_input(given, cfg)
+    logits = torch.ones(1, *img_size)
+    assert chosen_pixel("0,0", logits, image) == ((0, 0), corner)
+    assert chosen_pixel("39,59", logits, image) == ((39, 59), far)
+    logits[0, corner[0] : far[0], corner[1] : far[1] + 1] = -1
+    assert chosen_pixel(None, logits, image)[0][0] == 39
+    assert chosen_pixel(None, logits, image)[1][0] == far[0]
+
+
+def test_the_share_of_foreground_leaves_margins_out(folder, tmp_path, quick_fields, monkeypatch):
+    """The network calls the margins of --fit pad foreground, and nothing else."""
+    given = ["--checkpoint", f"{folder}/net.pth", "--image", f"{folder}/picture.png", "--output_dir", str(tmp_path)]
+    loaded = load_network(folder / "net.pth", RECIPES)
+    cfg = dataclasses.replace(loaded.cfg, preprocess=dataclasses.replace(loaded.cfg.preprocess, fit="pad"))
+    monkeypatch.setattr(tools.explain.__main__, "load_network", lambda *_: dataclasses.replace(loaded, cfg=cfg))
+    logits = torch.stack([torch.full((64, 32), score) for score in (0.0, 1.0, -1.0)])
+    logits[1, 21:42] = -1
+    monkeypatch.setattr(tools.explain.__main__, "look_inside", lambda *_: (logits, [], []))
+    main(given)
+    found = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
+    assert (found["foreground"], found["predicted"]) == (0, "background")
+
+
 def test_receptive_fields_are_averaged_over_mirror_images_or_noise():
     batch = torch.arange(6.0).view(1, 1, 2, 3)
-    image = Input("x", batch, np.zeros((2, 3), np.uint8), (2, 3), None)
+    image = Input("x", batch, np.zeros((2, 3), np.uint8), (2, 3), None, (range(2), range(3)))
     rows = [[0, 1, 2, 3, 4, 5], [2, 1, 0, 5, 4, 3], [3, 4, 5, 0, 1, 2], [5, 4, 3, 2, 1, 0]]
     assert field_inputs(image, (2, 3)).flatten(1).tolist() == rows
     noise = field_inputs(None, (32, 64))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from utils.results.names import fit_in_words, network_in_words  # noqa: F401 - page.html calls them
 from utils.results.table import IN_PERCENT, SHOWN, scale_of
 from utils.scoring.protocols import kind_of
 

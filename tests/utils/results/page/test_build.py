@@ -75,7 +75,7 @@ def test_nothing_that_comes_from_files_is_executed(tmp_path, run, request):
         request.getfixturevalue("no_charts")
     run = request.getfixturevalue(run)
     histories = {EVIL: {"loss": [(1.0, 0.5), (2.0, 0.4)], f"dice {EVIL}": [(1.0, 0.5)], "dice <u>": [(1.0, 0.1)]}}
-    meta = {"split": EVIL, "dataset": EVIL, "selection": EVIL, "ssd": EVIL, "note": EVIL}
+    meta = {"split": EVIL, "dataset": EVIL, "selection": EVIL, "network": EVIL, "note": EVIL}
     meta["checkpoints"] = [{"file": EVIL, "sha256": EVIL, "selection": EVIL}]
     found = read_page(tmp_path, run, run.summary | meta, histories)
     scripts = [attrs for tag, attrs in found.elements if tag == "script"]
@@ -153,7 +153,25 @@ def test_the_head_says_what_was_evaluated(volumes_page):
     for part in ("bf16", "best mean Dice on the validation part", "after epoch 7", "5000 resamples", "2 px"):
         assert part in words
     assert "Test-time augmentation on: flips" in words
+    assert "HeteroMedSeg, SSD form noncausal, standard protocol, 3 cases" in words
+    assert "Network HeteroMedSeg, SSD form noncausal" in words
+    assert "Fit pad: images resized to fit into 96x128 (height x width)" in words
     assert "note" not in [attrs.get("role") for _, attrs in volumes_page.elements]
+
+
+@pytest.mark.usefixtures("no_charts")
+def test_another_network_is_called_by_its_name(tmp_path, volumes):
+    """It has no form of SSD."""
+    cfg = replace(SYNAPSE, network="swin_unetr", preprocess=replace(SYNAPSE.preprocess, fit="slide"))
+    origin = {"file": "best_model.pth", "sha256": "ab" * 32, "selection": "last"}
+    meta = describe_result(cfg, "fp32", [origin], "lists")
+    assert (meta["network"], "ssd" in meta) == ("swin_unetr", False)
+    words = " ".join(read_page(tmp_path, volumes, summarise(volumes.rows, meta)).words)
+    assert "swin_unetr, standard protocol, 3 cases" in words
+    assert "Network swin_unetr" in words
+    assert "SSD form" not in words
+    assert words.count("HeteroMedSeg") == words.count("Written by HeteroMedSeg.") == 1
+    assert "Fit slide: images at their own resolution, through overlapping windows of 224x224" in words
 
 
 @pytest.mark.parametrize(

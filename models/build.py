@@ -235,7 +235,9 @@ def _ours(state: dict[str, Any], path: Path, network: OnnxNetwork | None = None)
         model.load_state_dict(own_weights(state, model, str(path)))
     origin = {"file": str(path), "sha256": checkpoint.sha256(path)}
     origin |= {key: state.get(key) for key in ("epoch", "selection", "split", "split_sha256")}
-    origin |= {name: getattr(trained, name) for name in ("seed", "init", "pretrained", "pretrained_vssd")}
+    origin |= {
+        name: getattr(trained, name) for name in ("seed", "init", "pretrained", "pretrained_vssd", "network", "ssd")
+    }
     cfg, notes = passed_on(trained), ()
     if network:
         cfg, notes = dataclasses.replace(cfg, precision="fp32"), ("network run by ONNX Runtime, float32 on the CPU",)

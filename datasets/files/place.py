@@ -82,6 +82,7 @@ def write_placed(path: Path, array: np.ndarray, spacing: Sequence[float] | None,
         if spacing is None:
             file.seek(UNIT)
             file.write(bytes(1))
-    with plain.open("rb") as source, gzip.open(path, "wb", compresslevel=6) as target:
+    # without name and time: the same masks give the same bytes
+    with plain.open("rb") as source, path.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as target:
         shutil.copyfileobj(source, target)
     plain.unlink()

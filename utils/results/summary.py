@@ -31,6 +31,10 @@ def describe_result(cfg: Config, precision: str, origins: list[dict[str, Any]], 
 
     in: cfg of the test; origin of every checkpoint, as `load_network` returns it; the split in words
     """
+    networks, forms = (
+        list(dict.fromkeys(origin.get(name, getattr(cfg, name)) for origin in origins or [{}]))
+        for name in ("network", "ssd")
+    )
     return {
         "protocol": cfg.protocol,
         "dataset": dataset_of(cfg),
@@ -39,8 +43,8 @@ def describe_result(cfg: Config, precision: str, origins: list[dict[str, Any]], 
         "selection": ", ".join(dict.fromkeys(origin["selection"] for origin in origins)),
         "checkpoints": origins,
         "img_size": list(cfg.img_size),
-        "network": cfg.network,
-        **({"ssd": cfg.ssd} if cfg.network == OURS else {}),
+        "network": ", ".join(networks),
+        **({"ssd": ", ".join(forms)} if networks == [OURS] else {}),
         "fit": cfg.preprocess.fit,
         "precision": precision,
         "tta": cfg.tta,

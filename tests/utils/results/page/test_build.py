@@ -10,6 +10,7 @@ import pytest
 
 from synapse_train_test.task import SYNAPSE
 from tests.support.pages import EVIL, META, gallery_run, label_maps, read_page, volume_run
+from utils.config import Config
 from utils.results.page.words import data_name, label_of, number, warnings
 from utils.results.summary import describe_result, summarise
 
@@ -217,3 +218,12 @@ def test_undefined_figures_are_no_numbers_in_the_page(volumes_page):
     figures = {name: cells for name, *cells in case["figures"]}
     assert figures["HD95, px"][1:] == ["–", "–"]
     assert "NaN" not in json.dumps(volumes_page.cases())
+
+
+def test_averages_of_several_networks_name_all_of_them():
+    origins = [{"selection": "last", "network": name, "ssd": "causal"} for name in ("heteromedseg", "unet_resnet34")]
+    found = describe_result(Config(), "fp32", [*origins, origins[0]], "lists")
+    assert found["network"] == "heteromedseg, unet_resnet34"
+    assert "ssd" not in found
+    origins[1] = origins[0] | {"ssd": "noncausal"}
+    assert describe_result(Config(), "fp32", origins, "lists")["ssd"] == "causal, noncausal"

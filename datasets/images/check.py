@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.files.pictures import is_lossy, is_zero_one, read_picture, silent_opencv, to_mask
+from datasets.files.pictures import is_lossy, is_zero_one, read_mask_picture, read_picture, silent_opencv, to_mask
 from datasets.images.classes import CLASSES_FILE, ClassTable, read_mask
 from datasets.images.mask_values import Guess, foreground_areas, guess_classes
 from datasets.images.pairs import Pair, check_sizes, read_image
@@ -22,6 +22,7 @@ FAINT = "with grey values, but none above half the range: read as empty"
 SHADES = "of more than two values, cut at half the range"
 ZERO_ONE = "stored as 0 and 1"
 MIXED = "stored as 0 and 1 beside others of a full range; make them alike"
+NO_FOREGROUND = "no mask has a value above half the range of its type (127 of 255)"
 # of images
 DEEP = "of 16 bits, scaled by the whole range of the type (dark? --intensity percentile)"
 
@@ -55,11 +56,12 @@ def check_pairs(
     shows_nothing = not classes.keys() - {0}
     if len(areas) > 1 or (shows_nothing and any(FAINT in facts.notes for facts in found)):
         guess = guess_classes([pair.mask for pair in pairs])
-        if len(areas) > 1 or guess.table:
-            raise UserError(_several_classes(pairs, guess))
+        one = guess.table is not None and guess.table.num_classes == 1
+        if len(areas) > 1 or (guess.table and (training or areas or not one)):
+            raise UserError(_unnamed_classes(pairs, guess, one))
     if pairs and shows_nothing and (training or areas):
         raise UserError(
-            f"{pairs[0].mask.parent}: no mask has a value above half the range of its type (127 of 255); "
+            f"{pairs[0].mask.parent}: {NO_FOREGROUND}; "
             f"expected foreground in 255, or in 1 of masks of 0 and 1, or a {CLASSES_FILE} with the value of each class"
             if table is None
             else f"{pairs[0].mask.parent}: no mask shows a class but the background {table.values[0]}"
@@ -74,14 +76,16 @@ def check_pairs(
     return DataSummary(len(pairs), len(pairs), dict(sizes), dict(classes), tuple(notes))
 
 
-def _several_classes(pairs: Sequence[Pair], guess: Guess) -> str:
-    """What was found in masks that are not binary, and the classes.json that would describe them."""
-    root = pairs[0].mask.parent.parent
-    found = f"{pairs[0].mask.parent}: found {guess.words}, expected one foreground value"
+def _unnamed_classes(pairs: Sequence[Pair], guess: Guess, one: bool) -> str:
+    """What was found in masks that need a classes.json, of `one` class or several, and the one that describes them."""
+    masks, path = pairs[0].mask.parent, pairs[0].mask.parent.parent / CLASSES_FILE
     if guess.table is None:
-        return f"{found}, or a {root / CLASSES_FILE} with the value of each class; README.md shows one"
-    table = indent(guess.table.to_json().strip(), "  ")
-    return f"{found}; if these are classes, name them in {root / CLASSES_FILE}, such as:\n{table}"
+        expected = f"expected one foreground value, or a {path} with the value of each class (README.md shows one)"
+        return f"{masks}: {expected}; found {guess.words}"
+    expected = f"expected one foreground value; if these are classes, name them in {path}"
+    if one:
+        expected = f"but {NO_FOREGROUND}; if this is the foreground, name it in {path}"
+    return f"{masks}: found {guess.words}, {expected}, such as:\n{indent(guess.table.to_json().strip(), '  ')}"
 
 
 def _inspect(pair: Pair, table: ClassTable | None, intensity: str) -> Facts | list[str]:
@@ -93,7 +97,7 @@ def _inspect(pair: Pair, table: ClassTable | None, intensity: str) -> Facts | li
     except UserError as error:
         problems.append(str(error))
     try:
-        stored = read_picture(pair.mask) if binary else None
+        stored = read_mask_picture(pair.mask) if binary else None
         mask = to_mask(stored, pair.mask) if binary else read_mask(pair.mask, table)
         if image is not None:
             check_sizes(pair, image, mask)

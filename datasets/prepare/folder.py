@@ -76,8 +76,7 @@ def plan_pictures(images: list[SourceFile], masks: list[SourceFile], args: Names
             paths = [stack.enter_context(case.sources[1].local()) for case in cases]
             guess = guess_classes(paths)
         if guess.kind == "unclear":
-            expected = "expected one value a class; export them as PNG without smoothing"
-            raise UserError(f"masks: found {guess.words}; {expected}")
+            raise UserError(f"masks: expected one value a class, in PNG without smoothing; found {guess.words}")
         table = guess.table
         notes.append(f"masks hold {guess.kind}: {guess.words}")
     if table:

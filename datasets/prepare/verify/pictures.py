@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from datasets.files.pictures import read_picture, silent_opencv, to_rgb8
+from datasets.files.pictures import read_mask_picture, read_picture, silent_opencv, to_rgb8
 from datasets.images.classes import ClassTable, find_classes, read_mask
 from datasets.images.mask_values import foreground_areas, guess_classes
 from datasets.images.pairs import Pair, check_sizes, data_root, pair_files, stem_of
@@ -81,7 +81,7 @@ def look_at(pair: Pair, table: ClassTable | None) -> Look:
     try:
         mask = read_mask(pair.mask, table)
         if table is None:
-            stored = read_picture(pair.mask)
+            stored = read_mask_picture(pair.mask)
             areas = foreground_areas(stored, pair.mask)
             if len(areas) > 1:
                 text = f"areas of {', '.join(map(str, sorted(areas, key=str)))}; name the classes in classes.json"

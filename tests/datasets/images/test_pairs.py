@@ -13,6 +13,7 @@ import torch
 
 from datasets.files.pictures import read_picture, to_mask, to_rgb8
 from datasets.images.check import check_pairs
+from datasets.images.classes import CLASSES_FILE, find_classes
 from datasets.images.pairs import ImageMaskSet, data_root, pair_files, stem_of
 from utils.errors import UserError
 from utils.preprocess import PICTURES
@@ -275,7 +276,21 @@ def test_a_mask_of_another_size_is_refused_when_read(tmp_path):
 def test_a_set_without_any_foreground_is_a_mistake(tmp_path):
     root = write_set(tmp_path, {"a.png": "a.png"})
     save(root / "masks" / "a.png", box(value=60))
-    with pytest.raises(UserError, match="no mask has a value above half the range"):
+    with pytest.raises(UserError, match="no mask has a value above half the range") as error:
+        check_pairs(pair_files(root))
+    text = str(error.value)
+    (root / CLASSES_FILE).write_text(text[text.index("{") :])
+    assert find_classes(root).values == (0, 60)
+    assert check_pairs(pair_files(root), find_classes(root)).classes == {0: 1, 1: 1}
+
+
+def test_several_classes_in_jpeg_masks_are_refused_with_the_remedy(tmp_path):
+    root = write_set(tmp_path, {"a.png": "a.jpg"})
+    mask = np.zeros((160, 240), np.uint8)
+    mask[30:90], mask[90:130] = 85, 170
+    save(root / "masks" / "a.jpg", mask)
+    save(root / "images" / "a.png", noise(160, 240))
+    with pytest.raises(UserError, match=r"found areas of .* of 1 mask; JPEG changes values: export the masks as PNG"):
         check_pairs(pair_files(root))
 
 

@@ -193,7 +193,7 @@ def test_many_labels_are_no_empty_masks(data):
     for path in (data / "masks").iterdir():
         cv2.imwrite(str(path), labels)
     assert ("error", "masks that are not binary") in verify(data)[1]
-    assert "areas of 1 in" in (data / "verify.html").read_text()
+    assert "values 1 in" in (data / "verify.html").read_text()
 
 
 def test_classes_of_a_table(data):

@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.files.pictures import is_lossy, is_zero_one, read_mask_picture, read_picture, silent_opencv, to_mask
 from datasets.images.classes import CLASSES_FILE, ClassTable, read_mask
-from datasets.images.mask_values import Guess, foreground_areas, guess_classes
+from datasets.images.mask_values import PHOTO_SHARE, Guess, foreground_areas, guess_classes, share_of_shades
 from datasets.images.pairs import Pair, check_sizes, read_image
 from datasets.summary import DataSummary
 from utils.errors import UserError, counted
@@ -20,6 +20,7 @@ from utils.errors import UserError, counted
 EMPTY = "without foreground"
 FAINT = "with grey values, but none above half the range: read as empty"
 SHADES = "of more than two values, cut at half the range"
+PHOTO = "grey in more than a tenth of the pixels, as photographs are (are images/ and masks/ swapped?)"
 ZERO_ONE = "stored as 0 and 1"
 MIXED = "stored as 0 and 1 beside others of a full range; make them alike"
 NO_FOREGROUND = "no mask has a value above half the range of its type (127 of 255)"
@@ -67,7 +68,7 @@ def check_pairs(
             else f"{pairs[0].mask.parent}: no mask shows a class but the background {table.values[0]}"
         )
     notes = []
-    for text in (EMPTY, FAINT, SHADES, ZERO_ONE, DEEP):
+    for text in (EMPTY, FAINT, PHOTO, SHADES, ZERO_ONE, DEEP):
         if names := [facts.notes[text] for facts in found if text in facts.notes]:
             number = counted(len(names), "image" if text == DEEP else "mask")
             mixed = text == ZERO_ONE and len(names) < classes[1]
@@ -106,12 +107,14 @@ def _inspect(pair: Pair, table: ClassTable | None, intensity: str) -> Facts | li
     if problems:
         return problems
     zero_one = binary and is_zero_one(stored, pair.mask)
+    photo = binary and share_of_shades(stored, pair.mask) > PHOTO_SHARE
     unusual = {
         EMPTY: not mask.any(),
         FAINT: binary and stored.any() and not mask.any(),
         ZERO_ONE: zero_one,
+        PHOTO: photo,
         # every JPEG mask has more than two values
-        SHADES: binary and not zero_one and not is_lossy(pair.mask) and len(np.unique(stored)) > 2,
+        SHADES: binary and not zero_one and not photo and not is_lossy(pair.mask) and len(np.unique(stored)) > 2,
     }
     notes = {text: pair.mask.name for text, is_so in unusual.items() if is_so}
     if deep:

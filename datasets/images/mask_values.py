@@ -21,6 +21,7 @@ LEAST_AREA = 9  # pixels whose 8 neighbours are all equal to them, summed over a
 LEAST_SHARE = 0.002  # of all pixels, where noise or soft edges make areas, too
 DARK, BRIGHT = 31 / 255, 224 / 255  # up to and from these shares of the range: noise of black and white
 FEW_VALUES, LOW_LABELS = 6, 4  # 0, 1, 2, 255 are labels; 0, 1, 2, 3, 7, 9, 130, 255 are noise
+PHOTO_SHARE = 0.1  # of `share_of_shades`; edges and noise of a mask have less
 MOST_VALUES = 64  # beyond, values are shades
 BLACK = "#000000"
 
@@ -48,6 +49,20 @@ def foreground_areas(stored: np.ndarray, path: Path) -> set[int | str]:
     if not lossy and len(np.unique(grey)) <= FEW_VALUES:
         found |= {value for value in areas if 0 < value <= LOW_LABELS}
     return found
+
+
+def share_of_shades(stored: np.ndarray, path: Path) -> float:
+    """The share of pixels that are neither dark nor bright, nor near (16 of 255) the commonest level between them.
+
+    A mask may have its foreground there, and noise of JPEG around it.
+    in: the mask as `read_mask_picture` gives it. raises: UserError as `type_range`
+    """
+    grey = stored if stored.ndim == 2 else stored.max(axis=2)
+    levels = np.rint(grey * (255 / type_range(stored, path))).astype(np.uint8)
+    counts = np.bincount(levels.ravel(), minlength=256)[round(DARK * 255) + 1 : round(BRIGHT * 255)]
+    commonest = int(counts.argmax())
+    counts[max(commonest - 16, 0) : commonest + 17] = 0
+    return int(counts.sum()) / grey.size
 
 
 def has_colours(stored: np.ndarray) -> bool:

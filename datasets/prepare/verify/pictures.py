@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from datasets.files.pictures import read_mask_picture, read_picture, silent_opencv, to_rgb8
 from datasets.images.classes import ClassTable, find_classes, read_mask
-from datasets.images.mask_values import foreground_areas, guess_classes
+from datasets.images.mask_values import PHOTO_SHARE, foreground_areas, guess_classes, share_of_shades
 from datasets.images.pairs import Pair, check_sizes, data_root, pair_files, stem_of
 from datasets.images.split import DEFAULT_NAME, Row, cut_groups, describe, read_split
 from datasets.prepare.verify.checksums import check_manifest
@@ -86,6 +86,9 @@ def look_at(pair: Pair, table: ClassTable | None) -> Look:
             if len(areas) > 1:
                 text = f"areas of {', '.join(map(str, sorted(areas, key=str)))}; name the classes in classes.json"
                 problems.append(("masks that are not binary", pair.mask.name, text))
+            elif (share := share_of_shades(stored, pair.mask)) > PHOTO_SHARE:
+                text = f"{share:.0%} of the pixels are grey; are images/ and masks/ swapped?"
+                notes.append(("masks like photographs", pair.mask.name, text))
             elif len(np.unique(stored)) > 2:
                 text = f"{len(np.unique(stored))} values; cut at half the range"
                 notes.append(("masks of more than two values", pair.mask.name, text))

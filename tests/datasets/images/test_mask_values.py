@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.images.mask_values import foreground_areas, guess_classes
+from datasets.images.mask_values import foreground_areas, guess_classes, share_of_shades
 
 PNG, JPG = Path("a.png"), Path("a.jpg")
 RNG = np.random.default_rng(0)
@@ -179,3 +179,26 @@ def test_one_class_in_jpeg_is_binary(tmp_path):
     for quality in (60, 95):
         cv2.imwrite(str(tmp_path / "a.jpg"), rings(255, size=200), [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert guess_classes([tmp_path / "a.jpg", *write(tmp_path, rings(255), rings())]).kind == "binary"
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (rings(255, size=200), 0.0),
+        (rings(128, size=200), 0.0),
+        (as_jpeg(rings(255, size=200), 40), 0.1),
+        (as_jpeg(rings(200, size=200), 40), 0.1),
+        (np.where(rings(255) > 0, 255, RNG.integers(5, 16, (60, 60))).astype(np.uint8), 0.0),
+        (rings(255) > 0, 0.0),
+    ],
+)
+def test_masks_have_few_shades(mask, expected):
+    assert share_of_shades(mask, JPG) <= expected
+
+
+@pytest.mark.parametrize("scale", [1, 257, 1 / 255])
+def test_photographs_are_made_of_shades(scale):
+    photo = cv2.resize(RNG.integers(0, 256, (5, 7, 3), np.uint8), (90, 60), interpolation=cv2.INTER_CUBIC)
+    dtype = {1: np.uint8, 257: np.uint16}.get(scale, np.float32)
+    for picture in (photo, photo[..., 0]):
+        assert share_of_shades((picture * float(scale)).astype(dtype), PNG) > 0.5

@@ -242,6 +242,15 @@ def test_the_check_counts_and_notes_what_is_unusual(tmp_path):
     )
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_images_and_masks_that_are_swapped_are_noted(tmp_path, suffix):
+    save(tmp_path / "images" / "a.png", box(80, 120))
+    photo = cv2.resize(noise(5, 7), (120, 80), interpolation=cv2.INTER_CUBIC)
+    save(tmp_path / "masks" / f"a{suffix}", photo)
+    text = "grey in more than a tenth of the pixels, as photographs are (are images/ and masks/ swapped?)"
+    assert check_pairs(pair_files(tmp_path)).notes == (f"1 mask {text}; the first is a{suffix}",)
+
+
 def test_the_check_names_every_problem_at_once(tmp_path, capfd):
     root = write_set(
         tmp_path, {f"{name}.png": f"{name}.png" for name in "abcdef"} | {"g.jpg": "g.png", "h.tif": "h.tif"}

@@ -149,7 +149,15 @@ def test_what_breaks_a_training_is_an_error(data, name):
     assert [item for item in found if item[0] == "error"] == [("error", kind)]
 
 
+def swapped(data):
+    """One photograph in the place of a mask, as JPEG."""
+    name = part_of(data, "train")[0]
+    (data / "masks" / name).unlink()
+    cv2.imwrite(str(data / "masks" / Path(name).with_suffix(".jpg")), blobs(99))
+
+
 NOTES = {
+    "swapped": (swapped, "masks like photographs"),
     "empty": (lambda d: change_mask(d, lambda m: m * 0), "masks without foreground"),
     "shade": (shade, "masks of more than two values"),
     "no groups": (regroup, "no groups"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.files.headers import page_bytes
+from datasets.files.headers import exif_orientation, page_bytes
 from utils.errors import UserError
 from utils.files import check_bytes, reading
 from utils.log import log_once
@@ -48,6 +48,15 @@ def read_mask_picture(path: Path) -> np.ndarray:
         found = "found the shape in the alpha channel alone, which is not read, expected it in grey values or colours"
         raise UserError(f"{path}: {found}; export the mask on a background, without transparency")
     return picture
+
+
+def orientation_of(path: Path) -> int:
+    """The EXIF orientation, 1 to 8, that `upright` turns by, read without decoding; 1 for none and for TIFF.
+
+    OpenCV always turns a TIFF file.
+    """
+    with reading(path, "copy or download the file again"):
+        return exif_orientation(path.read_bytes())
 
 
 def _only_page(path: Path) -> np.ndarray:

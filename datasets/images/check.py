@@ -12,7 +12,7 @@ import numpy as np
 from datasets.files.pictures import is_lossy, is_zero_one, read_mask_picture, read_picture, silent_opencv, to_mask
 from datasets.images.classes import CLASSES_FILE, ClassTable, read_mask
 from datasets.images.mask_values import PHOTO_SHARE, Guess, foreground_areas, guess_classes, share_of_shades
-from datasets.images.pairs import Pair, check_sizes, read_image
+from datasets.images.pairs import TURN, Pair, check_sizes, lies_otherwise, read_image
 from datasets.summary import DataSummary
 from utils.errors import UserError, counted
 
@@ -25,6 +25,10 @@ ZERO_ONE = "stored as 0 and 1"
 MIXED = "stored as 0 and 1 beside others of a full range; make them alike"
 NO_FOREGROUND = "no mask has a value above half the range of its type (127 of 255)"
 # of images
+TURNED = (
+    "with an EXIF orientation that the mask lacks and that is not applied: a mask drawn in a viewer lies otherwise "
+    f"({TURN})"
+)
 DEEP = "of 16 bits, scaled by the whole range of the type (dark? --intensity percentile)"
 
 
@@ -59,7 +63,8 @@ def check_pairs(
         guess = guess_classes([pair.mask for pair in pairs])
         one = guess.table is not None and guess.table.num_classes == 1
         if len(areas) > 1 or (guess.table and (training or areas or not one)):
-            raise UserError(_unnamed_classes(pairs, guess, one))
+            photos = 0 if guess.table else sum(PHOTO in facts.notes for facts in found)
+            raise UserError(_unnamed_classes(pairs, guess, one) + f"; {counted(photos, 'mask')} {PHOTO}" * bool(photos))
     if pairs and shows_nothing and (training or areas):
         raise UserError(
             f"{pairs[0].mask.parent}: {NO_FOREGROUND}; "
@@ -68,9 +73,9 @@ def check_pairs(
             else f"{pairs[0].mask.parent}: no mask shows a class but the background {table.values[0]}"
         )
     notes = []
-    for text in (EMPTY, FAINT, PHOTO, SHADES, ZERO_ONE, DEEP):
+    for text in (EMPTY, FAINT, PHOTO, SHADES, ZERO_ONE, TURNED, DEEP):
         if names := [facts.notes[text] for facts in found if text in facts.notes]:
-            number = counted(len(names), "image" if text == DEEP else "mask")
+            number = counted(len(names), "image" if text in (TURNED, DEEP) else "mask")
             mixed = text == ZERO_ONE and len(names) < classes[1]
             notes.append(f"{number} {MIXED if mixed else text}; the first is {names[0]}")
     sizes = Counter(facts.size for facts in found)
@@ -117,6 +122,8 @@ def _inspect(pair: Pair, table: ClassTable | None, intensity: str) -> Facts | li
         SHADES: binary and not zero_one and not photo and not is_lossy(pair.mask) and len(np.unique(stored)) > 2,
     }
     notes = {text: pair.mask.name for text, is_so in unusual.items() if is_so}
+    if lies_otherwise(pair):
+        notes[TURNED] = pair.image.name
     if deep:
         notes[DEEP] = pair.image.name
     areas = foreground_areas(stored, pair.mask) if binary else set()

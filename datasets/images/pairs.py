@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.files.pictures import PICTURE_SUFFIXES, read_picture, to_rgb8
+from datasets.files.pictures import PICTURE_SUFFIXES, orientation_of, read_picture, to_rgb8
 from datasets.images.classes import ClassTable, read_mask
 from utils.errors import UserError, counted
 from utils.preprocess import PICTURES, Preprocess
@@ -22,6 +22,7 @@ from utils.preprocess.intensities import as_trained, to_unit
 from utils.preprocess.sizes import fit_image, fit_labels
 
 MASK_SUFFIX = re.compile(r"[ _.-](segmentation|seg|mask|gt|groundtruth|label|annotation)s?$", re.IGNORECASE)
+TURN = "turn such images: mogrify -auto-orient"
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,18 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
     return pictures
 
 
+def lies_otherwise(pair: Pair) -> bool:
+    """Whether viewers turn the image, by its EXIF orientation, and not its mask: a mask drawn in one does not fit."""
+    return (orientation := orientation_of(pair.image)) > 1 and orientation != orientation_of(pair.mask)
+
+
 def check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
     """Raise UserError unless image and mask have one height and width."""
     if image.shape[:2] != mask.shape[:2]:
         found, expected = ("x".join(map(str, array.shape[:2])) for array in (mask, image))
-        expected += f" as {pair.image.name} has; export it again"
+        is_turned = image.shape[1::-1] == mask.shape[:2] and orientation_of(pair.image) > 4
+        turned = f", which viewers turn by its EXIF orientation; {TURN}; or"
+        expected += f" as {pair.image.name} has{turned if is_turned else ';'} export it again"
         raise UserError(f"{pair.mask}: found a mask of {found}, expected {expected}")
 
 

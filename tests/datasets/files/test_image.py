@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datasets.files.image import Image, read_image, save_mask, suffix_of
-from datasets.files.pictures import read_picture
+from datasets.files.pictures import orientation_of, read_picture
 from utils.errors import UserError
 from utils.preprocess.intensities import window_ct
 
@@ -216,6 +216,36 @@ def test_a_photograph_is_turned_upright_where_no_mask_stands_beside_it(tmp_path,
     stored = read_image(path).array
     assert stored.shape[:2] == (48, 64)
     assert np.array_equal(read_image(path, upright=True).array, TURNS[orientation](stored))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", [0, 1, 3, 6, 8, 9])
+def test_the_orientation_is_read_where_upright_turns_by_it(tmp_path, suffix, orientation):
+    from PIL import Image as Picture
+
+    tags = Picture.Exif()
+    tags[0x0112] = orientation
+    path = tmp_path / f"a{suffix}"
+    Picture.fromarray(RNG.integers(0, 255, (16, 24, 3), np.uint8)).save(path, exif=tags)
+    turns = not np.array_equal(read_image(path, upright=True).array, read_image(path).array)
+    assert turns == (suffix != ".tif" and 1 < orientation < 9)  # OpenCV always turns a TIFF file
+    assert orientation_of(path) == (orientation if turns else 1)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_damaged_orientation_is_none(tmp_path, suffix):
+    from PIL import Image as Picture
+
+    tags, path = Picture.Exif(), tmp_path / f"a{suffix}"
+    tags[0x0112] = 6
+    Picture.new("RGB", (24, 16)).save(path, exif=tags)
+    data = path.read_bytes()
+    at = data.index(b"II*\0") if b"II*\0" in data else data.index(b"MM\0*")
+    for cut in range(at, at + 20):
+        path.write_bytes(data[:cut] + b"\xff" * 4 + data[cut + 4 :])
+        assert orientation_of(path) in range(1, 9)
+        path.write_bytes(data[:cut])
+        assert orientation_of(path) in range(1, 9)
 
 
 def test_upright_changes_nothing_else(tmp_path):

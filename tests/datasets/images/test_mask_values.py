@@ -201,4 +201,4 @@ def test_photographs_are_made_of_shades(scale):
     photo = cv2.resize(RNG.integers(0, 256, (5, 7, 3), np.uint8), (90, 60), interpolation=cv2.INTER_CUBIC)
     dtype = {1: np.uint8, 257: np.uint16}.get(scale, np.float32)
     for picture in (photo, photo[..., 0]):
-        assert share_of_shades((picture * float(scale)).astype(dtype), PNG) > 0.5
+        assert share_of_shades((picture * float(scale)).astype(dtype), PNG) > 0.3

@@ -1,7 +1,6 @@
 """images/ and masks/: pairing, reading of every kind of picture, the check of a whole set."""
 
 import os
-import struct
 import sys
 import unicodedata
 from pathlib import Path
@@ -15,6 +14,7 @@ from datasets.files.pictures import read_picture, to_mask, to_rgb8
 from datasets.images.check import check_pairs
 from datasets.images.classes import CLASSES_FILE, find_classes
 from datasets.images.pairs import ImageMaskSet, data_root, pair_files, stem_of
+from tests.datasets.files.test_image import with_exif
 from utils.errors import UserError
 from utils.preprocess import PICTURES
 from utils.preprocess.sizes import resize_image, resize_labels
@@ -171,12 +171,45 @@ def test_one_bit_masks_and_jpeg_noise():
 
 
 def test_the_exif_orientation_turns_nothing(tmp_path):
-    data = cv2.imencode(".jpg", noise(16, 40))[1].tobytes()
-    tag = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
-    path = tmp_path / "turned.jpg"
-    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(tag) + 2) + tag + data[2:])
+    path = save(tmp_path / "turned.jpg", noise(16, 40))
+    path.write_bytes(with_exif(path.read_bytes(), 6))
     assert cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR).shape == (40, 16, 3)
     assert read_picture(path).shape == (16, 40, 3)
+
+
+def turned(root: Path, orientation: int, *folders: str) -> Path:
+    """The set with the orientation in the JPEG files of these folders."""
+    for path in (path for folder in folders for path in (root / folder).iterdir()):
+        path.write_bytes(with_exif(path.read_bytes(), orientation))
+    return root
+
+
+def test_an_orientation_that_is_not_applied_is_noted(tmp_path):
+    root = turned(write_set(tmp_path, {"a.jpg": "a.png", "b.jpg": "b.png"}), 3, "images")
+    save(root / "images" / "c.jpg", noise())
+    save(root / "masks" / "c.png", box())
+    text = (
+        "with an EXIF orientation that the mask lacks and that is not applied: a mask drawn in a viewer lies otherwise"
+    )
+    (note,) = check_pairs(pair_files(root)).notes
+    assert note == f"2 images {text} (turn such images: mogrify -auto-orient); the first is a.jpg"
+
+
+@pytest.mark.parametrize(("folders", "orientation"), [(("images", "masks"), 3), (("images",), 1), (("images",), 9)])
+def test_an_orientation_that_the_mask_has_too_or_that_turns_nothing_is_not_noted(tmp_path, folders, orientation):
+    root = turned(write_set(tmp_path, {"a.jpg": "a.jpg"}), orientation, *folders)
+    assert check_pairs(pair_files(root)).notes == ()
+
+
+def test_a_mask_of_the_size_of_the_turned_image_is_refused_with_the_remedy(tmp_path):
+    root = turned(write_set(tmp_path, {"a.jpg": "a.png"}), 6, "images")
+    save(root / "masks" / "a.png", box(30, 20))
+    expected = r"expected 20x30 as a\.jpg has, which viewers turn by its EXIF orientation; turn .*mogrify -auto-orient"
+    with pytest.raises(UserError, match=expected):
+        check_pairs(pair_files(root))
+    save(root / "masks" / "a.png", box(30, 21))
+    with pytest.raises(UserError, match=r"expected 20x30 as a\.jpg has; export it again"):
+        check_pairs(pair_files(root))
 
 
 @pytest.mark.parametrize(("size", "flag"), [((10, 15), cv2.INTER_AREA), ((40, 15), cv2.INTER_LINEAR)])
@@ -245,10 +278,14 @@ def test_the_check_counts_and_notes_what_is_unusual(tmp_path):
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_images_and_masks_that_are_swapped_are_noted(tmp_path, suffix):
     save(tmp_path / "images" / "a.png", box(80, 120))
-    photo = cv2.resize(noise(5, 7), (120, 80), interpolation=cv2.INTER_CUBIC)
+    photo = cv2.resize(noise(5, 7) // 2 + 50, (120, 80), interpolation=cv2.INTER_CUBIC)
     save(tmp_path / "masks" / f"a{suffix}", photo)
     text = "grey in more than a tenth of the pixels, as photographs are (are images/ and masks/ swapped?)"
     assert check_pairs(pair_files(tmp_path)).notes == (f"1 mask {text}; the first is a{suffix}",)
+    photo[:40, :40], photo[40:, :40] = (255, 0, 0), (0, 255, 0)
+    save(tmp_path / "masks" / f"a{suffix}", photo)
+    with pytest.raises(UserError, match=r"masks: .* found areas of .*1 mask grey .*swapped"):
+        check_pairs(pair_files(tmp_path))
 
 
 def test_the_check_names_every_problem_at_once(tmp_path, capfd):

@@ -10,6 +10,7 @@ import pytest
 from datasets.images.make_split import split_dataset
 from datasets.prepare.verify.duplicates import alike, sketch
 from prepare_data import main
+from tests.datasets.files.test_image import with_exif
 from utils.errors import UserError
 from utils.log import _Terminal, logging_to
 
@@ -156,7 +157,16 @@ def swapped(data):
     cv2.imwrite(str(data / "masks" / Path(name).with_suffix(".jpg")), blobs(99))
 
 
+def turned(data):
+    """One image whose viewer turns it upside down."""
+    name = part_of(data, "train")[0]
+    path = data / "images" / Path(name).with_suffix(".jpg")
+    path.write_bytes(with_exif(cv2.imencode(".jpg", cv2.imread(str(data / "images" / name)))[1].tobytes(), 3))
+    (data / "images" / name).unlink()
+
+
 NOTES = {
+    "turned": (turned, "images with an EXIF orientation"),
     "swapped": (swapped, "masks like photographs"),
     "empty": (lambda d: change_mask(d, lambda m: m * 0), "masks without foreground"),
     "shade": (shade, "masks of more than two values"),

@@ -8,12 +8,13 @@ from typing import Any
 from datasets.images.classes import CLASSES_FILE, parse_label_colours
 from datasets.images.folds import parse_size
 from datasets.images.mask_values import guess_classes
+from datasets.images.pairs import results_among
 from datasets.prepare.nifti import NIFTI, plan_volumes
 from datasets.prepare.shared.pictures import FOLDERS, is_picture, new_split, pair_sources
 from datasets.prepare.shared.run import Plan
 from datasets.prepare.shared.sources import SourceFile
 from datasets.prepare.shared.volumes import AXIAL, add_orientation
-from utils.errors import UserError
+from utils.errors import UserError, join_listed
 from utils.log import log
 from utils.preprocess import INTENSITIES
 
@@ -68,9 +69,10 @@ def images_and_masks(files: list[SourceFile]) -> tuple[list[SourceFile], list[So
 
 def plan_pictures(images: list[SourceFile], masks: list[SourceFile], args: Namespace) -> Plan:
     """Pictures with one class or several; classes.json is written for several. raises: UserError for unclear masks"""
-    cases = pair_sources(images, masks, args.copy)
+    results = set(results_among([file.base for file in images], [file.base for file in masks]))
+    cases = pair_sources([file for file in images if file.base not in results], masks, args.copy)
     table = parse_label_colours(args.label_colours) if args.label_colours else None
-    notes = []
+    notes = [f"left out, as made by predict.py: {join_listed(sorted(results))}"] if results else []
     if table is None:
         with ExitStack() as stack:
             paths = [stack.enter_context(case.sources[1].local()) for case in cases]

@@ -16,6 +16,7 @@ from datasets.images.classes import CLASSES_FILE, find_classes
 from datasets.images.pairs import ImageMaskSet, data_root, pair_files, stem_of
 from tests.datasets.files.test_image import with_exif
 from utils.errors import UserError
+from utils.log import _Terminal, logging_to
 from utils.preprocess import PICTURES
 from utils.preprocess.sizes import resize_image, resize_labels
 
@@ -80,6 +81,27 @@ def test_pairs_by_stem_with_every_usual_ending_and_sorted(tmp_path):
 def test_a_mask_named_exactly_as_an_image_is_its_own(tmp_path):
     root = write_set(tmp_path, {"a.png": "a_gt.png", "a_mask.png": "a_mask.png"})
     assert [(p.image_id, p.mask.name) for p in pair_files(root)] == [("a.png", "a_gt.png"), ("a_mask.png",) * 2]
+
+
+def test_results_of_predict_beside_the_images_are_left_out(tmp_path, capsys):
+    names = {"a.png": "a.png", "b.jpg": "b_mask.png", "c.png": "c_gt.png"}
+    names |= {name: name for name in ("c_mask.png", "e_mask.png")}
+    root = write_set(tmp_path, names)
+    for result in ("a_mask.png", "a_overlay.png", "b_mask.png", "e_mask_mask.png"):
+        save(root / "images" / result, noise())
+    with logging_to(_Terminal()):
+        pairs = pair_files(root)
+    assert {pair.image.name: pair.mask.name for pair in pairs} == names
+    line = (
+        "images: left out 4 pictures that predict.py made of others (_mask.png, _overlay.png), the first is a_mask.png"
+    )
+    assert line in capsys.readouterr().out
+    save(root / "images" / "a_mask.jpg", noise())
+    save(root / "images" / "f_mask.png", noise())
+    with pytest.raises(UserError) as error:
+        pair_files(root)
+    assert "images/a_mask.jpg: no mask" in str(error.value)
+    assert "images/f_mask.png: no mask" in str(error.value)
 
 
 def test_composed_and_decomposed_accents_are_one_name(tmp_path):

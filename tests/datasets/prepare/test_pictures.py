@@ -21,6 +21,7 @@ from tests.support.raw_btcv import zip_folder
 from tests.support.trees import write_picture_tree
 from train import configure
 from utils.errors import UserError
+from utils.log import _Terminal, logging_to
 
 
 def rows_of(target: Path):
@@ -338,3 +339,13 @@ def test_a_third_folder_is_refused(tmp_path):
     shutil.copytree(root / "photos", root / "more")
     with pytest.raises(UserError, match=r"found files in 3 folders \(annotations, more, photos\)"):
         main(["folder", str(root), str(tmp_path / "out")])
+
+
+def test_results_of_predict_beside_the_images_are_left_out(tmp_path, capsys):
+    root = folder_of(tmp_path, several(0, 255))
+    for result in ("000_mask.png", "001_overlay.png"):
+        cv2.imwrite(str(root / "photos" / result), several(0, 255)[0])
+    with logging_to(_Terminal()):
+        main(["folder", str(root), str(tmp_path / "out"), "--workers", "1"])
+    assert len(list((tmp_path / "out/images").iterdir())) == 10
+    assert "left out, as made by predict.py: 000_mask.png" in capsys.readouterr().out

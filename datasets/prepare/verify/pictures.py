@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from datasets.files.pictures import read_mask_picture, read_picture, silent_opencv, to_rgb8
-from datasets.images.classes import ClassTable, find_classes, read_mask
+from datasets.files.pictures import is_lossy, read_mask_picture, read_picture, silent_opencv, to_rgb8
+from datasets.images.classes import LOSSY, ClassTable, find_classes, read_mask
 from datasets.images.mask_values import PHOTO_SHARE, foreground_areas, guess_classes, share_of_shades
 from datasets.images.pairs import TURN, Pair, check_sizes, data_root, lies_otherwise, pair_files, stem_of
 from datasets.images.split import DEFAULT_NAME, Row, cut_groups, describe, read_split
@@ -84,7 +84,8 @@ def look_at(pair: Pair, table: ClassTable | None) -> Look:
             stored = read_mask_picture(pair.mask)
             areas = foreground_areas(stored, pair.mask)
             if len(areas) > 1:
-                text = f"areas of {', '.join(map(str, sorted(areas, key=str)))}; name the classes in classes.json"
+                remedy = LOSSY if is_lossy(pair.mask) else "name the classes in classes.json"
+                text = f"areas of {', '.join(map(str, sorted(areas, key=str)))}; {remedy}"
                 problems.append(("masks that are not binary", pair.mask.name, text))
             elif (share := share_of_shades(stored, pair.mask)) > PHOTO_SHARE:
                 text = f"{share:.0%} of the pixels are grey; are images/ and masks/ swapped?"

@@ -214,6 +214,28 @@ def test_many_labels_are_no_empty_masks(data):
     assert "values 1 in" in (data / "verify.html").read_text()
 
 
+def test_one_dark_value_is_a_class_to_name(data):
+    for path in (data / "masks").iterdir():
+        cv2.imwrite(str(path), np.minimum(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), 100))
+    assert ("error", "masks that are not binary") in verify(data)[1]
+    assert "values 100 in 20 of 20 masks" in (data / "verify.html").read_text()
+
+
+def test_several_classes_in_jpeg_are_an_error_with_and_without_a_table(data):
+    name = part_of(data, "train")[0]
+    path = data / "masks" / Path(name).with_suffix(".jpg")
+    (data / "masks" / name).unlink()
+    mask = np.repeat(np.array([0, 85, 170], np.uint8), 20)[:, None].repeat(80, 1)
+    cv2.imwrite(str(path), mask)
+    assert verify(data) == (1, [("error", "masks that are not binary")])
+    assert "JPEG changes values: export the masks as PNG" in (data / "verify.html").read_text()
+    levels = {0, 255, *np.unique(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)).tolist()}
+    classes = [{"name": str(level), "value": level} for level in sorted(levels)]
+    (data / "classes.json").write_text(json.dumps({"classes": classes}))
+    assert ("error", "unreadable") in verify(data)[1]
+    assert "JPEG changes values: export the masks as PNG" in (data / "verify.html").read_text()
+
+
 def test_classes_of_a_table(data):
     table = [{"name": n, "value": v} for n, v in (("background", 0), ("lesion", 255), ("vessel", 85))]
     (data / "classes.json").write_text(json.dumps({"classes": table}))

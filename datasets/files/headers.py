@@ -6,6 +6,7 @@ Formats: PNG (RFC 2083), JPEG (ITU T.81, annex B), BMP (DIB headers), TIFF 6.0 a
 import struct
 from collections.abc import Iterator
 
+PNG = b"\x89PNG\r\n\x1a\n"
 TIFF_STARTS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 WIDTH, HEIGHT, BITS, COLOURS, ORIENTATION, SAMPLES = 256, 257, 258, 262, 274, 277  # tags
 NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of a tag's values
@@ -17,7 +18,7 @@ def page_bytes(data: bytes) -> list[int]:
 
     raises: ValueError for another format; struct.error, IndexError, KeyError for a header that is cut short
     """
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
+    if data[:8] == PNG:
         list(_png_chunks(data))
         width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
         return [width * height * (1 if colour == 0 else 4) * max(depth, 8) // 8]
@@ -38,6 +39,8 @@ def exif_orientation(data: bytes) -> int:
         if data[:2] == b"\xff\xd8":
             parts = (data[at + 4 :] for marker, at in _jpeg_segments(data) if marker == 0xE1)
             exif = next(part[6:] for part in parts if part[:4] == b"Exif")
+        elif data[:8] != PNG:
+            return 1
         else:
             exif = next(data[at:] for kind, at in _png_chunks(data) if kind == b"eXIf")
         found = next(_tiff_directories(exif, TIFF_STARTS[exif[:4]])).get(ORIENTATION, 1)

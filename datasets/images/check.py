@@ -12,7 +12,7 @@ import numpy as np
 from datasets.files.pictures import is_lossy, is_zero_one, read_mask_picture, read_picture, silent_opencv, to_mask
 from datasets.images.classes import CLASSES_FILE, ClassTable, read_mask
 from datasets.images.mask_values import PHOTO_SHARE, Guess, foreground_areas, guess_classes, share_of_shades
-from datasets.images.pairs import TURN, Pair, check_sizes, lies_otherwise, read_image
+from datasets.images.pairs import TURN, Pair, check_sizes, may_lie_otherwise, read_image
 from datasets.summary import DataSummary
 from utils.errors import UserError, counted
 
@@ -122,7 +122,7 @@ def _inspect(pair: Pair, table: ClassTable | None, intensity: str) -> Facts | li
         SHADES: binary and not zero_one and not photo and not is_lossy(pair.mask) and len(np.unique(stored)) > 2,
     }
     notes = {text: pair.mask.name for text, is_so in unusual.items() if is_so}
-    if lies_otherwise(pair):
+    if may_lie_otherwise(pair, mask.shape):
         notes[TURNED] = pair.image.name
     if deep:
         notes[DEEP] = pair.image.name

@@ -129,9 +129,14 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
     return pictures
 
 
-def lies_otherwise(pair: Pair) -> bool:
-    """Whether viewers turn the image, by its EXIF orientation, and not its mask: a mask drawn in one does not fit."""
-    return (orientation := orientation_of(pair.image)) > 1 and orientation != orientation_of(pair.mask)
+def may_lie_otherwise(pair: Pair, size: tuple[int, int]) -> bool:
+    """Whether a mask drawn in a viewer, which turns the image by its EXIF orientation, would have this size, too.
+
+    size: height and width as stored. False where the mask has the orientation of its image.
+    """
+    orientation = orientation_of(pair.image)
+    keeps_size = orientation < 5 or size[0] == size[1]
+    return orientation > 1 and keeps_size and orientation != orientation_of(pair.mask)
 
 
 def check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from datasets.files.pictures import is_lossy, read_mask_picture, read_picture, silent_opencv, to_rgb8
 from datasets.images.classes import LOSSY, ClassTable, find_classes, read_mask
 from datasets.images.mask_values import PHOTO_SHARE, foreground_areas, guess_classes, share_of_shades
-from datasets.images.pairs import TURN, Pair, check_sizes, data_root, lies_otherwise, pair_files, stem_of
+from datasets.images.pairs import TURN, Pair, check_sizes, data_root, may_lie_otherwise, pair_files, stem_of
 from datasets.images.split import DEFAULT_NAME, Row, cut_groups, describe, read_split
 from datasets.prepare.verify.checksums import check_manifest
 from datasets.prepare.verify.duplicates import alike, sketch
@@ -97,7 +97,7 @@ def look_at(pair: Pair, table: ClassTable | None) -> Look:
             notes.append(("masks without foreground", pair.mask.name, "the whole mask is background"))
         if image is not None:
             check_sizes(pair, image, mask)
-            if lies_otherwise(pair):
+            if may_lie_otherwise(pair, mask.shape):
                 text = f"the mask lacks it, and it is not applied: does the mask fit the image as stored? {TURN}"
                 notes.append(("images with an EXIF orientation", pair.image.name, text))
     except UserError as error:

@@ -217,10 +217,28 @@ def test_an_orientation_that_is_not_applied_is_noted(tmp_path):
     assert note == f"2 images {text} (turn such images: mogrify -auto-orient); the first is a.jpg"
 
 
-@pytest.mark.parametrize(("folders", "orientation"), [(("images", "masks"), 3), (("images",), 1), (("images",), 9)])
-def test_an_orientation_that_the_mask_has_too_or_that_turns_nothing_is_not_noted(tmp_path, folders, orientation):
+@pytest.mark.parametrize(
+    ("folders", "orientation"),
+    [
+        (("images", "masks"), 3),
+        (("images",), 1),
+        (("images",), 9),
+        (("images",), 6),  # a mask of the viewer's picture had another size
+    ],
+)
+def test_an_orientation_by_which_a_mask_cannot_lie_otherwise_is_not_noted(tmp_path, folders, orientation):
     root = turned(write_set(tmp_path, {"a.jpg": "a.jpg"}), orientation, *folders)
     assert check_pairs(pair_files(root)).notes == ()
+    save(root / "images" / "b.bmp", noise())
+    save(root / "masks" / "b.bmp", box())
+    assert check_pairs(pair_files(root)).notes == ()
+
+
+def test_a_quarter_turn_of_a_square_image_is_noted(tmp_path):
+    save(tmp_path / "images" / "a.jpg", noise(30, 30))
+    save(tmp_path / "masks" / "a.png", box(30, 30))
+    (note,) = check_pairs(pair_files(turned(tmp_path, 6, "images"))).notes
+    assert note.startswith("1 image with an EXIF orientation")
 
 
 def test_a_mask_of_the_size_of_the_turned_image_is_refused_with_the_remedy(tmp_path):

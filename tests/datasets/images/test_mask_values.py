@@ -175,6 +175,11 @@ def test_several_classes_in_jpeg_are_unclear_whatever_the_number_of_values(tmp_p
     assert "JPEG changes values: export the masks as PNG" in guess.words
 
 
+def test_an_empty_mask_in_jpeg_hinders_no_classes(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), rings())
+    assert guess_classes([tmp_path / "a.jpg", *write(tmp_path, rings(85, 170))]).table.values == (0, 85, 170)
+
+
 def test_one_class_in_jpeg_is_binary(tmp_path):
     for quality in (60, 95):
         cv2.imwrite(str(tmp_path / "a.jpg"), rings(255, size=200), [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -85,7 +85,7 @@ def test_a_mask_named_exactly_as_an_image_is_its_own(tmp_path):
 
 def test_results_of_predict_beside_the_images_are_left_out(tmp_path, capsys):
     names = {"a.png": "a.png", "b.jpg": "b_mask.png", "c.png": "c_gt.png"}
-    names |= {name: name for name in ("c_mask.png", "e_mask.png")}
+    names |= {name: name for name in ("c_mask.png", "e_mask.png", "g_seg.png", "g_seg_mask.png")}
     root = write_set(tmp_path, names)
     for result in ("a_mask.png", "a_overlay.png", "b_mask.png", "e_mask_mask.png"):
         save(root / "images" / result, noise())
@@ -223,6 +223,7 @@ def test_an_orientation_that_is_not_applied_is_noted(tmp_path):
         (("images", "masks"), 3),
         (("images",), 1),
         (("images",), 9),
+        (("images",), 5),
         (("images",), 6),  # a mask of the viewer's picture had another size
     ],
 )
@@ -367,6 +368,11 @@ def test_a_set_without_any_foreground_is_a_mistake(tmp_path):
     text = str(error.value)
     (root / CLASSES_FILE).write_text(text[text.index("{") :])
     assert find_classes(root).values == (0, 60)
+    with pytest.raises(UserError, match="no mask has a value above half the range"):
+        check_pairs(pair_files(root), training=False)
+    save(root / "masks" / "a.png", box(value=12))
+    assert len(check_pairs(pair_files(root), training=False).notes) == 2  # noise of an empty mask
+    save(root / "masks" / "a.png", box(value=60))
     assert check_pairs(pair_files(root), find_classes(root)).classes == {0: 1, 1: 1}
 
 

@@ -21,7 +21,6 @@ from utils.errors import UserError
 from utils.files import replacing
 from utils.preprocess import AXES
 from utils.preprocess.intensities import check_finite
-from utils.results.overlay import class_color
 
 SPLIT = "save each volume, such as array[0], as a file of its own"
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
@@ -142,8 +141,8 @@ def save_mask(path: Path, mask: np.ndarray, like: Image) -> Path:
 
     A picture's mask is a .png. A volume's is a .nii.gz with the spacing of `like`, and with its origin and direction
     where it has them; where the spacing is not known it is a .tif of as many pages as a TIFF file has, or a .npy.
-    Labels are uint8; a bool mask of a picture becomes 0 and 255, and a picture's labels have a palette, so that
-    viewers show them in colours.
+    Labels are uint8; a bool mask of a picture becomes 0 and 255. A picture's labels are grey levels without a palette,
+    of which OpenCV would give the colours.
     mask: bool or uint8
     raises: UserError when the file cannot be written; then nothing is left behind
     """
@@ -152,7 +151,7 @@ def save_mask(path: Path, mask: np.ndarray, like: Image) -> Path:
     path, labels = path.with_name(path.name + suffix), mask.astype(np.uint8)
     with replacing(path) as part:
         if like.kind == "picture":
-            _write_png(part, labels * np.uint8(255) if mask.dtype == bool else labels, palette=mask.dtype != bool)
+            cv2.imencode(suffix, labels * np.uint8(255) if mask.dtype == bool else labels)[1].tofile(part)
         elif suffix == ".tif":
             cv2.imencodemulti(suffix, list(labels))[1].tofile(part)
         elif suffix == ".npy":
@@ -160,13 +159,3 @@ def save_mask(path: Path, mask: np.ndarray, like: Image) -> Path:
         else:
             write_placed(part, labels, like.spacing, like.meta)
     return path
-
-
-def _write_png(path: Path, values: np.ndarray, palette: bool) -> None:
-    """Write uint8 (H, W); with a palette the values are its indices: black, then the colours of the overlays."""
-    from PIL import Image as Picture
-
-    picture = Picture.fromarray(values)
-    if palette:
-        picture.putpalette(bytes(v for label in range(1, 256) for v in class_color(label)).rjust(768, b"\0"))
-    picture.save(path, "PNG")

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.files.headers import page_bytes
+from datasets.files.headers import exif_orientation, page_bytes
 from utils.errors import UserError
 from utils.files import check_bytes, reading
 from utils.log import log_once
@@ -36,7 +36,31 @@ def read_picture(path: Path) -> np.ndarray:
 
     raises: UserError for a file that is missing, empty, cut short, larger than allowed, of several pages or no picture
     """
-    pages = read_pages(path)
+    return _rgb(_only_page(path))
+
+
+def read_mask_picture(path: Path) -> np.ndarray:
+    """As `read_picture`, for a mask. raises: UserError, too, for one with a shape in its alpha channel alone"""
+    page = _only_page(path)
+    picture = _rgb(page)
+    has_alpha = page.ndim == 3 and page.shape[2] in (2, 4)
+    if has_alpha and np.ptp(page[..., -1]) and (picture == picture[0, 0]).all():
+        found = "found the shape in the alpha channel alone, which is not read, expected it in grey values or colours"
+        raise UserError(f"{path}: {found}; export the mask on a background, without transparency")
+    return picture
+
+
+def orientation_of(path: Path) -> int:
+    """The EXIF orientation, 1 to 8, that `upright` turns by, read without decoding; 1 for none and for TIFF.
+
+    OpenCV always turns a TIFF file.
+    """
+    with reading(path, "copy or download the file again"):
+        return exif_orientation(path.read_bytes())
+
+
+def _only_page(path: Path) -> np.ndarray:
+    pages = _decode(path, upright=False)
     if len(pages) > 1:
         raise UserError(f"{path}: found {len(pages)} pages, expected one picture; store a volume as NIfTI")
     return pages[0]
@@ -48,6 +72,11 @@ def read_pages(path: Path, upright: bool = False) -> list[np.ndarray]:
     upright: turn the picture by its EXIF orientation
     raises: UserError for a file that is missing, empty, cut short, larger than allowed or no picture
     """
+    return [_rgb(page) for page in _decode(path, upright)]
+
+
+def _decode(path: Path, upright: bool) -> list[np.ndarray]:
+    """The pages as OpenCV gives them: (H, W) or (H, W, C), BGR, alpha last unless `upright`."""
     # IMREAD_UNCHANGED keeps OpenCV from turning the picture by its EXIF orientation
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if upright else cv2.IMREAD_UNCHANGED
     with reading(path, "copy or download the file again"):
@@ -62,7 +91,7 @@ def read_pages(path: Path, upright: bool = False) -> list[np.ndarray]:
     if len(pages) != max(1, len(sizes)) or pages[0] is None:
         found = f"{len(data)} bytes that do not decode"
         raise UserError(f"{path}: found {found}, expected a whole picture; copy or download the file again")
-    return [_rgb(page) for page in pages]
+    return pages
 
 
 def _rgb(picture: np.ndarray) -> np.ndarray:

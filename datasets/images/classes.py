@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from datasets.files.pictures import is_lossy, read_picture, to_mask
+from datasets.files.pictures import is_lossy, read_mask_picture, to_mask
 from utils.errors import UserError, join_listed
 from utils.files import read_json, reading
 
 CLASSES_FILE = "classes.json"
 COLOUR = re.compile(r"#[0-9a-f]{6}")
 MOST_CLASSES, LARGEST_LEVEL = 255, 65535
+LOSSY = "JPEG changes values: export the masks as PNG"
 SHAPE = '{"classes": [{"name": "background", "value": 0}, {"name": "nucleus", "value": 85}]}'
 
 
@@ -106,9 +107,9 @@ def make_table(entries: Sequence[tuple[Any, Any]], source: str) -> ClassTable:
 def read_mask(path: Path, table: ClassTable | None) -> np.ndarray:
     """The mask in a file, (H, W): bool where it is binary, that is without a table or of two classes, else labels.
 
-    raises: UserError as `read_picture`, `to_mask` and `to_labels`
+    raises: UserError as `read_mask_picture`, `to_mask` and `to_labels`
     """
-    stored = read_picture(path)
+    stored = read_mask_picture(path)
     if table is None:
         return to_mask(stored, path)
     indices = None if table.is_colours else palette_indices(path)
@@ -125,7 +126,10 @@ def palette_indices(path: Path) -> np.ndarray | None:
 
 
 def to_labels(mask: np.ndarray, table: ClassTable, path: Path) -> np.ndarray:
-    """Labels of a decoded mask. raises: UserError with every value that is not in the table, and its pixels"""
+    """Labels of a decoded mask.
+
+    raises: UserError with every value that is not in the table, and its pixels; for several classes in a JPEG file
+    """
     levels = table.values
     if table.is_colours:
         levels = [int(value[1:], 16) for value in table.values]
@@ -141,9 +145,11 @@ def to_labels(mask: np.ndarray, table: ClassTable, path: Path) -> np.ndarray:
     place = np.searchsorted(known, mask).clip(max=len(known) - 1)
     if (wrong := known[place] != mask).any():
         found = listed_values(mask[wrong], table.is_colours)
-        lossy = "; JPEG changes values: export the masks as PNG" * is_lossy(path)
+        lossy = f"; {LOSSY}" * is_lossy(path)
         remedy = f"add them there, or correct the mask{lossy}"
         raise UserError(f"{path}: found values that {CLASSES_FILE} does not have: {found}; it has {table}; {remedy}")
+    if is_lossy(path) and table.num_classes > 1 and np.ptp(place):
+        raise UserError(f"{path}: found several classes in a JPEG file, whose values are noise, too; {LOSSY}")
     return order.astype(np.uint8)[place]
 
 

@@ -58,8 +58,11 @@ def assign_folds(ids: Sequence[str], k: int, seed: int, groups: Sequence[str] | 
     unit_of = ids if groups is None else groups
     units = Counter(unit_of)
     if not 2 <= k <= len(units):
-        what = "images" if groups is None else "groups"
-        raise UserError(f"--folds {k}: expected 2 to {len(units)}, the number of training {what}")
+        what = "training image" if groups is None else "training group"
+        if len(units) < 2:
+            remedy = "add some, or give images the category val in the CSV, for validation in place of folds"
+            raise UserError(f"--folds {k}: found {counted(len(units), what)}, too few for folds; {remedy}")
+        raise UserError(f"--folds {k}: expected 2 to {len(units)}, the number of {what}s")
     order = _shuffled(list(units), seed, "fold")
     order.sort(key=units.__getitem__, reverse=True)  # stable: large groups first, each to the emptiest fold
     filled, fold_of = [0] * k, {}

@@ -5,6 +5,7 @@ Shapes: H, W of a file are its own; S is the side that the network is given.
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.files.pictures import PICTURE_SUFFIXES, read_picture, to_rgb8
+from datasets.files.pictures import PICTURE_SUFFIXES, orientation_of, read_picture, to_rgb8
 from datasets.images.classes import ClassTable, read_mask
 from utils.errors import UserError, counted
+from utils.log import log_once
 from utils.preprocess import PICTURES, Preprocess
 from utils.preprocess.intensities import as_trained, to_unit
 from utils.preprocess.sizes import fit_image, fit_labels
 
 MASK_SUFFIX = re.compile(r"[ _.-](segmentation|seg|mask|gt|groundtruth|label|annotation)s?$", re.IGNORECASE)
+RESULT = re.compile(r"_(mask|overlay)\.png$")  # of predict.py
+TURN = "turn such images: mogrify -auto-orient"
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,17 @@ def data_root(path: str | Path) -> Path:
 def pair_files(root: str | Path) -> list[Pair]:
     """Pair images/ with masks/ by stem, a mask's `_segmentation`, `_mask`, `-seg` ... apart; sorted by image_id.
 
-    A mask that is named exactly as an image belongs to it. Only other masks lose such an ending.
+    A mask that is named exactly as an image belongs to it. Only other masks lose such an ending. Results of predict.py
+    beside the images are left out; the log says so.
     raises: UserError with every image without a mask, mask without an image, and name that fits twice
     """
     root = data_root(root)
     images, masks = (_by_stem(root / folder) for folder in ("images", "masks"))
+    if results := results_among(*([p.name for paths in found.values() for p in paths] for found in (images, masks))):
+        made = "that predict.py made of others (_mask.png, _overlay.png)"
+        log_once(f"{root / 'images'}: left out {counted(len(results), 'picture')} {made}, the first is {results[0]}")
+        images = {stem: [path for path in paths if path.name not in results] for stem, paths in images.items()}
+        images = {stem: paths for stem, paths in images.items() if paths}
     matched: dict[str, list[Path]] = {}
     for stem, paths in masks.items():
         matched.setdefault(stem if stem in images else MASK_SUFFIX.sub("", stem), []).extend(paths)
@@ -91,6 +101,19 @@ def pair_files(root: str | Path) -> list[Pair]:
     return sorted(pairs, key=lambda pair: pair.image_id)
 
 
+def results_among(images: Sequence[str], masks: Sequence[str]) -> list[str]:
+    """Of the names of images, NAME_mask.png and NAME_overlay.png where NAME is there, unless they have masks, too."""
+    of_images, of_masks = set(map(stem_of, images)), set(map(stem_of, masks))
+    named = Counter(MASK_SUFFIX.sub("", stem) for stem in of_masks)
+    results = []
+    for name in images:
+        stem, base = stem_of(name), stem_of(RESULT.sub("", name))
+        others = base in of_masks or named[base] > (MASK_SUFFIX.sub("", stem) == base)  # NAME has a mask besides
+        if base != stem and base in of_images and not (stem in of_masks and others):
+            results.append(name)
+    return results
+
+
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
     """Picture files of a folder by stem, hidden ones left out; UserError when there is none."""
     paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
@@ -106,11 +129,23 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
     return pictures
 
 
+def may_lie_otherwise(pair: Pair, size: tuple[int, int]) -> bool:
+    """Whether a mask drawn in a viewer, which turns the image by its EXIF orientation, would have this size, too.
+
+    size: height and width as stored. False where the mask has the orientation of its image.
+    """
+    orientation = orientation_of(pair.image)
+    keeps_size = orientation < 5 or size[0] == size[1]
+    return orientation > 1 and keeps_size and orientation != orientation_of(pair.mask)
+
+
 def check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
     """Raise UserError unless image and mask have one height and width."""
     if image.shape[:2] != mask.shape[:2]:
         found, expected = ("x".join(map(str, array.shape[:2])) for array in (mask, image))
-        expected += f" as {pair.image.name} has; export it again"
+        is_turned = image.shape[1::-1] == mask.shape[:2] and orientation_of(pair.image) > 4
+        turned = f", which viewers turn by its EXIF orientation; {TURN}; or"
+        expected += f" as {pair.image.name} has{turned if is_turned else ';'} export it again"
         raise UserError(f"{pair.mask}: found a mask of {found}, expected {expected}")
 
 

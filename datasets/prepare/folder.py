@@ -8,12 +8,13 @@ from typing import Any
 from datasets.images.classes import CLASSES_FILE, parse_label_colours
 from datasets.images.folds import GROUP_BY, groups_by_pattern, parse_size
 from datasets.images.mask_values import guess_classes
+from datasets.images.pairs import results_among
 from datasets.prepare.folder_volumes import DETACHED, VOLUME, plan_volumes
 from datasets.prepare.shared.pictures import FOLDERS, is_picture, new_split, pair_sources
 from datasets.prepare.shared.run import Plan
 from datasets.prepare.shared.sources import SourceFile
 from datasets.prepare.shared.volumes import AXIAL, add_orientation
-from utils.errors import UserError, counted
+from utils.errors import UserError, counted, join_listed
 from utils.log import log
 from utils.preprocess import INTENSITIES
 
@@ -75,18 +76,18 @@ def images_and_masks(files: list[SourceFile]) -> tuple[list[SourceFile], list[So
 
 def plan_pictures(images: list[SourceFile], masks: list[SourceFile], args: Namespace) -> Plan:
     """Pictures with one class or several; classes.json is written for several. raises: UserError for unclear masks"""
-    cases = pair_sources(images, masks, args.copy)
+    results = set(results_among([file.base for file in images], [file.base for file in masks]))
+    cases = pair_sources([file for file in images if file.base not in results], masks, args.copy)
     names = [case.sources[0].base for case in cases]
     groups = dict(zip(names, groups_by_pattern(names, args.group_by))) if args.group_by else None
     table = parse_label_colours(args.label_colours) if args.label_colours else None
-    notes = []
+    notes = [f"left out, as made by predict.py: {join_listed(sorted(results))}"] if results else []
     if table is None:
         with ExitStack() as stack:
             paths = [stack.enter_context(case.sources[1].local()) for case in cases]
             guess = guess_classes(paths)
         if guess.kind == "unclear":
-            expected = "expected one value a class; export them as PNG without smoothing"
-            raise UserError(f"masks: found {guess.words}; {expected}")
+            raise UserError(f"masks: expected one value a class, in PNG without smoothing; found {guess.words}")
         table = guess.table
         notes.append(f"masks hold {guess.kind}: {guess.words}")
     if table:

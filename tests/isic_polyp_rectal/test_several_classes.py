@@ -122,7 +122,7 @@ def test_a_folder_of_other_classes_than_the_network_is_refused(tmp_path):
 def test_masks_of_several_classes_without_a_table_are_refused_with_one_to_copy(tmp_path):
     cfg = config(write_tree(tmp_path))
     (tmp_path / "classes.json").unlink()
-    with pytest.raises(UserError, match=r"found areas of .*90 in .* of 6 masks, expected one foreground") as error:
+    with pytest.raises(UserError, match=r"found values .*90 in .* of 6 masks, expected one foreground") as error:
         build_task(cfg)
     text = str(error.value)
     (tmp_path / "classes.json").write_text(text[text.index("{") :])
@@ -135,7 +135,7 @@ def test_many_labels_are_not_taken_for_empty_masks(tmp_path, training):
     (tmp_path / "classes.json").unlink()
     for path in (tmp_path / "masks").iterdir():
         cv2.imwrite(str(path), np.kron(np.arange(12).reshape(3, 4), np.ones((8, 8))).astype(np.uint8))
-    with pytest.raises(UserError, match=r"found areas of 1 in 6, .*classes\.json, such as:\n"):
+    with pytest.raises(UserError, match=r"found values 1 in 6, .*classes\.json, such as:\n"):
         check_pairs(pair_files(tmp_path), training=training)
 
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from datasets.files.pictures import read_picture, silent_opencv, to_rgb8
-from datasets.images.classes import ClassTable, find_classes, read_mask
-from datasets.images.mask_values import foreground_areas, guess_classes
-from datasets.images.pairs import Pair, check_sizes, data_root, pair_files, stem_of
+from datasets.files.pictures import is_lossy, read_mask_picture, read_picture, silent_opencv, to_rgb8
+from datasets.images.classes import LOSSY, ClassTable, find_classes, read_mask
+from datasets.images.mask_values import PHOTO_SHARE, foreground_areas, guess_classes, share_of_shades
+from datasets.images.pairs import TURN, Pair, check_sizes, data_root, may_lie_otherwise, pair_files, stem_of
 from datasets.images.split import DEFAULT_NAME, Row, cut_groups, describe, read_split
 from datasets.prepare.verify.checksums import check_manifest
 from datasets.prepare.verify.duplicates import alike, sketch
@@ -81,11 +81,15 @@ def look_at(pair: Pair, table: ClassTable | None) -> Look:
     try:
         mask = read_mask(pair.mask, table)
         if table is None:
-            stored = read_picture(pair.mask)
+            stored = read_mask_picture(pair.mask)
             areas = foreground_areas(stored, pair.mask)
             if len(areas) > 1:
-                text = f"areas of {', '.join(map(str, sorted(areas, key=str)))}; name the classes in classes.json"
+                remedy = LOSSY if is_lossy(pair.mask) else "name the classes in classes.json"
+                text = f"areas of {', '.join(map(str, sorted(areas, key=str)))}; {remedy}"
                 problems.append(("masks that are not binary", pair.mask.name, text))
+            elif (share := share_of_shades(stored, pair.mask)) > PHOTO_SHARE:
+                text = f"{share:.0%} of the pixels are grey; are images/ and masks/ swapped?"
+                notes.append(("masks like photographs", pair.mask.name, text))
             elif len(np.unique(stored)) > 2:
                 text = f"{len(np.unique(stored))} values; cut at half the range"
                 notes.append(("masks of more than two values", pair.mask.name, text))
@@ -93,6 +97,9 @@ def look_at(pair: Pair, table: ClassTable | None) -> Look:
             notes.append(("masks without foreground", pair.mask.name, "the whole mask is background"))
         if image is not None:
             check_sizes(pair, image, mask)
+            if may_lie_otherwise(pair, mask.shape):
+                text = f"the mask lacks it, and it is not applied: does the mask fit the image as stored? {TURN}"
+                notes.append(("images with an EXIF orientation", pair.image.name, text))
     except UserError as error:
         problems.append(("unreadable" if mask is None else "sizes that differ", pair.mask.name, str(error)))
     pixels = np.zeros(256, np.int64) if mask is None else np.bincount(mask.ravel().astype(np.uint8), minlength=256)

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from datasets.files.image import Image, read_image, save_mask, suffix_of
-from datasets.files.pictures import read_picture
-from datasets.images.classes import palette_indices
+from datasets.files.pictures import orientation_of, read_picture
 from utils.errors import UserError
 from utils.preprocess.intensities import window_ct
-from utils.results.overlay import class_color
 
 RNG = np.random.default_rng(0)
 
@@ -88,7 +86,7 @@ def test_masks_of_pictures(tmp_path):
     like, labels = picture_of(6, 9, 3), RNG.integers(0, 9, (6, 9), np.uint8)
     path = save_mask(tmp_path / "ü", labels, like)
     assert path == tmp_path / "ü.png"
-    assert np.array_equal(palette_indices(path), labels)
+    assert np.array_equal(read_image(path).array, labels)
     assert np.array_equal(read_image(save_mask(tmp_path / "ü", labels > 4, like)).array, (labels > 4) * 255)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -170,12 +168,11 @@ def test_endings():
     ]
 
 
-def test_labels_of_a_picture_have_a_palette_and_keep_their_numbers(tmp_path):
+def test_labels_of_a_picture_are_grey_levels_for_every_reader(tmp_path):
     labels = RNG.integers(0, 9, (6, 9), np.uint8)
     path = save_mask(tmp_path / "m", labels, picture_of(6, 9))
-    assert np.array_equal(palette_indices(path), labels)
-    colours = [(0, 0, 0), *map(class_color, range(1, 9))]
-    assert np.array_equal(read_image(path).array, np.array(colours)[labels])
+    assert np.array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), labels)
+    assert np.array_equal(read_image(path).array, labels)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -219,6 +216,36 @@ def test_a_photograph_is_turned_upright_where_no_mask_stands_beside_it(tmp_path,
     stored = read_image(path).array
     assert stored.shape[:2] == (48, 64)
     assert np.array_equal(read_image(path, upright=True).array, TURNS[orientation](stored))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", [0, 1, 3, 6, 8, 9])
+def test_the_orientation_is_read_where_upright_turns_by_it(tmp_path, suffix, orientation):
+    from PIL import Image as Picture
+
+    tags = Picture.Exif()
+    tags[0x0112] = orientation
+    path = tmp_path / f"a{suffix}"
+    Picture.fromarray(RNG.integers(0, 255, (16, 24, 3), np.uint8)).save(path, exif=tags)
+    turns = not np.array_equal(read_image(path, upright=True).array, read_image(path).array)
+    assert turns == (suffix != ".tif" and 1 < orientation < 9)  # OpenCV always turns a TIFF file
+    assert orientation_of(path) == (orientation if turns else 1)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_damaged_orientation_is_none(tmp_path, suffix):
+    from PIL import Image as Picture
+
+    tags, path = Picture.Exif(), tmp_path / f"a{suffix}"
+    tags[0x0112] = 6
+    Picture.new("RGB", (24, 16)).save(path, exif=tags)
+    data = path.read_bytes()
+    at = data.index(b"II*\0") if b"II*\0" in data else data.index(b"MM\0*")
+    for cut in range(at, at + 20):
+        path.write_bytes(data[:cut] + b"\xff" * 4 + data[cut + 4 :])
+        assert orientation_of(path) in range(1, 9)
+        path.write_bytes(data[:cut])
+        assert orientation_of(path) in range(1, 9)
 
 
 def test_upright_changes_nothing_else(tmp_path):

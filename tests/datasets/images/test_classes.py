@@ -89,6 +89,31 @@ def test_noise_of_a_jpeg_is_refused_with_the_remedy(tmp_path):
         read_mask(path, GREYS)
 
 
+def test_several_classes_in_a_jpeg_are_refused_even_where_the_table_has_every_value(tmp_path):
+    blocks = np.kron(LABELS, np.ones((16, 16), np.uint8)) * 85
+    path = write(tmp_path / "a.jpg", blocks)
+    levels = np.unique(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)).tolist()
+    table = ClassTable(tuple(map(str, levels)), tuple(levels))
+    with pytest.raises(UserError, match=r"a\.jpg: .*JPEG changes values: export the masks as PNG"):
+        read_mask(path, table)
+    assert not read_mask(write(tmp_path / "b.jpg", blocks * 0), GREYS).any()
+
+
+@pytest.mark.parametrize("table", [None, GREYS])
+@pytest.mark.parametrize("level", [0, 255])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_mask_whose_shape_is_in_its_alpha_channel_is_refused(tmp_path, table, level, suffix):
+    path = tmp_path / f"a{suffix}"
+    alpha = (LABELS > 0).astype(np.uint8) * 255
+    cv2.imwrite(str(path), np.dstack([np.full((7, 9, 3), level, np.uint8), alpha]))
+    with pytest.raises(UserError, match=rf"a\{suffix}: found the shape in the alpha channel alone.*export"):
+        read_mask(path, table)
+    cv2.imwrite(str(path), np.dstack([np.repeat(alpha[..., None], 3, axis=2), alpha]))
+    assert np.array_equal(read_mask(path, table) > 0, alpha > 0)
+    cv2.imwrite(str(path), np.full((7, 9, 4), 255, np.uint8))
+    assert read_mask(path, table).all()
+
+
 def test_a_table_survives_its_file(tmp_path):
     assert find_classes(tmp_path) is None
     for table in (GREYS, COLOURS):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.images.mask_values import foreground_areas, guess_classes
+from datasets.images.mask_values import foreground_areas, guess_classes, share_of_shades
 
 PNG, JPG = Path("a.png"), Path("a.jpg")
 RNG = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def test_a_guess_names_every_value_of_the_set(tmp_path):
         (0, 85, 170, 255),
         ("background", "class 1"),
     )
-    assert guess.words == "areas of 85 in 2, 170 in 1, 255 in 1 of 4 masks"
+    assert guess.words == "values 85 in 2, 170 in 1, 255 in 1 of 4 masks"
     guess = guess_classes(write(tmp_path, rings(1), rings(3, 2)))
     assert (guess.kind, guess.table.values) == ("labels", (0, 1, 2, 3))
     colours = coloured((255, 0, 0), (0, 255, 0))
@@ -118,16 +118,92 @@ def test_many_labels_in_every_mask_are_labels_where_no_mask_has_white(tmp_path):
     masks = [rings(*range(12, 0, -1), size=200), rings(5, 6, 7, 8, 9, 10)]
     guess = guess_classes(write(tmp_path, *masks))
     assert (guess.kind, guess.table.values) == ("labels", tuple(range(13)))
-    assert guess.words.startswith("areas of 1 in 1, 2 in 1, 3 in 1, 4 in 1, 5 in 2,")
+    assert guess.words.startswith("values 1 in 1, 2 in 1, 3 in 1, 4 in 1, 5 in 2,")
     assert guess_classes(write(tmp_path, *masks, rings(255))).kind == "binary"
     noise = RNG.integers(5, 16, (60, 60)).astype(np.uint8)
-    assert guess_classes(write(tmp_path, noise)).kind == "binary"
+    assert guess_classes(write(tmp_path, noise)).table is None
 
 
 def test_a_guess_without_a_table(tmp_path):
-    for masks in ((rings(255), rings()), (rings(1), rings(255))):
+    for masks in ((rings(255), rings()), (rings(1), rings(255)), (rings(128), rings())):
         guess = guess_classes(write(tmp_path, *masks))
         assert (guess.kind, guess.table) == ("binary", None)
     shades = cv2.GaussianBlur(rings(120, 255, size=200), (0, 0), 4)
     guess = guess_classes(write(tmp_path, shades))
     assert (guess.kind, guess.table) == ("unclear", None)
+
+
+@pytest.mark.parametrize(
+    ("mask", "values"),
+    [
+        (rings(100), (0, 100)),
+        (rings(127), (0, 127)),
+        (rings(2), (0, 2)),
+        (rings(12), (0, 12)),
+        (rings(255).astype(np.uint16), (0, 255)),
+        (coloured((100, 0, 0)), ("#000000", "#640000")),
+    ],
+)
+def test_one_value_up_to_half_the_range_is_a_class(tmp_path, mask, values):
+    assert guess_classes(write(tmp_path, mask, mask * 0)).table.values == values
+
+
+@pytest.mark.parametrize(
+    "mask", [rings(), cv2.GaussianBlur(rings(100), (0, 0), 2), np.tile(np.arange(80) % 90, (60, 1))]
+)
+def test_masks_without_foreground_that_no_table_describes_are_unclear(tmp_path, mask):
+    guess = guess_classes(write(tmp_path, mask.astype(np.uint8)))
+    assert (guess.kind, guess.table) == ("unclear", None)
+
+
+def test_the_words_name_the_values_that_are_stored(tmp_path):
+    guess = guess_classes(write(tmp_path, rings(1), rings(1), rings(3, 1), rings(3)))
+    assert (guess.table.values, guess.words) == ((0, 1, 3), "values 1 in 3, 3 in 2 of 4 masks")
+    assert guess_classes(write(tmp_path, rings(90, 240))).words == "values 90 in 1, 240 in 1 of 1 mask"
+    deep = rings(90, 255).astype(np.uint16) * 257
+    assert guess_classes(write(tmp_path, deep)).words == "values 23130 in 1, 65535 in 1 of 1 mask"
+    colours = write(tmp_path, coloured((255, 0, 0), (0, 250, 0)))
+    assert guess_classes(colours).words == "values #00fa00 in 1, #ff0000 in 1 of 1 mask"
+
+
+@pytest.mark.parametrize("others", [[], [rings(85, 170, size=200)]])
+@pytest.mark.parametrize("mask", [rings(85, 170, size=200), coloured((255, 0, 0), (0, 255, 0))])
+def test_several_classes_in_jpeg_are_unclear_whatever_the_number_of_values(tmp_path, mask, others):
+    cv2.imwrite(str(tmp_path / "a.jpg"), mask, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    guess = guess_classes([tmp_path / "a.jpg", *write(tmp_path, *others)])
+    assert (guess.kind, guess.table) == ("unclear", None)
+    assert "JPEG changes values: export the masks as PNG" in guess.words
+
+
+def test_an_empty_mask_in_jpeg_hinders_no_classes(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), rings())
+    assert guess_classes([tmp_path / "a.jpg", *write(tmp_path, rings(85, 170))]).table.values == (0, 85, 170)
+
+
+def test_one_class_in_jpeg_is_binary(tmp_path):
+    for quality in (60, 95):
+        cv2.imwrite(str(tmp_path / "a.jpg"), rings(255, size=200), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        assert guess_classes([tmp_path / "a.jpg", *write(tmp_path, rings(255), rings())]).kind == "binary"
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (rings(255, size=200), 0.0),
+        (rings(128, size=200), 0.0),
+        (as_jpeg(rings(255, size=200), 40), 0.1),
+        (as_jpeg(rings(200, size=200), 40), 0.1),
+        (np.where(rings(255) > 0, 255, RNG.integers(5, 16, (60, 60))).astype(np.uint8), 0.0),
+        (rings(255) > 0, 0.0),
+    ],
+)
+def test_masks_have_few_shades(mask, expected):
+    assert share_of_shades(mask, JPG) <= expected
+
+
+@pytest.mark.parametrize("scale", [1, 257, 1 / 255])
+def test_photographs_are_made_of_shades(scale):
+    photo = cv2.resize(RNG.integers(0, 256, (5, 7, 3), np.uint8), (90, 60), interpolation=cv2.INTER_CUBIC)
+    dtype = {1: np.uint8, 257: np.uint16}.get(scale, np.float32)
+    for picture in (photo, photo[..., 0]):
+        assert share_of_shades((picture * float(scale)).astype(dtype), PNG) > 0.3

@@ -1,7 +1,6 @@
 """images/ and masks/: pairing, reading of every kind of picture, the check of a whole set."""
 
 import os
-import struct
 import sys
 import unicodedata
 from pathlib import Path
@@ -13,8 +12,11 @@ import torch
 
 from datasets.files.pictures import read_picture, to_mask, to_rgb8
 from datasets.images.check import check_pairs
+from datasets.images.classes import CLASSES_FILE, find_classes
 from datasets.images.pairs import ImageMaskSet, data_root, pair_files, stem_of
+from tests.datasets.files.test_image import with_exif
 from utils.errors import UserError
+from utils.log import _Terminal, logging_to
 from utils.preprocess import PICTURES
 from utils.preprocess.sizes import resize_image, resize_labels
 
@@ -79,6 +81,27 @@ def test_pairs_by_stem_with_every_usual_ending_and_sorted(tmp_path):
 def test_a_mask_named_exactly_as_an_image_is_its_own(tmp_path):
     root = write_set(tmp_path, {"a.png": "a_gt.png", "a_mask.png": "a_mask.png"})
     assert [(p.image_id, p.mask.name) for p in pair_files(root)] == [("a.png", "a_gt.png"), ("a_mask.png",) * 2]
+
+
+def test_results_of_predict_beside_the_images_are_left_out(tmp_path, capsys):
+    names = {"a.png": "a.png", "b.jpg": "b_mask.png", "c.png": "c_gt.png"}
+    names |= {name: name for name in ("c_mask.png", "e_mask.png", "g_seg.png", "g_seg_mask.png")}
+    root = write_set(tmp_path, names)
+    for result in ("a_mask.png", "a_overlay.png", "b_mask.png", "e_mask_mask.png"):
+        save(root / "images" / result, noise())
+    with logging_to(_Terminal()):
+        pairs = pair_files(root)
+    assert {pair.image.name: pair.mask.name for pair in pairs} == names
+    line = (
+        "images: left out 4 pictures that predict.py made of others (_mask.png, _overlay.png), the first is a_mask.png"
+    )
+    assert line in capsys.readouterr().out
+    save(root / "images" / "a_mask.jpg", noise())
+    save(root / "images" / "f_mask.png", noise())
+    with pytest.raises(UserError) as error:
+        pair_files(root)
+    assert "images/a_mask.jpg: no mask" in str(error.value)
+    assert "images/f_mask.png: no mask" in str(error.value)
 
 
 def test_composed_and_decomposed_accents_are_one_name(tmp_path):
@@ -170,12 +193,64 @@ def test_one_bit_masks_and_jpeg_noise():
 
 
 def test_the_exif_orientation_turns_nothing(tmp_path):
-    data = cv2.imencode(".jpg", noise(16, 40))[1].tobytes()
-    tag = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
-    path = tmp_path / "turned.jpg"
-    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(tag) + 2) + tag + data[2:])
+    path = save(tmp_path / "turned.jpg", noise(16, 40))
+    path.write_bytes(with_exif(path.read_bytes(), 6))
     assert cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR).shape == (40, 16, 3)
     assert read_picture(path).shape == (16, 40, 3)
+
+
+def turned(root: Path, orientation: int, *folders: str) -> Path:
+    """The set with the orientation in the JPEG files of these folders."""
+    for path in (path for folder in folders for path in (root / folder).iterdir()):
+        path.write_bytes(with_exif(path.read_bytes(), orientation))
+    return root
+
+
+def test_an_orientation_that_is_not_applied_is_noted(tmp_path):
+    root = turned(write_set(tmp_path, {"a.jpg": "a.png", "b.jpg": "b.png"}), 3, "images")
+    save(root / "images" / "c.jpg", noise())
+    save(root / "masks" / "c.png", box())
+    text = (
+        "with an EXIF orientation that the mask lacks and that is not applied: a mask drawn in a viewer lies otherwise"
+    )
+    (note,) = check_pairs(pair_files(root)).notes
+    assert note == f"2 images {text} (turn such images: mogrify -auto-orient); the first is a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("folders", "orientation"),
+    [
+        (("images", "masks"), 3),
+        (("images",), 1),
+        (("images",), 9),
+        (("images",), 5),
+        (("images",), 6),  # a mask of the viewer's picture had another size
+    ],
+)
+def test_an_orientation_by_which_a_mask_cannot_lie_otherwise_is_not_noted(tmp_path, folders, orientation):
+    root = turned(write_set(tmp_path, {"a.jpg": "a.jpg"}), orientation, *folders)
+    assert check_pairs(pair_files(root)).notes == ()
+    save(root / "images" / "b.bmp", noise())
+    save(root / "masks" / "b.bmp", box())
+    assert check_pairs(pair_files(root)).notes == ()
+
+
+def test_a_quarter_turn_of_a_square_image_is_noted(tmp_path):
+    save(tmp_path / "images" / "a.jpg", noise(30, 30))
+    save(tmp_path / "masks" / "a.png", box(30, 30))
+    (note,) = check_pairs(pair_files(turned(tmp_path, 6, "images"))).notes
+    assert note.startswith("1 image with an EXIF orientation")
+
+
+def test_a_mask_of_the_size_of_the_turned_image_is_refused_with_the_remedy(tmp_path):
+    root = turned(write_set(tmp_path, {"a.jpg": "a.png"}), 6, "images")
+    save(root / "masks" / "a.png", box(30, 20))
+    expected = r"expected 20x30 as a\.jpg has, which viewers turn by its EXIF orientation; turn .*mogrify -auto-orient"
+    with pytest.raises(UserError, match=expected):
+        check_pairs(pair_files(root))
+    save(root / "masks" / "a.png", box(30, 21))
+    with pytest.raises(UserError, match=r"expected 20x30 as a\.jpg has; export it again"):
+        check_pairs(pair_files(root))
 
 
 @pytest.mark.parametrize(("size", "flag"), [((10, 15), cv2.INTER_AREA), ((40, 15), cv2.INTER_LINEAR)])
@@ -241,6 +316,19 @@ def test_the_check_counts_and_notes_what_is_unusual(tmp_path):
     )
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_images_and_masks_that_are_swapped_are_noted(tmp_path, suffix):
+    save(tmp_path / "images" / "a.png", box(80, 120))
+    photo = cv2.resize(noise(5, 7) // 2 + 50, (120, 80), interpolation=cv2.INTER_CUBIC)
+    save(tmp_path / "masks" / f"a{suffix}", photo)
+    text = "grey in more than a tenth of the pixels, as photographs are (are images/ and masks/ swapped?)"
+    assert check_pairs(pair_files(tmp_path)).notes == (f"1 mask {text}; the first is a{suffix}",)
+    photo[:40, :40], photo[40:, :40] = (255, 0, 0), (0, 255, 0)
+    save(tmp_path / "masks" / f"a{suffix}", photo)
+    with pytest.raises(UserError, match=r"masks: .* found areas of .*1 mask grey .*swapped"):
+        check_pairs(pair_files(tmp_path))
+
+
 def test_the_check_names_every_problem_at_once(tmp_path, capfd):
     root = write_set(
         tmp_path, {f"{name}.png": f"{name}.png" for name in "abcdef"} | {"g.jpg": "g.png", "h.tif": "h.tif"}
@@ -275,7 +363,26 @@ def test_a_mask_of_another_size_is_refused_when_read(tmp_path):
 def test_a_set_without_any_foreground_is_a_mistake(tmp_path):
     root = write_set(tmp_path, {"a.png": "a.png"})
     save(root / "masks" / "a.png", box(value=60))
+    with pytest.raises(UserError, match="no mask has a value above half the range") as error:
+        check_pairs(pair_files(root))
+    text = str(error.value)
+    (root / CLASSES_FILE).write_text(text[text.index("{") :])
+    assert find_classes(root).values == (0, 60)
     with pytest.raises(UserError, match="no mask has a value above half the range"):
+        check_pairs(pair_files(root), training=False)
+    save(root / "masks" / "a.png", box(value=12))
+    assert len(check_pairs(pair_files(root), training=False).notes) == 2  # noise of an empty mask
+    save(root / "masks" / "a.png", box(value=60))
+    assert check_pairs(pair_files(root), find_classes(root)).classes == {0: 1, 1: 1}
+
+
+def test_several_classes_in_jpeg_masks_are_refused_with_the_remedy(tmp_path):
+    root = write_set(tmp_path, {"a.png": "a.jpg"})
+    mask = np.zeros((160, 240), np.uint8)
+    mask[30:90], mask[90:130] = 85, 170
+    save(root / "masks" / "a.jpg", mask)
+    save(root / "images" / "a.png", noise(160, 240))
+    with pytest.raises(UserError, match=r"found areas of .* of 1 mask; JPEG changes values: export the masks as PNG"):
         check_pairs(pair_files(root))
 
 

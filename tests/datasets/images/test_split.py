@@ -102,6 +102,10 @@ def test_what_cannot_be_divided():
         choose_training(["a", "b"], 0.9, 0, ["g", "g"])
     with pytest.raises(UserError, match="--folds 4: expected 2 to 3, the number of training groups"):
         assign_folds(names(9), 4, 0, list("aaabbbccc"))
+    with pytest.raises(UserError, match=r"--folds 5: found 1 training image, too few .* category val"):
+        assign_folds(names(1), 5, 0)
+    with pytest.raises(UserError, match=r"--folds 5: found 1 training group, too few .* category val"):
+        assign_folds(names(9), 5, 0, ["a"] * 9)
     with pytest.raises(UserError, match="--folds 1: expected 2 to 9, the number of training images"):
         assign_folds(names(9), 1, 0)
 

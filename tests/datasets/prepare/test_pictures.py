@@ -21,6 +21,7 @@ from tests.support.raw_btcv import zip_folder
 from tests.support.trees import write_picture_tree
 from train import configure
 from utils.errors import UserError
+from utils.log import _Terminal, logging_to
 
 
 def rows_of(target: Path):
@@ -293,6 +294,45 @@ def test_pictures_of_a_group_stay_together(tmp_path):
         main(["folder", str(root), str(tmp_path / "c"), "--workers", "1", "--group-by", "q"])
 
 
+def test_a_folder_whose_one_value_is_dark_trains(tmp_path):
+    root = folder_of(tmp_path, several(0, 100))
+    main(["folder", str(root), str(tmp_path / "out"), "--workers", "1"])
+    assert find_classes(tmp_path / "out").values == (0, 100)
+    cfg = configure(["--dataset", str(tmp_path / "out")])
+    assert (cfg.num_classes, cfg.class_names) == (1, ("class 1",))
+
+
+@pytest.mark.parametrize(
+    ("mask", "suffix", "expected"),
+    [
+        (
+            several(0, 85, 170, 255)[0],
+            ".jpg",
+            "masks: expected one value a class.*JPEG changes values: export the masks",
+        ),
+        (
+            np.zeros((20, 24), np.uint8),
+            ".png",
+            "masks: expected one value a class.*no value above half the range in 10",
+        ),
+        (
+            np.dstack([several(0, 0, 0)[0]] * 3 + several(0, 255)[:1]),
+            ".png",
+            r"(?s)10 of 10 .*009_gt\.png: found the shape",
+        ),
+    ],
+)
+def test_masks_that_cannot_train_are_refused_and_nothing_is_written(tmp_path, mask, suffix, expected):
+    root = folder_of(tmp_path, [mask] * 10)
+    for path in (root / "annotations").iterdir():
+        cv2.imwrite(str(path.with_suffix(suffix)), np.kron(mask, np.ones((8, 8, 1)[: mask.ndim], np.uint8)))
+        if suffix != path.suffix:
+            path.unlink()
+    with pytest.raises(UserError, match=expected):
+        main(["folder", str(root), str(tmp_path / "out"), "--workers", "1"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_colours(tmp_path):
     colours = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)
     masks = [colours[mask][..., ::-1] for mask in several(0, 1, 2)]
@@ -329,3 +369,13 @@ def test_a_third_folder_is_refused(tmp_path):
     shutil.copytree(root / "photos", root / "more")
     with pytest.raises(UserError, match=r"found files in 3 folders \(annotations, more, photos\)"):
         main(["folder", str(root), str(tmp_path / "out")])
+
+
+def test_results_of_predict_beside_the_images_are_left_out(tmp_path, capsys):
+    root = folder_of(tmp_path, several(0, 255))
+    for result in ("000_mask.png", "001_overlay.png"):
+        cv2.imwrite(str(root / "photos" / result), several(0, 255)[0])
+    with logging_to(_Terminal()):
+        main(["folder", str(root), str(tmp_path / "out"), "--workers", "1"])
+    assert len(list((tmp_path / "out/images").iterdir())) == 10
+    assert "left out, as made by predict.py: 000_mask.png" in capsys.readouterr().out

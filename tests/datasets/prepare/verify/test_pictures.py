@@ -10,6 +10,7 @@ import pytest
 from datasets.images.make_split import split_dataset
 from datasets.prepare.verify.duplicates import alike, sketch
 from prepare_data import main
+from tests.datasets.files.test_image import with_exif
 from utils.errors import UserError
 from utils.log import _Terminal, logging_to
 
@@ -149,7 +150,24 @@ def test_what_breaks_a_training_is_an_error(data, name):
     assert [item for item in found if item[0] == "error"] == [("error", kind)]
 
 
+def swapped(data):
+    """One photograph in the place of a mask, as JPEG."""
+    name = part_of(data, "train")[0]
+    (data / "masks" / name).unlink()
+    cv2.imwrite(str(data / "masks" / Path(name).with_suffix(".jpg")), blobs(99))
+
+
+def turned(data):
+    """One image whose viewer turns it upside down."""
+    name = part_of(data, "train")[0]
+    path = data / "images" / Path(name).with_suffix(".jpg")
+    path.write_bytes(with_exif(cv2.imencode(".jpg", cv2.imread(str(data / "images" / name)))[1].tobytes(), 3))
+    (data / "images" / name).unlink()
+
+
 NOTES = {
+    "turned": (turned, "images with an EXIF orientation"),
+    "swapped": (swapped, "masks like photographs"),
     "empty": (lambda d: change_mask(d, lambda m: m * 0), "masks without foreground"),
     "shade": (shade, "masks of more than two values"),
     "no groups": (regroup, "no groups"),
@@ -193,7 +211,29 @@ def test_many_labels_are_no_empty_masks(data):
     for path in (data / "masks").iterdir():
         cv2.imwrite(str(path), labels)
     assert ("error", "masks that are not binary") in verify(data)[1]
-    assert "areas of 1 in" in (data / "verify.html").read_text()
+    assert "values 1 in" in (data / "verify.html").read_text()
+
+
+def test_one_dark_value_is_a_class_to_name(data):
+    for path in (data / "masks").iterdir():
+        cv2.imwrite(str(path), np.minimum(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), 100))
+    assert ("error", "masks that are not binary") in verify(data)[1]
+    assert "values 100 in 20 of 20 masks" in (data / "verify.html").read_text()
+
+
+def test_several_classes_in_jpeg_are_an_error_with_and_without_a_table(data):
+    name = part_of(data, "train")[0]
+    path = data / "masks" / Path(name).with_suffix(".jpg")
+    (data / "masks" / name).unlink()
+    mask = np.repeat(np.array([0, 85, 170], np.uint8), 20)[:, None].repeat(80, 1)
+    cv2.imwrite(str(path), mask)
+    assert verify(data) == (1, [("error", "masks that are not binary")])
+    assert "JPEG changes values: export the masks as PNG" in (data / "verify.html").read_text()
+    levels = {0, 255, *np.unique(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)).tolist()}
+    classes = [{"name": str(level), "value": level} for level in sorted(levels)]
+    (data / "classes.json").write_text(json.dumps({"classes": classes}))
+    assert ("error", "unreadable") in verify(data)[1]
+    assert "JPEG changes values: export the masks as PNG" in (data / "verify.html").read_text()
 
 
 def test_classes_of_a_table(data):

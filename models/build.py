@@ -20,7 +20,7 @@ from models.weights.pretrained import initialise
 from models.weights.released import is_released, load_released, released_num_classes
 from utils import checkpoint
 from utils.checkpoint_content import compare
-from utils.config import Config
+from utils.config import FIELDS, Config
 from utils.errors import UserError
 from utils.inherited import passed_on
 from utils.training.resume import read_config
@@ -49,7 +49,7 @@ def check_flags(cfg: Config, given: Mapping[str, Any]) -> None:
     raises: UserError
     """
     for name in sorted(lacking(cfg) & given.keys()):
-        if str(given[name]) not in ("False", "auto", "none", "no"):
+        if str(given[name]) not in ("False", "auto", "none", "no") and given[name] != FIELDS[name].default:
             raise UserError(f"--{name} {given[name]}: only for --network heteromedseg; leave it out")
     if is_ours(cfg) and given.get("pretrained") == "imagenet":
         raise UserError("--pretrained imagenet: only for networks of segmentation_models_pytorch; give a file")
@@ -149,6 +149,8 @@ def count_flops(model: nn.Module, cfg: Config, device: torch.device) -> int:
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model.to(device).eval()(image)
+    except (torch.OutOfMemoryError, NotImplementedError):  # kinds of RuntimeError that are of the machine
+        raise
     except (AssertionError, RuntimeError, ValueError) as error:
         if not is_baseline(cfg.network):
             raise

@@ -52,7 +52,7 @@ def test_other_networks_refuse_the_flags_of_ours(flag):
     words = ["--dataset", "cvc_clinicdb", "--network", "unet_resnet34"]
     with pytest.raises(UserError, match=f"{flag}: only for --network heteromedseg; leave it out"):
         train_script.configure([*words, *flag.split()])
-    for allowed in ("--recompute no", "--pretrained_vssd none", "--deep_supervision False"):
+    for allowed in ("--recompute no", "--pretrained_vssd none", "--deep_supervision False", "--decoder bra"):
         train_script.configure([*words, *allowed.split()])
 
 

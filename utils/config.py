@@ -88,7 +88,11 @@ class Config:
         300, "passes over the training set", "--max_epochs", "--max_epoch", "--epoch", verbs=RUNS, least=1
     )
     batch_size: int = option(
-        24, "images at a time, over all GPUs together; in training also auto: what fits", "--batch", verbs=ALL, least=0
+        24,
+        "images at a time: in training of all GPUs together (auto: what fits), else of each",
+        "--batch",
+        verbs=ALL,
+        least=0,
     )
     loss: str = option("ce_dice", "training loss", choices=LOSSES)
     deep_supervision: bool = option(

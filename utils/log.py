@@ -38,8 +38,12 @@ def printable(text: str) -> str:
 
 @cache
 def log_once(message: str) -> None:
-    """`log`, but a message is said only once a process: which path was taken, which kernel ran."""
-    log(message)
+    """`log`, but a message is said only once a process: which path was taken, which kernel ran.
+
+    A warning is said by any rank: it may be of a file that no other rank sees.
+    """
+    if is_main() or message.startswith("warning"):
+        LOGGER.info("%s", printable(message))
 
 
 @contextlib.contextmanager

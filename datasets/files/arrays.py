@@ -14,7 +14,7 @@ from utils.errors import UserError
 from utils.files import check_bytes, reading
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-PLACE = ("spacing", "affine", "orientation")  # names of what says where a volume lies (`datasets/files/place.py`)
+PLACE = ("spacing", "affine", "orientation")  # they say together where a volume lies (`datasets/files/place.py`)
 MAX_HEADER = 2**16  # bytes of the header of an npy file
 DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000  # filters of HDF5
 MOST_TIMES = 1032  # deflate makes data at most so many times smaller

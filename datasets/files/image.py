@@ -105,7 +105,7 @@ def _read_array(path: Path) -> tuple[np.ndarray, np.ndarray | tuple[float, ...] 
         images = {"image"} & set(names) or set(names) - {"label", *PLACE}
         if len(images) != 1:
             raise UserError(f"{path}: found the arrays {names}, expected one named image")
-        return [*images, *(name for name in PLACE if name in names)]
+        return [*images, *(PLACE if set(PLACE) <= set(names) else {"spacing"} & set(names))]
 
     arrays = read_arrays(path, choose)
     place = {name: arrays.pop(name) for name in PLACE if name in arrays}

@@ -70,7 +70,12 @@ def read_itk(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None, dict[str
 def _lay(
     path: Path, array: np.ndarray, meta: dict[str, Any], stack: Stack
 ) -> tuple[np.ndarray, tuple[float, ...] | None, dict[str, Any]]:
-    """Give a volume, its frames in their order, the geometry of its slices; the library invents what files lack."""
+    """Give a volume, its frames in their order, the geometry of its slices; the library invents what files lack.
+
+    One image without a place in the patient is a picture (H, W).
+    """
+    if len(array) == 1 and stack.normal is None:  # an X-ray or an ultrasound image lies nowhere: a picture
+        return array[0], stack.pixels, {}
     if stack.missing:
         found = f"found no {' or '.join(stack.missing)} for each slice"
         log_once(f"warning: {path}: {found}; the mask has no geometry (.npy), and its volume in ml is not known")

@@ -5,7 +5,6 @@ upwards, as in DICOM. orientation: as in `utils/inference/orientation.py`. prepa
 """
 
 import gzip
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +38,8 @@ def checked_place(path: Path, arrays: Mapping[str, Any]) -> Place:
     spacing = checked_spacing(path, arrays["spacing"], 3) if "spacing" in arrays else None
     if not set(PLACE) <= arrays.keys():
         return Place(spacing)
-    affine, orientation = np.asarray(arrays["affine"]), str(arrays["orientation"])
+    affine, word = np.asarray(arrays["affine"]), np.asarray(arrays["orientation"]).item()
+    orientation = word.decode("ascii", "replace") if isinstance(word, bytes) else str(word)
     if orientation not in ORIENTATIONS[1:]:
         raise UserError(f"{path}: `orientation` is {orientation}; expected three letters such as SPL; {REMEDY}")
     if affine.shape != (4, 4) or affine.dtype.kind not in "iuf" or not np.isfinite(affine).all():
@@ -68,21 +68,14 @@ def write_placed(path: Path, array: np.ndarray, spacing: Sequence[float] | None,
     """Write (D, H, W) as NAME.nii.gz with the `meta` of `read_itk` or `meta_of`.
 
     Without one, or one that means nothing, the file says so: its qform_code and sform_code are 0. Without a spacing it
-    has no unit of length. A file NAME.nii beside it is used meanwhile.
+    has no unit of length.
     raises: OSError as `write_nifti`
     """
+    write_nifti(path, array, spacing or (1.0, 1.0, 1.0), meta)
     if meta and meta.get("oriented", True):
-        write_nifti(path, array, spacing, meta)
         return
-    plain = path.with_suffix("")
-    write_nifti(plain, array, spacing or (1.0, 1.0, 1.0), meta)
-    with plain.open("r+b") as file:  # the library always writes 1 and mm
-        file.seek(FORMS)
-        file.write(bytes(4))
-        if spacing is None:
-            file.seek(UNIT)
-            file.write(bytes(1))
-    # without name and time: the same masks give the same bytes
-    with plain.open("rb") as source, path.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as target:
-        shutil.copyfileobj(source, target)
-    plain.unlink()
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    data[FORMS : FORMS + 4] = bytes(4)  # the library always writes 1 and mm
+    if spacing is None:
+        data[UNIT] = 0
+    path.write_bytes(gzip.compress(data, 6, mtime=0))  # without a time: the same masks give the same bytes

@@ -114,7 +114,7 @@ def _numbers(header: Header, tag: str) -> list[np.ndarray | None]:
 def _thickness(item: tuple[Path, Header]) -> float:
     """How far a single slice reaches along its normal in mm; 0 where that is not known."""
     with reading(item[0], "export it again", as_what=" as DICOM"):
-        return float(item[1].first(BETWEEN) or item[1].first(THICKNESS) or 0)
+        return abs(float(item[1].first(BETWEEN) or item[1].first(THICKNESS) or 0))  # of NM files it may be negative
 
 
 def _check_alike(path: Path, tag: str, slices: list[Slice]) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from datasets.files.pictures import is_lossy, is_zero_one, read_mask_picture, to_rgb8, type_range
+from datasets.files.pictures import is_lossy, is_zero_one, read_mask_picture, type_range
 from datasets.images.classes import LOSSY, ClassTable, colour_codes, palette_indices
 from datasets.summary import try_each
 from utils.errors import counted, join_listed
@@ -57,7 +57,9 @@ def share_of_shades(stored: np.ndarray, path: Path) -> float:
     A mask may have its foreground there, and noise of JPEG around it.
     in: the mask as `read_mask_picture` gives it. raises: UserError as `type_range`
     """
-    levels = to_rgb8(stored, path).max(axis=2)
+    levels = stored if stored.ndim == 2 else stored.max(axis=2)
+    if levels.dtype != np.uint8:
+        levels = np.rint(levels * (255 / type_range(levels, path))).astype(np.uint8)
     counts = np.bincount(levels.ravel(), minlength=256)[round(DARK * 255) + 1 : round(BRIGHT * 255)]
     commonest = int(counts.argmax())
     counts[max(commonest - 16, 0) : commonest + 17] = 0

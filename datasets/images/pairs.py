@@ -108,7 +108,8 @@ def results_among(images: Sequence[str], masks: Sequence[str]) -> list[str]:
     results = []
     for name in images:
         stem, base = stem_of(name), stem_of(RESULT.sub("", name))
-        others = base in of_masks or named[base] > (MASK_SUFFIX.sub("", stem) == base)  # NAME has a mask besides
+        own = 1 if MASK_SUFFIX.sub("", stem) == base else 0
+        others = base in of_masks or named[base] > own  # NAME has a mask besides
         if base != stem and base in of_images and not (stem in of_masks and others):
             results.append(name)
     return results

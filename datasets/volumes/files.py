@@ -75,7 +75,8 @@ def _place_of_stack(where: str, places: Sequence[Place]) -> Place:
     raises: UserError where their spacings or orientations differ
     """
     first = places[0]
-    kinds = {(place.spacing, place.orientation): None for place in places}
+    rounded = [place.spacing and tuple(round(mm, 3) for mm in place.spacing) for place in places]
+    kinds = dict.fromkeys(zip(rounded, (place.orientation for place in places)))
     if len(kinds) > 1:
         found = [f"{spacing or 'no spacing'} {orientation or 'no orientation'}" for spacing, orientation in kinds]
         raise UserError(f"{where} have {join_listed(found, 4, ' and ')}; expected one for all; prepare the case again")
@@ -100,7 +101,9 @@ def _read(
     def choose(names: list[str]) -> list[str]:
         if not set(needed) <= set(names):
             raise UserError(f"{path}: holds {sorted(names)}; expected `image` and `label`")
-        return [name for name in (*needed, *more) if name in names]
+        whole = set(PLACE) <= set(names)
+        lone = {*PLACE} if len(axes) == 2 else {"affine", "orientation"}  # mean nothing without the others
+        return [name for name in (*needed, *more) if name in names and (whole or name not in lone)]
 
     arrays, problems = read_arrays(path, choose), []
     image, label = arrays["image"], arrays.get("label")

@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,18 +63,18 @@ def portable(loaded: Loaded, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def hub() -> ModuleType:
-    """The package huggingface_hub. raises: UserError where it, or safetensors, is not installed"""
+    """The package huggingface_hub. raises: UserError where it is not installed"""
     try:
         import huggingface_hub
-        import safetensors  # noqa: F401 - what is saved there
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; pip install -r requirements-hub.txt") from None
     return huggingface_hub
 
 
 def save(predictor: Any, folder: Path) -> None:
-    """Write the network of a `Predictor`. raises: UserError for several networks, and where a package is missing"""
-    hub()
+    """Write the network of a `Predictor`. raises: UserError for several networks, and without safetensors"""
+    if find_spec("safetensors") is None:
+        raise UserError("safetensors is not installed; pip install -r requirements-hub.txt")
     if len(predictor.models) > 1 or predictor.cfg.network != "heteromedseg":
         found = f"{len(predictor.models)} networks {predictor.cfg.network}"
         raise UserError(f"found {found}, expected one heteromedseg; save them one by one")

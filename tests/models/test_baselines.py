@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -85,6 +86,10 @@ def test_a_size_that_the_other_network_does_not_take():
     model.forward = fussy
     with pytest.raises(UserError, match=r"--network smp:DPT:x: does not take images of 64x64 .*try another --img_size"):
         count_flops(model, replace(CONFIG, network="smp:DPT:x", img_size=(64, 64)), CPU)
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), NotImplementedError("aten::... on MPS")):
+        model.forward = mock.Mock(side_effect=error)
+        with pytest.raises(type(error)):
+            count_flops(model, replace(CONFIG, network="smp:DPT:x"), CPU)
 
 
 def test_every_short_name_is_one_of_its_package():

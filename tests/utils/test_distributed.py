@@ -18,6 +18,7 @@ from tests.support.toy import losses, train_toy
 from tests.support.trees import write_synapse_tree
 from utils import checkpoint
 from utils.distributed import all_reduce_sum, barrier, is_main, rank, smallest_of_ranks, world_size
+from utils.log import LOGGER, log_once
 from utils.training.folder import LAST
 from utils.training.losses import BINARY, MULTI_CLASS
 from utils.training.validation import ValidationSet
@@ -173,6 +174,18 @@ def test_compiled_ranks_train_the_run_of_one_process(tmp_path):
     one = train_toy(tmp_path / "one", epochs=2)
     on_ranks(2, train_compiled, tmp_path / "several", fake_device=False)
     assert_same_run(one, checkpoint.read(tmp_path / "several" / LAST))
+
+
+def warnings_of_ranks():
+    """The lines that each rank logs of one message and one warning that all give."""
+    with mock.patch.object(LOGGER, "info") as info:
+        log_once("chosen")
+        log_once(f"warning: file {rank()}")
+    return [call.args[1] for call in info.mock_calls]
+
+
+def test_every_rank_warns_of_its_own_files():
+    assert on_ranks(2, warnings_of_ranks) == [["chosen", "warning: file 0"], ["warning: file 1"]]
 
 
 # --- the command ------------------------------------------------------------------------------------

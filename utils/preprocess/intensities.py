@@ -27,9 +27,9 @@ def is_volume(shape: Sequence[int]) -> bool:
 def choose_intensity(array: np.ndarray, asked: str, pre: Preprocess, source: str) -> str:
     """How to bring the values of one file to [0, 1]: one of INTENSITIES.
 
-    asked: one of INTENSITIES, or "auto": stretched by percentiles where the training data were, which changes no values
-        that already are; else values in [0, 1] as they are, 8-bit integers as fractions of 255 (but no volume for a
-        network trained on HU), anything else as the training data were made
+    asked: one of INTENSITIES, or "auto": percentiles where training stretched its data by them (they leave values alone
+        that are stretched already); else values in [0, 1] as they are, 8-bit integers as fractions of 255 (but no
+        volume for a network trained on HU), anything else as the training data were made
     raises: UserError where that is unknown or does not fit the values, because a wrong guess would go unnoticed
     """
     if asked != "auto":

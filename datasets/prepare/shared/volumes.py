@@ -185,7 +185,7 @@ def _affine(image: Image, orientation: str) -> np.ndarray:
     affine = np.eye(4)
     affine[:3, :3] = axes @ np.stack([end - first for end in ends], axis=1)
     affine[:3, 3] = image.meta["origin"] + axes @ (first * (np.array(image.array.shape) - 1))
-    return affine
+    return np.round(affine, 6) + 0.0  # the last bits of products differ between machines; + 0.0: no -0
 
 
 def lists_of(parts: dict[str, list[str]], records: dict[str, Any]) -> dict[str, str]:

@@ -24,7 +24,7 @@ IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr("utils.log.log", lines.append)
+    monkeypatch.setattr("utils.log.LOGGER.info", lambda form, line: lines.append(line))
     return lines
 
 
@@ -232,13 +232,22 @@ def test_frames_with_one_position_need_their_distance(tmp_path, said):
 
 
 def test_the_depth_of_a_single_slice_is_its_thickness(tmp_path, said):
-    for more, depth in (((0x18, 0x50), 5.0), ((0x18, 0x88), 7.5)):
-        write_dicom(tmp_path / "a.dcm", ARRAY[0], (-20, 30, 0), AXIAL, more=[(*more, "DS", [depth])])
+    for more, value, depth in (((0x18, 0x50), 5.0, 5.0), ((0x18, 0x88), 7.5, 7.5), ((0x18, 0x88), -7.5, 7.5)):
+        write_dicom(tmp_path / "a.dcm", ARRAY[0], (-20, 30, 0), AXIAL, more=[(*more, "DS", [value])])
         assert read_image(tmp_path / "a.dcm").spacing == (depth, *PIXELS)
     assert said == []
     write_dicom(tmp_path / "a.dcm", ARRAY[0], (-20, 30, 0), AXIAL)
     assert read_image(tmp_path / "a.dcm").spacing is None
     assert "SliceThickness" in said[0]
+
+
+def test_one_image_without_a_place_is_a_picture(tmp_path, said):
+    """As X-rays and ultrasound images are."""
+    for pixels in (None, PIXELS):
+        write_dicom(tmp_path / "a.dcm", ARRAY[0], pixels=pixels)
+        image = read_image(tmp_path / "a.dcm")
+        assert (image.kind, image.spacing, said) == ("picture", pixels, [])
+        assert np.array_equal(image.array, ARRAY[0])
 
 
 @pytest.mark.parametrize(

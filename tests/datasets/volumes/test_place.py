@@ -47,6 +47,21 @@ def test_a_volume_knows_its_place(tmp_path):
     np.testing.assert_array_equal(volume.affine, AFFINE)
 
 
+def test_an_orientation_may_be_bytes_and_means_nothing_alone(tmp_path):
+    volume_with(tmp_path / "a.h5", **PLACE | {"orientation": np.bytes_(b"SLP")})
+    assert SynapseVolumes(tmp_path, ["a"])[0].orientation == "SLP"
+    write_volume(tmp_path / "b.h5", 0)
+    with h5py.File(tmp_path / "b.h5", "a") as file:
+        file["orientation"] = "whatever"
+    assert SynapseVolumes(tmp_path, ["b"])[0].orientation == ""
+    assert read_image(tmp_path / "b.h5").orientation == ""
+
+
+def test_slices_of_others_may_have_a_spacing_of_their_own(tmp_path):
+    folder = write_placed(tmp_path, {name: {"spacing": (0.7, 0.9)} for name in NAMES})
+    assert SliceVolumes(folder, NAMES)[0].spacing is None
+
+
 def test_the_slices_of_a_case_know_its_place_and_training_does_not_ask(tmp_path):
     folder = write_placed(tmp_path, {name: slice_place(number) for number, name in enumerate(NAMES)})
     (volume,) = SliceVolumes(folder, NAMES[::-1])

@@ -46,7 +46,15 @@ def test_a_resumed_run_takes_the_words_that_it_was_begun_with(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "flag", ["--ssd noncausal", "--drop_path 0.3", "--width 64", "--variant gated_z", "--recompute yes"]
+    "flag",
+    [
+        "--ssd noncausal",
+        "--drop_path 0.3",
+        "--width 64",
+        "--variant gated_z",
+        "--recompute yes",
+        "--pretrained_vssd a.pth",
+    ],
 )
 def test_other_networks_refuse_the_flags_of_ours(flag):
     words = ["--dataset", "cvc_clinicdb", "--network", "unet_resnet34"]

@@ -189,10 +189,12 @@ def find(name: str | Path) -> Path:
     found = locate(name)
     if found is not None:
         return found
-    places = [Path(name).parent] if Path(name).is_absolute() else [Path(place).resolve() for place in PLACES]
-    places = [Path(name)] if Path(name).is_dir() else places
+    path, problem = Path(name), "no such file"
+    places = [path.parent] if path.is_absolute() else [Path(place).resolve() for place in PLACES]
+    if path.is_dir():
+        places, problem = [path], "is a folder"
     spelling = f"{name} ({ALIASES[str(name)]})" if str(name) in ALIASES else str(name)
-    lines = [f"checkpoint {spelling}: {'is a folder' if Path(name).is_dir() else 'no such file'}. Looked in:"]
+    lines = [f"checkpoint {spelling}: {problem}. Looked in:"]
     for place in dict.fromkeys(places):
         there = sorted(p.name for p in place.iterdir() if p.suffix in SUFFIXES) if place.is_dir() else None
         lines.append(f"  {place}: {'no such folder' if there is None else ', '.join(there) or 'no checkpoints'}")

@@ -86,18 +86,21 @@ class Guess(NamedTuple):
     kind: binary, labels (0..K-1), greys, palette, colours or unclear
     table: names background, class 1, ...; None for binary masks and unclear ones
     words: the finding for a message
+    photos: of binary masks, how many look like photographs (`share_of_shades`)
     """
 
     kind: str
     table: ClassTable | None
     words: str
+    photos: int = 0
 
 
 class _Look(NamedTuple):
     """One mask: areas as `foreground_areas`; pixels of each level (or index), and of each colour where it has any.
 
     dark: values with areas, but black, in a mask of whole numbers without any above DARK; None in any other mask
-    shows: whether it has foreground where it is read as binary; changed: whether it is a JPEG of several values
+    shows: whether it has foreground where it is read as binary; changed: whether it is a JPEG of several values;
+    photo: whether it looks like a photograph
     """
 
     areas: set[int | str]
@@ -107,6 +110,7 @@ class _Look(NamedTuple):
     colours: Counter[int]
     indexed: bool
     changed: bool
+    photo: bool
 
 
 def guess_classes(masks: Sequence[Path]) -> Guess:
@@ -121,7 +125,7 @@ def guess_classes(masks: Sequence[Path]) -> Guess:
     shows = any(look.shows for look in looks)
     words = f"areas of {listed(areas, len(looks))}"
     if len(areas) < 2 and shows:
-        return Guess("binary", None, words)
+        return Guess("binary", None, words, sum(look.photo for look in looks))
     words = words if areas else f"no value above half the range in {counted(len(looks), 'mask')}"
     if any(look.changed for look in looks):
         return Guess("unclear", None, f"{words}; {LOSSY}")
@@ -161,7 +165,8 @@ def _look(path: Path) -> _Look:
     dark = set(_areas(stored, stored, lossy)) - {0} if is_dark else None
     shows = bool(stored.max() > white / 2) or is_zero_one(stored, path)
     changed = lossy and stored.min() < stored.max()
-    return _Look(foreground_areas(stored, path), dark, shows, _pixels(levels), colours, indices is not None, changed)
+    areas, photo = foreground_areas(stored, path), share_of_shades(stored, path) > PHOTO_SHARE
+    return _Look(areas, dark, shows, _pixels(levels), colours, indices is not None, changed, photo)
 
 
 def _as_colours(look: _Look) -> Counter[int]:

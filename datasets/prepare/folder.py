@@ -5,11 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datasets.files.pictures import read_mask_picture
 from datasets.images.check import PHOTO
 from datasets.images.classes import CLASSES_FILE, parse_label_colours
 from datasets.images.folds import GROUP_BY, groups_by_pattern, parse_size
-from datasets.images.mask_values import PHOTO_SHARE, guess_classes, share_of_shades
+from datasets.images.mask_values import guess_classes
 from datasets.images.pairs import results_among
 from datasets.prepare.folder_volumes import DETACHED, VOLUME, plan_volumes
 from datasets.prepare.shared.pictures import FOLDERS, is_picture, new_split, pair_sources
@@ -88,13 +87,11 @@ def plan_pictures(images: list[SourceFile], masks: list[SourceFile], args: Names
         with ExitStack() as stack:
             paths = [stack.enter_context(case.sources[1].local()) for case in cases]
             guess = guess_classes(paths)
-            shades = [] if guess.table else [share_of_shades(read_mask_picture(path), path) for path in paths]
-        photos = sum(share > PHOTO_SHARE for share in shades)
         if guess.kind == "unclear":
             raise UserError(f"masks: expected one value a class, in PNG without smoothing; found {guess.words}")
         table = guess.table
         notes.append(f"masks hold {guess.kind}: {guess.words}")
-        notes += [f"warning: {counted(photos, 'mask')} {PHOTO}"] if photos else []
+        notes += [f"warning: {counted(guess.photos, 'mask')} {PHOTO}"] if guess.photos else []
     if table:
         notes.append(f"classes: {table} (names and values are in {CLASSES_FILE}: edit the names)")
 

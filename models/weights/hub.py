@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from models.build import Loaded, load_network
+from models.build import Loaded, is_ours, load_network
 from utils import checkpoint
 from utils.config import Config, to_dict
 from utils.errors import UserError
@@ -75,7 +75,7 @@ def save(predictor: Any, folder: Path) -> None:
     """Write the network of a `Predictor`. raises: UserError for several networks, and without safetensors"""
     if find_spec("safetensors") is None:
         raise UserError("safetensors is not installed; pip install -r requirements-hub.txt")
-    if len(predictor.models) > 1 or predictor.cfg.network != "heteromedseg":
+    if len(predictor.models) > 1 or not is_ours(predictor.cfg):
         found = f"{len(predictor.models)} networks {predictor.cfg.network}"
         raise UserError(f"found {found}, expected one heteromedseg; save them one by one")
     state, cfg = portable(predictor.loaded[0], predictor.class_names), predictor.cfg

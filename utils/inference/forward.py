@@ -35,9 +35,9 @@ def forward_fn(
     in: (B, C, S, T); out: float32 (B, K, S, T)
     raises: UserError for scales that, after rounding, give the same size twice
     """
-    views = [scaled_size(cfg.img_size, scale) for scale in (1.0, *cfg.tta_scales)]
-    listed = ", ".join("x".join(map(str, size)) for size in views)
-    if len(set(views)) < len(views):
+    planned = [scaled_size(cfg.img_size, scale) for scale in (1.0, *cfg.tta_scales)]
+    listed = ", ".join("x".join(map(str, size)) for size in planned)
+    if len(set(planned)) < len(planned):
         raise UserError(
             f"--tta_scales {','.join(f'{scale:g}' for scale in cfg.tta_scales)}: with the input itself they give the "
             f"sizes {listed} (multiples of {MULTIPLE}); expected each size once"

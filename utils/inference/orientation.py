@@ -4,6 +4,8 @@ The axes are (slice, row, column), the directions R or L, A or P, I or S. A stan
 upwards, rows to the back, columns to the left. "" is an orientation that is not known: then nothing is turned.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from utils.preprocess import AXES
@@ -19,6 +21,11 @@ def turn(array: np.ndarray, stored: str, wanted: str) -> np.ndarray:
         return array
     moved = array.transpose(*range(array.ndim - 3), *(axis - 3 for axis in order))
     return np.ascontiguousarray(np.flip(moved, [axis - 3 for axis in flips]))
+
+
+def turn_spacing(spacing: Sequence[float], stored: str, wanted: str) -> tuple[float, ...]:
+    """The spacing (slice, row, column) of what `turn` gives of a volume whose own is `spacing`."""
+    return tuple(spacing[axis] for axis in moves(stored, wanted)[0] or range(3))
 
 
 def moves(stored: str, wanted: str) -> tuple[list[int], list[int]]:

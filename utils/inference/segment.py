@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.inference.components import fill_holes, keep_largest
-from utils.inference.orientation import moves, turn
+from utils.inference.orientation import turn, turn_spacing
 from utils.inference.predict import decide, predict_images, predict_volume
 from utils.log import log_once
 from utils.preprocess.intensities import as_trained, check_finite, choose_intensity, to_unit
@@ -94,8 +94,7 @@ def turned(
             f"{source}: found one slice, {lies}, expected a whole volume, or slices as in training ({trained or '?'}); "
             "give the folder of its series"
         )
-    order = moves(stored, trained)[0] or range(3)
-    apart, *pixels = (1.0, 1.0) if spacing is None else (spacing[axis] for axis in order)
+    apart, *pixels = (1.0, 1.0) if spacing is None else turn_spacing(spacing, stored, trained)
     if 2 * apart < max(pixels) and len(found) > 1:
         way = f"turned to {trained} as in training" if stored and trained else "taken as stored"
         cut = f"{way}, its slices lie {apart:g} mm apart"

@@ -15,7 +15,7 @@ import numpy as np
 from einops import rearrange
 
 from utils.files import write_atomically
-from utils.inference.orientation import moves, turn
+from utils.inference.orientation import turn, turn_spacing
 
 # Okabe and Ito's colours (two of them brighter, for dark tissue), then a magenta: told apart with any colour vision.
 # Blue comes first: the one class of an endoscopic or skin image must stand out from red and brown.
@@ -122,9 +122,8 @@ def contact_sheet(
 def upright(orientation: str, spacing: Sequence[float] | None, *arrays: np.ndarray | None) -> tuple[Any, ...]:
     """Volumes (D, H, W) as a radiologist sees their slices, then their spacing; as stored if not known."""
     view = orientation[:1] + RADIOLOGICAL.get(orientation[:1], "")
-    order = moves(orientation, view)[0]
     turned = [None if array is None else turn(array, orientation, view) for array in arrays]
-    return *turned, tuple(spacing[axis] for axis in order) if order and spacing else spacing
+    return *turned, spacing and turn_spacing(spacing, orientation, view)
 
 
 def choose_slices(prediction: np.ndarray, target: np.ndarray, num_slices: int) -> list[int]:

@@ -17,7 +17,7 @@ from datasets.files.nifti import whole_nifti
 from datasets.prepare.shared.sources import SourceFile
 from utils.errors import UserError, join_listed
 from utils.files import reading, replacing
-from utils.inference.orientation import moves, turn
+from utils.inference.orientation import turn, turn_spacing
 from utils.preprocess import ORIENTATIONS
 from utils.preprocess.intensities import to_unit
 
@@ -110,7 +110,7 @@ def read_labelled(
     pixels, classes = arrays
     if pixels.shape != classes.shape or not _lie_alike(image, label):
         raise UserError(_what_differs(image, label))
-    spacing = tuple(image.spacing[axis] for axis in moves(image.orientation, orientation)[0] or range(3))
+    spacing = turn_spacing(image.spacing, image.orientation, orientation)
     return pixels, _map_labels(classes, label_map, label.path), spacing, _affine(image, orientation)
 
 

@@ -294,6 +294,16 @@ def test_pictures_of_a_group_stay_together(tmp_path):
         main(["folder", str(root), str(tmp_path / "c"), "--workers", "1", "--group-by", "q"])
 
 
+def test_masks_like_photographs_are_warned_of(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 48), np.uint8)
+    for masks, said in (([noise] * 10, True), (several(0, 255), False)):
+        root = folder_of(tmp_path / str(said), masks)
+        with logging_to(tmp_path / f"{said}.txt"):
+            main(["folder", str(root), str(tmp_path / f"out {said}"), "--workers", "1", "--dry-run"])
+        logged = (tmp_path / f"{said}.txt").read_text(encoding="utf-8")
+        assert ("warning: 10 masks grey in more than a tenth of the pixels, as photographs are" in logged) == said
+
+
 def test_a_folder_whose_one_value_is_dark_trains(tmp_path):
     root = folder_of(tmp_path, several(0, 100))
     main(["folder", str(root), str(tmp_path / "out"), "--workers", "1"])
